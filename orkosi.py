@@ -1,0 +1,1760 @@
+"""Orkosi's kernel: how the house works. What it does, the plugins know.
+
+The kernel owns problems, settings, the database and its upgrade, the actor and the
+gate, the plugin object, endpoints, OpenAPI, loading, services and the command line.
+It knows no table, no URL and no product noun (tests/test_shape.py holds it to that).
+
+Reading order:
+     0 Self-install      5 Actor and gate     9 Loading
+     1 Problems          6 Plugin            10 Services and shutdown
+     2 Settings          7 Endpoint          11 Command line
+     3 Database          8 OpenAPI
+     4 Schema upgrade
+
+Three laws. The kernel knows how, the plugins know what. A plugin's `__init__.py` is
+its face, `api.py` its wire. Write through the owner; read with a join.
+
+Surprise: importing this file does nothing - no file, thread or connection - because
+it is imported twice: once as the script that was started, once by the plugins.
+"""
+from __future__ import annotations
+
+import os
+import sys
+
+HOME = os.path.dirname(os.path.abspath(__file__))
+
+# ───────────────────────────── 0  Self-install ─────────────────────────────
+# Only this section must parse and run on an old Python, to say so in one sentence.
+
+
+def enter_environment() -> None:
+    """Go on in the interpreter that has the exact pins of pyproject.toml, making it if need be."""
+    if sys.version_info < (3, 11):
+        sys.exit("Orkosi needs Python 3.11 or newer; this is %d.%d (%s). Start it with a newer python3."
+                 % (sys.version_info[0], sys.version_info[1], sys.executable))
+    if os.environ.get("ORKOSI_NO_INSTALL") == "1":
+        return
+    import tomllib
+    with open(os.path.join(HOME, "pyproject.toml"), "rb") as file:
+        project = tomllib.load(file)
+    pins = list(project["project"]["dependencies"])
+    if sys.argv[1:2] == ["test"]:
+        pins += project["dependency-groups"]["test"]
+    venv = os.path.join(HOME, ".venv")
+    python, stamp = os.path.join(venv, "bin", "python"), os.path.join(venv, "orkosi.pins")
+    ours = os.path.realpath(sys.prefix) == os.path.realpath(venv)
+    if not ours and not os.path.exists(stamp) and _satisfied(pins):
+        return  # an environment somebody made on purpose
+    if not _stamped(stamp, pins) or not os.access(python, os.X_OK):
+        _install(venv, python, stamp, pins)
+    if not ours:
+        os.execv(python, [python] + sys.argv)
+
+
+def _stamped(stamp: str, pins: list) -> bool:
+    try:
+        with open(stamp) as file:
+            return set(pins) <= set(file.read().split())
+    except OSError:
+        return False
+
+
+def _satisfied(pins: list) -> bool:
+    from importlib.metadata import PackageNotFoundError, version
+    try:
+        return all(version(pin.split("==")[0]) == pin.split("==")[1] for pin in pins)
+    except PackageNotFoundError:
+        return False
+
+
+def _install(venv: str, python: str, stamp: str, pins: list) -> None:
+    """Fill `.venv`; one process at a time, so that two first starts do not trip over each other."""
+    import fcntl
+    import subprocess
+    try:
+        os.makedirs(venv, exist_ok=True)
+        lock = open(os.path.join(venv, "orkosi.lock"), "w")
+    except OSError as error:
+        sys.exit("Orkosi cannot write its .venv beside orkosi.py: %s. Make that folder writable." % error)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if _stamped(stamp, pins) and os.access(python, os.X_OK):
+        return
+    wheels = os.path.join(HOME, "wheels")
+    origin = ["--no-index", "--find-links", wheels] if os.path.isdir(wheels) else []
+    print("Orkosi installs %d pinned packages into .venv (only this once) ..." % len(pins), file=sys.stderr)
+    for step in ([sys.executable, "-m", "venv", venv],
+                 [python, "-m", "pip", "install", "--no-deps", "--disable-pip-version-check",
+                  "--retries", "1", "--timeout", "15"] + origin + pins):
+        done = subprocess.Popen(step, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        said = []
+        for line in done.stdout or ():
+            said.append(line.strip())
+            if line.startswith("Collecting"):
+                print("  " + line.split()[1], file=sys.stderr)
+        if done.wait() != 0:
+            errors = [line for line in said if line.startswith("ERROR")] or said[-1:] or ["it said nothing"]
+            sys.exit("Orkosi could not install its packages: %s. Connect to a network, or put their wheels into %s."
+                     % (errors[-1].replace("ERROR: ", "").rstrip("."), wheels))
+    with open(stamp, "w") as file:
+        file.write("\n".join(pins) + "\n")
+
+
+if __name__ == "__main__":
+    enter_environment()
+    from orkosi import main  # the copy that plugins import; this one only starts it
+    sys.exit(main())
+
+import contextlib
+import errno
+import fcntl
+import importlib
+import inspect
+import logging
+import pkgutil
+import queue as queues
+import re
+import shutil
+import signal
+import threading
+import time
+import tomllib
+import types
+import typing
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from json import JSONDecodeError
+from json import loads as parse_json
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, TypeVar
+from urllib.parse import parse_qsl
+
+import apsw
+import bottle
+import click
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType, field
+
+VERSION = "0.1.0"
+HOST_TENANT = 1
+log = logging.getLogger("orkosi")
+
+__all__ = ["UNSET", "Meta", "Struct", "UnsetType", "field"]
+
+# ─────────────────────────────── 1  Problems ───────────────────────────────
+# Problem ─ Invalid 400 · Unauthorized 401 · PaymentDue 402 · Denied 403 · NotFound 404 ·
+#           NotAllowed 405 · Conflict 409 · TooLarge 413 · Unsupported 415 ·
+#           Unprocessable 422 · TooMany 429 · Unavailable 503 · NoSpace 507
+# The catalogue of codes is this tree: a plugin adds one by subclassing, its sentence is the docstring.
+
+
+class Problem(Exception):
+    """Something failed inside Orkosi; the log has it under the request id."""
+
+    status = 500
+    code = "internal_error"
+
+    def __init__(self, message: str, details: Any = None, headers: dict[str, str] | None = None):
+        super().__init__(message)
+        self.message, self.details, self.headers = message, details, headers or {}
+
+
+class Invalid(Problem):
+    """The request is malformed or a field is wrong; `details` lists every wrong field."""
+    status, code = 400, "invalid"
+
+
+class Unauthorized(Problem):
+    """No credentials, or ones that are unknown, expired or revoked."""
+    status, code = 401, "unauthorized"
+
+    def __init__(self, message: str = "Sign in, or send 'Authorization: Bearer <session token or API key>'"):
+        super().__init__(message, headers={"WWW-Authenticate": "Bearer"})
+
+
+class PaymentDue(Problem):
+    """The balance does not cover this."""
+    status, code = 402, "payment_required"
+
+
+class Denied(Problem):
+    """Signed in, but the role or the key's scopes do not allow this."""
+    status, code = 403, "forbidden"
+
+
+class NotFound(Problem):
+    """There is no such thing here, or it belongs to another tenant."""
+    status, code = 404, "not_found"
+
+
+class NotAllowed(Problem):
+    """The path exists, but not with this method; `Allow` names the ones it has."""
+    status, code = 405, "method_not_allowed"
+
+
+class Conflict(Problem):
+    """The request contradicts the present state: taken, already done, or changed meanwhile."""
+    status, code = 409, "conflict"
+
+
+class TooLarge(Problem):
+    """The body is larger than this endpoint accepts."""
+    status, code = 413, "too_large"
+
+
+class Unsupported(Problem):
+    """The body is not JSON; send `Content-Type: application/json`."""
+    status, code = 415, "unsupported_media_type"
+
+
+class Unprocessable(Problem):
+    """Well formed, but not possible as things stand."""
+    status, code = 422, "unprocessable"
+
+
+class TooMany(Problem):
+    """Too many requests of this kind; `Retry-After` says for how many seconds."""
+    status, code = 429, "rate_limited"
+
+
+class Unavailable(Problem):
+    """A part Orkosi needs is not to be had right now; try again."""
+    status, code = 503, "unavailable"
+
+
+class NoSpace(Problem):
+    """The disk is full or nearly so; reads go on, writes wait until there is room."""
+    status, code = 507, "no_space"
+
+
+def problems() -> list[type[Problem]]:
+    """Every kind of problem there is, by status: the error catalogue of the docs."""
+    found, todo = [], [Problem]
+    while todo:
+        kind = todo.pop()
+        found.append(kind)
+        todo += kind.__subclasses__()
+    return sorted(found, key=lambda kind: (kind.status, kind.code))
+
+
+# ─────────────────────────────── 2  Settings ───────────────────────────────
+
+
+class Setting(Struct, frozen=True):
+    name: str
+    type: type
+    default: Any
+    sentence: str
+    secret: bool = False
+
+
+class Settings:
+    """Knobs by name: a default, then `orkosi.toml`, then `ORKOSI_<NAME>`, then the command line."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Setting] = {}
+        self.values: dict[str, Any] = {}
+        self.origins: dict[str, str] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.values[name]
+        except KeyError:
+            raise AttributeError(f"There is no setting {name!r} (or none is loaded yet)") from None
+
+    def declare(self, name: str, type: type, default: Any, sentence: str, secret: bool = False) -> None:
+        self.known[name] = Setting(name, type, default, sentence, secret)
+
+    def load(self, environ: dict[str, str] | None = None, **given: Any) -> None:
+        """Read every origin anew; a value of the wrong type or an unknown name in the file is Invalid."""
+        environ = dict(os.environ) if environ is None else environ
+        folder = Path(given.get("data") or environ.get("ORKOSI_DATA") or Path(HOME, "data")).absolute()
+        file = self._file(folder / "orkosi.toml")
+        for one in self.known.values():
+            value, origin = one.default, "default"
+            if one.name in file:
+                value, origin = file[one.name], "orkosi.toml"
+            if (env := f"ORKOSI_{one.name.upper()}") in environ:
+                value, origin = environ[env], env
+            if given.get(one.name) is not None:
+                value, origin = given[one.name], "command line"
+            self.values[one.name], self.origins[one.name] = self._cast(one, value, origin), origin
+        self.values["data"] = folder
+
+    def _file(self, path: Path) -> dict[str, Any]:
+        try:
+            found = tomllib.loads(path.read_text())
+        except FileNotFoundError:
+            return {}
+        except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
+            raise Invalid(f"{path} cannot be read: {error}") from None
+        if unknown := sorted(set(found) - set(self.known)):
+            raise Invalid(f"{path}: there is no setting {unknown[0]!r}; see 'python3 orkosi.py settings'")
+        return found
+
+    @staticmethod
+    def _cast(one: Setting, value: Any, origin: str) -> Any:
+        if one.type is bool and isinstance(value, str):
+            value = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}.get(value.lower())
+        try:
+            if value is None or one.type is Path:
+                return value if value is None else Path(value)
+            return one.type(value)
+        except (TypeError, ValueError):
+            raise Invalid(f"Setting {one.name} ({origin}) must be {one.type.__name__}, not {value!r}") from None
+
+
+settings = Settings()
+settings.declare("data", Path, None, "The one folder that holds everything; default: data beside orkosi.py")
+settings.declare("durability", str, "power", "power: an acknowledged write survives a power cut; process: only a kill")
+settings.declare("min_free_mb", int, 64, "Below this much free disk, in MiB, writes answer 507")
+
+
+def now(ahead: float = 0.0) -> str:
+    """The time, `ahead` seconds from now: ISO 8601, UTC, milliseconds, Z. Such texts sort as times do."""
+    moment = time.time() + ahead
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")[:23] + "Z"
+
+
+def seconds(stamp: str) -> float:
+    """Unix seconds of a time that `now` wrote."""
+    return datetime.fromisoformat(stamp).timestamp()
+
+
+# ─────────────────────────────── 3  Database ───────────────────────────────
+# Readers share a stack of connections, the warmest on top. All writes go through one thread:
+# it takes what waits, runs each write under a savepoint of its own, commits once, flushes once,
+# and only then wakes the callers. The flush costs, not the insert, and so it is shared.
+
+
+class Damaged(Unavailable):
+    """The database file is damaged; restore a backup with `python3 orkosi.py backup restore`."""
+    code = "damaged"
+
+
+T = TypeVar("T")
+COUNTED = 10_000
+
+
+class Page(Struct, Generic[T]):
+    """One page of a list. `total` is exact up to COUNTED; beyond that `exceeded` is true."""
+    items: list[T]
+    total: int
+    limit: int
+    offset: int
+    exceeded: bool = False
+
+
+Limit = Annotated[int, Meta(ge=1, le=200, description="Items a page")]
+Offset = Annotated[int, Meta(ge=0, le=2**31, description="Items to skip")]
+
+
+class Paging(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Base of every list's query."""
+    limit: Limit = 50
+    offset: Offset = 0
+
+
+class Listing(Struct, frozen=True, kw_only=True):
+    """A list over a table that grows: constant predicates, of which only the asked ones are joined.
+
+    `(:x IS NULL OR col = :x)` never uses an index. Being declared data, every Listing can be
+    handed to EXPLAIN by the tests.
+    """
+    of: type
+    columns: str = "*"
+    source: str
+    base: str = "tenant_id = :tenant"
+    filters: dict[str, str] = {}
+    order: str = "id DESC"
+    orders: dict[str, str] = {}  # another order, and so another index, where that filter is given
+
+    def sql(self, given: Iterable[str]) -> tuple[str, str]:
+        names = [name for name in self.filters if name in set(given)]
+        where = " AND ".join([self.base, *(self.filters[name] for name in names)])
+        order = next((self.orders[name] for name in names if name in self.orders), self.order)
+        return (f"SELECT {self.columns} FROM {self.source} WHERE {where} ORDER BY {order} LIMIT :limit OFFSET :offset",
+                f"SELECT count(*) FROM (SELECT 1 FROM {self.source} WHERE {where} LIMIT {COUNTED + 1})")
+
+
+class _Write:
+    """One call on its way through the writer."""
+    __slots__ = ("call", "actor", "durable", "done", "result", "error", "after")
+
+    def __init__(self, call: Callable[[], Any], actor: Actor, durable: bool):
+        self.call, self.actor, self.durable = call, actor, durable
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.after: list[Callable[[], Any]] = []
+        self.done = threading.Lock()
+        self.done.acquire()
+
+
+class Database:
+    """`orkosi.db` with `logs.db` attached as `logs`. Every connection comes from `connect`."""
+
+    def __init__(self) -> None:
+        self.folder: Path | None = None
+        self.columns: dict[str, tuple[str, ...]] = {}
+        self._idle: list[apsw.Connection] = []
+        self._builders: dict[tuple[str, Any], Callable[[tuple], Any]] = {}
+        self._writer_thread = 0
+        self._thread: threading.Thread | None = None
+
+    # ── opening and closing ──
+
+    def open(self, folder: Path, *, durability: str = "power", min_free: int = 0, vfs: str | None = None) -> None:
+        """Open, or make, the two files in `folder`; the schema is not touched (see `upgrade`)."""
+        if tuple(map(int, apsw.sqlite_lib_version().split("."))) < (3, 51, 3):
+            raise Unavailable(f"SQLite {apsw.sqlite_lib_version()} has the WAL-reset bug; 3.51.3 or newer is needed")
+        self.folder, self.durability, self.min_free, self.vfs = folder, durability, min_free, vfs
+        self._full = "NORMAL" if durability == "process" else "FULL"
+        self._sync, self._free_until = "", 0.0
+        self._inbox: queues.SimpleQueue[_Write | None] = queues.SimpleQueue()
+        self._builders.clear()
+        self._con = self.connect()
+        self._thread = threading.Thread(target=self._write_forever, name="writer", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Let queued writes finish, fold the WAL into the files, and let go of them."""
+        if self._thread is None:
+            return
+        self._inbox.put(None)
+        self._thread.join()
+        self._thread = None
+        self._writer_thread = 0
+        while self._idle:
+            self._idle.pop().close()
+        for name in ("main", "logs"):
+            with contextlib.suppress(apsw.Error):
+                self._con.execute(f"SELECT 1 FROM {name}.sqlite_schema LIMIT 1").fetchall()  # an unread one does nothing
+                self._con.wal_checkpoint(name, apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        self._con.close()
+
+    def connect(self) -> apsw.Connection:
+        """A connection as every connection here must be. Raises Damaged, NoSpace, Unavailable."""
+        assert self.folder
+        with translated():
+            con = apsw.Connection(str(self.folder / "orkosi.db"), vfs=self.vfs, statementcachesize=300)
+            con.set_busy_timeout(5000)
+            con.execute("ATTACH :file AS logs", {"file": str(self.folder / "logs.db")})
+            con.execute("""
+                PRAGMA main.journal_mode = wal; PRAGMA logs.journal_mode = wal;
+                PRAGMA fullfsync = on; PRAGMA checkpoint_fullfsync = on;
+                PRAGMA logs.synchronous = normal; PRAGMA main.journal_size_limit = 67108864;
+                PRAGMA logs.journal_size_limit = 67108864; PRAGMA foreign_keys = on;
+                PRAGMA trusted_schema = off; PRAGMA cell_size_check = on; PRAGMA mmap_size = 0;
+                PRAGMA secure_delete = on; PRAGMA cache_size = -1024""")
+            con.execute(f"PRAGMA main.synchronous = {self._full}")
+            mine, = con.execute("PRAGMA main.application_id").fetchone()
+            if mine not in (0, APPLICATION_ID):
+                raise Damaged(f"{self.folder / 'orkosi.db'} is some other program's SQLite file; choose another --data")
+            return con
+
+    # ── writing ──
+
+    def write(self, call: Callable[[], Any], *, durable: bool = True) -> Any:
+        """Run `call` in the writer's transaction and return when the commit holds; nested, just run it."""
+        if threading.get_ident() == self._writer_thread:
+            return call()
+        item = _Write(call, current(), durable)
+        self._inbox.put(item)
+        item.done.acquire()
+        if item.error is not None:
+            raise item.error
+        for follow in item.after:
+            follow()
+        return item.result
+
+    def after_commit(self, follow: Callable[[], Any]) -> None:
+        """Inside a write: call `follow` in the caller's thread once the commit holds; never if it does not."""
+        self._item.after.append(follow)
+
+    def _write_forever(self) -> None:
+        self._writer_thread = threading.get_ident()
+        while (first := self._inbox.get()) is not None:
+            waiting, last = [first], False
+            with contextlib.suppress(queues.Empty):
+                while len(waiting) < 256 and not last:
+                    item = self._inbox.get_nowait()
+                    last = item is None
+                    waiting += [] if item is None else [item]
+            # Those that need no flush go first, in a commit of their own: they must not wait for one.
+            for durable in (False, True):
+                if batch := [item for item in waiting if item.durable is durable]:
+                    self._commit(batch, self._full if durable else "NORMAL")
+            if last:
+                return
+
+    def _commit(self, batch: list[_Write], sync: str) -> None:
+        con = self._con
+        try:
+            self._require_space()
+            if sync != self._sync:
+                con.execute(f"PRAGMA main.synchronous = {sync}")
+                self._sync = sync
+            con.execute("BEGIN IMMEDIATE")
+            for item in batch:
+                self._run(con, item, alone=len(batch) == 1)
+            con.execute("COMMIT")
+        except Exception as error:  # the commit itself failed: none of them happened
+            if con.in_transaction:
+                con.execute("ROLLBACK")
+            known = translate(error)
+            for item in batch:
+                item.error = item.error or known
+        for item in batch:
+            item.done.release()
+
+    def _run(self, con: apsw.Connection, item: _Write, *, alone: bool) -> None:
+        started = time.perf_counter()
+        self._item, here.actor = item, item.actor
+        if not alone:
+            con.execute("SAVEPOINT one")
+        try:
+            item.result = item.call()
+            if not alone:
+                con.execute("RELEASE one")
+        except Exception as error:
+            item.error = translate(error)
+            if alone or not con.in_transaction:
+                raise item.error from None
+            con.execute("ROLLBACK TO one")
+            con.execute("RELEASE one")
+        if (took := time.perf_counter() - started) > 0.05:
+            log.warning("slow write %s: %.0f ms", getattr(item.call, "name", "?"), took * 1000)
+
+    def _require_space(self) -> None:
+        if self.min_free and time.monotonic() > self._free_until:
+            assert self.folder
+            if shutil.disk_usage(self.folder).free < self.min_free:
+                raise NoSpace(f"Less than {self.min_free >> 20} MiB are free; make room, then try again")
+            self._free_until = time.monotonic() + 1
+
+    # ── reading ──
+
+    def all(self, kind: Any, sql: str, **params: Any) -> list[Any]:
+        """Every row as `kind`: a Struct (its fields by column name), `dict`, or `tuple`."""
+        params["tenant"] = current().tenant
+        if threading.get_ident() == self._writer_thread:
+            return self._rows(self._con, kind, sql, params)
+        con = self._idle.pop() if self._idle else self._reader()
+        try:
+            return self._rows(con, kind, sql, params)
+        except (apsw.Error, OverflowError) as error:
+            raise translate(error) from None
+        finally:
+            self._idle.append(con)
+
+    def one(self, kind: Any, sql: str, **params: Any) -> Any:
+        """The first row as `kind`, or None."""
+        rows = self.all(kind, sql, **params)
+        return rows[0] if rows else None
+
+    def value(self, sql: str, **params: Any) -> Any:
+        """The first column of the first row, or None."""
+        rows = self.all(tuple, sql, **params)
+        return rows[0][0] if rows else None
+
+    def run(self, sql: str, **params: Any) -> int:
+        """Execute one statement inside a write; the number of rows it changed."""
+        assert threading.get_ident() == self._writer_thread, "db.run belongs into a verb marked @writes"
+        params["tenant"] = current().tenant
+        self._con.execute(sql, params).fetchall()
+        return self._con.changes()
+
+    def page(self, listing: Listing, query: Paging, **params: Any) -> Page[Any]:
+        """One page of `listing`, with those of its filters that the query, or `params`, gives a value."""
+        asked = {name: getattr(query, name) for name in query.__struct_fields__} | params
+        asked = {name: value for name, value in asked.items() if value is not None}
+        rows_sql, count_sql = listing.sql(asked)
+        rows = self.all(listing.of, rows_sql, **asked)
+        if len(rows) < query.limit and (rows or not query.offset):
+            total = query.offset + len(rows)  # the last page knows the total without counting
+        else:
+            total = self.value(count_sql, **asked)
+        return Page(rows, min(total, COUNTED), query.limit, query.offset, total > COUNTED)
+
+    def _reader(self) -> apsw.Connection:
+        con = self.connect()
+        con.execute("PRAGMA query_only = on")
+        # A reader that never ends would keep the WAL from being folded: none may run for 10 s.
+        deadline = [0.0]
+        con.set_progress_handler(lambda: time.monotonic() > deadline[0], 50_000)
+        con.set_exec_trace(lambda *_: deadline.__setitem__(0, time.monotonic() + 10) or True)
+        return con
+
+    def _rows(self, con: apsw.Connection, kind: Any, sql: str, params: dict[str, Any]) -> list[Any]:
+        cursor = con.execute(sql, params)
+        if kind is tuple:
+            return cursor.fetchall()
+        build = self._builders.get((sql, kind))
+        if build is None:
+            try:
+                columns = [column[0] for column in cursor.get_description()]
+            except apsw.ExecutionCompleteError:
+                return []
+            build = self._builders[sql, kind] = _builder(kind, columns)
+        return [build(row) for row in cursor]
+
+    # ── the four statement writers ──
+
+    def insert(self, kind: Any, table: str, *sources: Struct, **extra: Any) -> Any:
+        """INSERT the structs' set fields and `extra`; the new row as `kind`. Conflict, Invalid."""
+        values = self._values(table, *sources, **extra)
+        if "tenant_id" in self.columns[table]:
+            values.setdefault("tenant_id", current().tenant)
+        names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
+        return self.one(kind, f"INSERT INTO {table} ({names}) VALUES ({marks}) RETURNING *", **values)
+
+    def patch(self, kind: Any, table: str, id: int | str, *sources: Struct, **extra: Any) -> Any:
+        """UPDATE what is set, stamp `updated_at`; the row as `kind`. NotFound, Conflict, Invalid."""
+        values = self._values(table, *sources, **extra)
+        if "updated_at" in self.columns[table]:
+            values.setdefault("updated_at", now())
+        sets = ", ".join(f"{name} = :{name}" for name in values) or "id = id"
+        row = self.one(kind, f"UPDATE {table} SET {sets} WHERE id = :id{self._mine(table)} RETURNING *", id=id, **values)
+        if row is None:
+            raise NotFound(f"There is no {id} in {table}")
+        return row
+
+    def delete(self, table: str, id: int | str) -> None:
+        """DELETE one row; NotFound where there is none."""
+        if not self.run(f"DELETE FROM {table} WHERE id = :id{self._mine(table)}", id=id):
+            raise NotFound(f"There is no {id} in {table}")
+
+    def _mine(self, table: str) -> str:
+        return " AND tenant_id = :tenant" if "tenant_id" in self.columns[table] else ""
+
+    def _values(self, table: str, *sources: Struct, **extra: Any) -> dict[str, Any]:
+        known = self.columns[table]
+        values = {name: getattr(source, name) for source in sources for name in source.__struct_fields__ if name in known}
+        values |= extra
+        return {name: jsoned(value) for name, value in values.items() if value is not UNSET}
+
+
+def jsoned(value: Any) -> Any:
+    """What a column stores of `value`: containers and structs become JSON text."""
+    if isinstance(value, (dict, list, tuple, set, frozenset, Struct)):
+        return msgspec.json.encode(value).decode()
+    return value
+
+
+def _builder(kind: Any, columns: list[str]) -> Callable[[tuple], Any]:
+    if kind is dict:
+        return lambda row: dict(zip(columns, row, strict=True))
+    hints = typing.get_type_hints(kind)
+    taken = [(at, name) for at, name in enumerate(columns) if name in hints]
+    mends = [(name, mend) for _, name in taken if (mend := _mend(hints[name]))]
+
+    def build(row: tuple) -> Any:
+        values = {name: row[at] for at, name in taken}
+        for name, mend in mends:
+            if values[name] is not None:
+                values[name] = mend(values[name])
+        return kind(**values)
+    return build
+
+
+def _mend(hint: Any) -> Callable[[Any], Any] | None:
+    """How a column's value becomes the field's: SQLite has no booleans and no containers."""
+    parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    for part in parts:
+        if part is bool:
+            return bool
+        if part is msgspec.Raw:
+            return lambda text: msgspec.Raw(text.encode())
+        if part is Any or typing.get_origin(part) in (dict, list) or part in (dict, list):
+            return msgspec.json.Decoder(part).decode
+    return None
+
+
+def writes(verb: Callable | None = None, *, durable: bool = True) -> Any:
+    """Mark a verb as a write: it runs in the writer's transaction, and returns when that is safe.
+
+    `durable=False` is for what a power cut may undo harmlessly: acknowledged after the commit,
+    it survives a kill of the process, and never waits for a flush.
+    """
+    if verb is None:
+        return lambda verb: writes(verb, durable=durable)
+
+    class Call:
+        __slots__ = ("args", "kwargs")
+        name = f"{verb.__module__}.{verb.__qualname__}"
+
+        def __init__(self, args: tuple, kwargs: dict):
+            self.args, self.kwargs = args, kwargs
+
+        def __call__(self) -> Any:
+            return verb(*self.args, **self.kwargs)
+
+    def written(*args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() == db._writer_thread:
+            return verb(*args, **kwargs)
+        return db.write(Call(args, kwargs), durable=durable)
+
+    written.__dict__.update(verb.__dict__)
+    for name in ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__"):
+        setattr(written, name, getattr(verb, name))
+    written.__wrapped__ = verb  # type: ignore[attr-defined]
+    return written
+
+
+def across_tenants(verb: Any) -> Any:
+    """Mark a verb whose SQL may see every tenant's rows: sweepers, backups, the host's own views."""
+    verb.across_tenants = True
+    return verb
+
+
+def translate(error: BaseException) -> BaseException:
+    """SQLite's errors as problems; anything else as it came."""
+    match error:
+        case apsw.ConstraintError():
+            kind, _, what = str(error).partition(" constraint failed: ")
+            names = ", ".join(part.split(".")[-1] for part in what.split(", ") if not part.endswith(".tenant_id"))
+            if kind == "UNIQUE":
+                return Conflict(f"That {names} is taken; choose another")
+            return Invalid(f"Not acceptable: {kind} {what}", [{"field": names, "message": str(error)}])
+        case apsw.FullError():
+            return NoSpace("The disk is full; make room, then try again")
+        case apsw.IOError() if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_WRITE:  # a file-size limit looks so
+            return NoSpace("The disk is full; make room, then try again")
+        case apsw.ReadOnlyError() | apsw.CantOpenError() | apsw.PermissionsError():
+            return Unavailable(f"The data folder {db.folder} cannot be written: {error}")
+        case apsw.CorruptError() | apsw.NotADBError():
+            return Damaged(f"The database in {db.folder} is damaged ({error}); restore a backup")
+        case apsw.BusyError() | apsw.LockedError() | apsw.IOError():
+            return Unavailable(f"The database did not answer: {error}")
+        case apsw.InterruptError() | apsw.AbortError():
+            return Unavailable("That read took longer than 10 s and was stopped; narrow it down")
+        case OverflowError():
+            return Invalid("A number is too large for 64 bits")
+    return error
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    try:
+        yield
+    except apsw.Error as error:
+        raise translate(error) from None
+
+
+def terms(q: str) -> str | None:
+    """`q` as a full-text query in which nothing is an operator; None where no usable term is left."""
+    words = re.findall(r"\w+", q[:100])[:8]
+    return " ".join(f'"{word}"*' for word in words) or None
+
+
+db = Database()
+APPLICATION_ID = 0x4F524B31  # "ORK1"
+
+# ──────────────────────────── 4  Schema upgrade ────────────────────────────
+# schema.sql is the only truth. The kernel builds it in memory, compares, creates what is missing,
+# adds columns, rebuilds views, indexes and triggers - and refuses by name anything riskier.
+
+
+class Refused(Unavailable):
+    """This data folder's schema is not one this version may change by itself."""
+    code = "schema_refused"
+
+
+def upgrade(schema: str | None = None) -> list[str]:
+    """Bring the open database to `schema`, after a snapshot if it holds anything; what was done.
+
+    Everything happens in one transaction. Raises Refused, naming what, when the file is newer
+    than the code or a change could lose data.
+    """
+    model = _model(Path(HOME, "schema.sql").read_text() if schema is None else schema)
+    version, = model.execute("PRAGMA user_version").fetchone()
+    found, = db._con.execute("PRAGMA user_version").fetchone()
+    if found > version:
+        raise Refused(f"{db.folder} was written by a newer Orkosi (schema {found}; this one knows {version}). "
+                      "Start the newer version, or restore an older backup")
+    data_steps = _data_steps(found)
+    steps = [(name, path.read_text()) for name, path in data_steps]
+    plan = [(f"{name} upgrade", sql) for name, sql in steps]
+    fresh = not _objects(db._con, "main")
+    if not data_steps:
+        plan += [step for schema_name in ("main", "logs") for step in _differences(model, schema_name)]
+    if plan and not fresh:
+        _snapshot(found)
+
+    def apply() -> None:
+        for _, sql in plan:
+            for _ in db._con.execute(sql):
+                pass
+        if data_steps:  # what they left is compared only now
+            for what, sql in [s for name in ("main", "logs") for s in _differences(model, name)]:
+                plan.append((what, sql))
+                db._con.execute(sql)
+        db._con.execute(f"PRAGMA user_version = {version}; PRAGMA application_id = {APPLICATION_ID}")
+
+    if plan or found != version:
+        db.write(apply)
+    db.columns = {name: tuple(row[1] for row in model.execute(f"PRAGMA {space}.table_xinfo({name})"))
+                  for space in ("main", "logs") for kind, name in _objects(model, space) if kind == "table"}
+    return [] if fresh else [what for what, _ in plan]
+
+
+def _model(schema: str) -> apsw.Connection:
+    con = apsw.Connection(":memory:")
+    con.execute("ATTACH ':memory:' AS logs")
+    con.execute(schema)
+    return con
+
+
+def _data_steps(found: int) -> list[tuple[str, Path]]:
+    files = sorted(Path(HOME, "plugins").glob("*/upgrades/[0-9]*.sql"), key=lambda path: path.name)
+    return [(path.stem, path) for path in files if int(path.stem.split("_")[0]) > found > 0]
+
+
+def _objects(con: apsw.Connection, space: str) -> dict[tuple[str, str], str]:
+    """(kind, name) → SQL; without SQLite's own, and without the shadow tables of virtual ones."""
+    shadow = {row[1] for row in con.execute(f"PRAGMA {space}.table_list") if row[2] == "shadow"}
+    return {(kind, name): sql for kind, name, sql in con.execute(f"SELECT type, name, sql FROM {space}.sqlite_schema")
+            if sql and not name.startswith("sqlite_") and name not in shadow}
+
+
+def _differences(model: apsw.Connection, space: str) -> Iterator[tuple[str, str]]:
+    wanted, existing = _objects(model, space), _objects(db._con, space)
+    for (kind, name), sql in existing.items():
+        if kind == "table" and (kind, name) not in wanted:
+            raise Refused(f"Table {name} is in {db.folder} but not in schema.sql; dropping it takes an upgrade file")
+        if kind != "table" and _plain(wanted.get((kind, name), "")) != _plain(sql):
+            yield f"drop {kind} {name}", f"DROP {kind} {space}.{name}"
+    for (kind, name), sql in wanted.items():
+        old = existing.get((kind, name))
+        if old is not None and kind == "table":
+            yield from _new_columns(space, name, _parts(sql), _parts(old))
+        elif old is None or _plain(old) != _plain(sql):
+            yield f"create {kind} {name}", re.sub(
+                rf"^(CREATE (?:UNIQUE |VIRTUAL )?\w+ )(?:IF NOT EXISTS )?{name}\b", rf"\1{space}.{name}", sql, count=1)
+
+
+def _new_columns(space: str, table: str, wanted: list[str], old: list[str]) -> Iterator[tuple[str, str]]:
+    if gone := [part for part in old if part not in wanted]:
+        raise Refused(f"Table {table}: '{gone[0]}' has changed or is gone; that takes an upgrade file")
+    for part in wanted:
+        if part not in old:
+            risky = re.match(r"(CHECK|UNIQUE|PRIMARY|FOREIGN|CONSTRAINT)\b", part, re.I) or re.search(r"\bUNIQUE\b", part)
+            if risky or ("NOT NULL" in part and "DEFAULT" not in part):
+                raise Refused(f"Table {table}: '{part}' cannot be added to existing rows; that takes an upgrade file")
+            yield f"add {table}.{part.split()[0]}", f"ALTER TABLE {space}.{table} ADD COLUMN {part}"
+
+
+def _plain(sql: str) -> str:
+    """`sql` without comments, and with one space where there is any."""
+    bare = re.sub(r"('(?:[^']|'')*')|--[^\n]*", lambda found: found[1] or "", sql)
+    return re.sub(r"\s*([(),])\s*", r"\1", " ".join(bare.split()))
+
+
+def _parts(sql: str) -> list[str]:
+    """The columns and constraints of a CREATE TABLE; order does not matter, added columns come last."""
+    body, parts, depth = _plain(sql), [""], 0
+    for char in body[body.index("(") + 1:body.rindex(")")]:
+        depth += (char == "(") - (char == ")")
+        if char == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return [part.strip() for part in parts]
+
+
+def _snapshot(version: int) -> None:
+    """A whole copy in `backups/` before an existing file is changed."""
+    assert db.folder
+    (db.folder / "backups").mkdir(exist_ok=True)
+    stamp = re.sub(r"\D", "", now())[:14]
+    with translated():
+        db._con.execute("VACUUM main INTO :file", {"file": str(db.folder / f"backups/before-upgrade-{version}-{stamp}.db")})
+
+
+# ──────────────────────────── 5  Actor and gate ────────────────────────────
+
+RANKS = {"demo": 1, "viewer": 2, "member": 3, "builder": 3, "editor": 4, "admin": 5}
+
+
+class Actor(Struct, frozen=True, kw_only=True):
+    """Who is asking. `scopes` is None for a session, which only its rank limits."""
+    kind: str
+    id: str = ""
+    tenant: int | None = None
+    rank: int = 0
+    role: str = ""
+    scopes: frozenset[str] | None = None
+    user: int | None = None       # the person behind it
+    name: str = ""                # what a bound key is bound to
+    credential: str = ""          # the row that proved it: what a log-out revokes
+    billing: bool = False
+
+    @property
+    def ref(self) -> str:
+        """How records name this actor; never a name or an address, so that erasure need not rewrite them."""
+        return f"{self.kind}:{self.id}" if self.id else self.kind
+
+    @property
+    def host(self) -> bool:
+        return self.tenant == HOST_TENANT
+
+
+NOBODY = Actor(kind="anonymous")
+here = threading.local()
+
+
+def current() -> Actor:
+    """The actor in whose name this thread works now."""
+    return getattr(here, "actor", NOBODY)
+
+
+@contextlib.contextmanager
+def acting(actor: Actor) -> Iterator[Actor]:
+    before, here.actor = current(), actor
+    try:
+        yield actor
+    finally:
+        here.actor = before
+
+
+def system(tenant: int | None = HOST_TENANT) -> Actor:
+    """The server itself, at work for one tenant."""
+    return Actor(kind="system", tenant=tenant, rank=RANKS["admin"], role="system")
+
+
+class Policy(Struct, frozen=True):
+    """Who may call an endpoint: a least role for people, a scope for keys; both where both apply."""
+    role: str = ""
+    scope: str = ""
+    host: bool = False
+    public: bool = False
+    any_key: bool = False
+    billing: bool = False
+
+    def __str__(self) -> str:
+        if self.public or self.any_key:
+            return "public" if self.public else "signed in"
+        words = [self.role + ("+" if self.role != "admin" else ""), f"or key {self.scope}" if self.scope else ""]
+        return " ".join([*filter(None, words), *(["in the host tenant"] if self.host else []),
+                         *(["with billing"] if self.billing else [])])
+
+
+PUBLIC = Policy(public=True)
+SIGNED_IN = Policy(any_key=True)
+
+
+def may(role: str, scope: str = "", *, host: bool = False, billing: bool = False) -> Policy:
+    """People of at least `role`; keys with `scope`, or none; `host`: only in the host tenant."""
+    if role not in RANKS:
+        raise ValueError(f"There is no role {role!r}")
+    return Policy(role, scope, host, billing=billing)
+
+
+def admit(policy: Policy, actor: Actor) -> None:
+    """Let `actor` through, or raise Unauthorized or Denied with the way out."""
+    if policy.public:
+        return
+    if actor is NOBODY:
+        raise Unauthorized()
+    if policy.any_key:
+        return
+    if actor.scopes is not None:
+        if not policy.scope:
+            raise Denied("No API key may do this; sign in")
+        if not scope_covers(actor.scopes, policy.scope):
+            raise Denied(f"Insufficient scope: this needs {policy.scope}; the key has {' '.join(sorted(actor.scopes)) or 'none'}")
+    if policy.host and not actor.host:
+        raise Denied("This belongs to the operator of this server (the host tenant)")
+    if actor.rank < RANKS[policy.role] and not (policy.billing and actor.billing):
+        raise Denied(f"This needs the role {policy.role} or above; yours is {actor.role or 'none'}")
+
+
+def scope_covers(scopes: frozenset[str], needed: str) -> bool:
+    """Whether a key's scopes allow `needed`; one with a `<name>` is checked again by its verb."""
+    if needed.endswith(":<name>"):
+        return any(scope.startswith(needed[:-6]) for scope in scopes)
+    return needed in scopes
+
+
+class Limiter:
+    """Fixed windows in memory; exact under parallel calls, forgotten at a restart."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._windows: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def take(self, bucket: str, key: str) -> None:
+        """Count one call of `key` against the setting `limit_<bucket>` ("300/minute" or "off"); TooMany beyond."""
+        rule = getattr(settings, f"limit_{bucket}")
+        if rule == "off":
+            return
+        allowed, width = parse_rate(rule)
+        moment = time.monotonic()
+        with self._lock:
+            began, used = self._windows.get((bucket, key), (moment, 0))
+            if moment - began >= width:
+                began, used = moment, 0
+            if used >= allowed:
+                wait = int(began + width - moment) + 1
+                raise TooMany(f"At most {rule} here; try again in {wait} s", headers={"Retry-After": str(wait)})
+            if len(self._windows) > 50_000:
+                self._windows.clear()
+            self._windows[bucket, key] = (began, used + 1)
+
+
+def parse_rate(rule: str) -> tuple[int, float]:
+    """("300/minute") → (300, 60.0). Also "20/5s"."""
+    found = re.fullmatch(r"(\d+)/(\d*)\s*(s|second|m|minute|h|hour|d|day)s?", rule.strip())
+    if not found:
+        raise Invalid(f"{rule!r} is not a rate; write for example 300/minute, 20/5s or off")
+    return int(found[1]), int(found[2] or 1) * {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}[found[3][0]]
+
+
+limiter = Limiter()
+
+# ──────────────────────────────── 6  Plugin ────────────────────────────────
+# Ten verbs, one object. Every registration is inert data until `load`.
+
+Layer = Literal["ground", "domain", "views"]
+
+
+class Check(Struct):
+    """What a health check found."""
+    ok: bool
+    detail: str = ""
+
+
+class Hit(Struct):
+    """One search result of one source."""
+    id: int | str
+    title: str
+    detail: str = ""
+
+
+class Plugin:
+    """One folder of `plugins/`, and all that it tells the kernel about itself.
+
+    get, post, put, patch, delete   endpoints: `@plugin.get("/things/{id}", auth=may("viewer", "things:read"))`
+    command                         a command line: `@plugin.command()` over click parameters
+    service                         a thread for as long as the server runs: `def watch(stop: Event)`
+    job                             a handler of queued jobs, by type: `def send(payload: Letter)`
+    every                           something to do again and again: `@plugin.every("5m")`
+    on                              a listener, inside the writer's transaction: rows and jobs only, no network, no disk
+    health                          a check: `def workspaces() -> Check`
+    search                          a source: `def find(q: str, limit: int) -> list[Hit]`
+    authenticator                   `def by_token(request: Request) -> Actor | None`
+    setting                         a knob and its sentence
+    """
+
+    def __init__(self, title: str, *, layer: Layer, needs: tuple[str, ...] = ()):
+        self.title, self.layer, self.needs = title, layer, needs
+        self.name = sys._getframe(1).f_globals["__name__"].rsplit(".", 1)[-1]
+        self.endpoints: list[Endpoint] = []
+        self.commands: list[click.Command] = []
+        self.services: list[Callable[[threading.Event], None]] = []
+        self.jobs: dict[str, Callable[[Any], Any]] = {}
+        self.periods: list[tuple[float, Callable[[], Any]]] = []
+        self.listeners: list[tuple[str, Callable[..., Any]]] = []
+        self.checks: dict[str, Callable[[], Check]] = {}
+        self.sources: dict[str, Callable[[str, int], list[Hit]]] = {}
+        self.authenticators: list[Callable[[Request], Actor | None]] = []
+        self.knobs: list[tuple] = []
+
+    def _endpoint(self, method: str, path: str, options: dict[str, Any]) -> Callable[[F], F]:
+        def keep(fn: F) -> F:
+            self.endpoints.append(Endpoint(self, method, path, fn, **options))
+            return fn
+        return keep
+
+    def get(self, path: str, **options: Any) -> Callable[[F], F]:
+        return self._endpoint("GET", path, options)
+
+    def post(self, path: str, **options: Any) -> Callable[[F], F]:
+        return self._endpoint("POST", path, options)
+
+    def put(self, path: str, **options: Any) -> Callable[[F], F]:
+        return self._endpoint("PUT", path, options)
+
+    def patch(self, path: str, **options: Any) -> Callable[[F], F]:
+        return self._endpoint("PATCH", path, options)
+
+    def delete(self, path: str, **options: Any) -> Callable[[F], F]:
+        return self._endpoint("DELETE", path, options)
+
+    def command(self, *args: Any, **options: Any) -> Callable[[Callable], click.Command]:
+        def keep(fn: Callable) -> click.Command:
+            made = click.command(*args, **options)(fn)
+            self.commands.append(made)
+            return made
+        return keep
+
+    def service(self, fn: F) -> F:
+        self.services.append(fn)
+        return fn
+
+    def job(self, kind: str) -> Callable[[F], F]:
+        return lambda fn: self.jobs.__setitem__(kind, fn) or fn
+
+    def every(self, period: str) -> Callable[[F], F]:
+        found = re.fullmatch(r"(\d+)([smhd])", period)
+        assert found, f"{period!r} is no period; write 30s, 5m, 1h or 1d"
+        width = int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+        return lambda fn: self.periods.append((width, fn)) or fn  # type: ignore[func-returns-value]
+
+    def on(self, event: str) -> Callable[[F], F]:
+        return lambda fn: self.listeners.append((event, fn)) or fn  # type: ignore[func-returns-value]
+
+    def health(self, name: str) -> Callable[[F], F]:
+        return lambda fn: self.checks.__setitem__(name, fn) or fn
+
+    def search(self, name: str) -> Callable[[F], F]:
+        return lambda fn: self.sources.__setitem__(name, fn) or fn
+
+    def authenticator(self, fn: F) -> F:
+        self.authenticators.append(fn)
+        return fn
+
+    def setting(self, name: str, type: type, default: Any, sentence: str, *, secret: bool = False) -> None:
+        self.knobs.append((name, type, default, sentence, secret))
+
+
+F = TypeVar("F", bound=Callable)
+_heard: dict[str, list[Callable[..., Any]]] = {}
+
+
+def emit(event: str, subject: Any, **facts: Any) -> None:
+    """Tell every listener of `event`, inside the write that is going on; a listener's error undoes it all."""
+    listeners = _heard.get(event)
+    if listeners is None:
+        listeners = _heard[event] = [fn for plugin in plugins.values() for name, fn in plugin.listeners
+                                     if name in (event, "*") or (name.endswith(".*") and event.startswith(name[:-1]))]
+    for listener in listeners:
+        listener(event, subject, **facts)
+
+
+# ─────────────────────────────── 7  Endpoint ───────────────────────────────
+# Bind, call, reply. The signature says what is taken, the return type which envelope answers:
+# Task → {data}, Page[Task] → {data, meta}, Deleted, Flat structs as they stand, Document as bytes.
+
+MAX_BODY, MAX_DEPTH = 1 << 20, 32
+
+
+class Deleted(Struct):
+    """`{"data": {"deleted": true, "id": …}}`"""
+    id: int | str
+
+
+class Flat(Struct):
+    """Base of answers that stand without an envelope."""
+
+
+class Reply(Struct, Generic[T]):
+    """An answer that needs another status, or a `meta`."""
+    data: T
+    status: int = 0
+    meta: dict[str, Any] | None = None
+
+
+class Document(Struct):
+    """An answer that is no JSON."""
+    body: bytes
+    type: str
+    headers: dict[str, str] = {}
+    status: int = 200
+
+
+class Request:
+    """One HTTP request, as much of it as anybody reads."""
+    __slots__ = ("environ", "method", "path", "id", "actor", "endpoint")
+
+    def __init__(self, environ: dict[str, Any]):
+        self.environ = environ
+        self.method: str = environ["REQUEST_METHOD"]
+        self.path: str = environ.get("PATH_INFO", "") or "/"
+        asked = environ.get("HTTP_X_REQUEST_ID", "")
+        self.id = asked if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", asked) else uuid.uuid4().hex[:16]
+        self.actor = NOBODY
+        self.endpoint: Endpoint | None = None
+
+    def header(self, name: str) -> str:
+        return self.environ.get("HTTP_" + name.upper().replace("-", "_"), "")
+
+    @property
+    def address(self) -> str:
+        return self.environ.get("REMOTE_ADDR") or "local"
+
+    def body(self, limit: int = MAX_BODY) -> bytes:
+        """The raw body; TooLarge beyond `limit` bytes."""
+        length = int(self.environ.get("CONTENT_LENGTH") or 0)
+        if length > limit:
+            raise TooLarge(f"The body has {length} bytes; at most {limit} are accepted here")
+        return self.environ["wsgi.input"].read(length) if length else b""
+
+    def json(self, limit: int = MAX_BODY) -> bytes:
+        """The body, checked to be JSON of a sane shape; `{}` where there is none."""
+        raw = self.body(limit)
+        if not raw.strip():
+            return b"{}"
+        kind = self.environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
+        if kind != "application/json" and not kind.endswith("+json"):
+            raise Unsupported(f"Send the body as JSON with 'Content-Type: application/json', not {kind or 'without a type'}")
+        strict(raw)
+        return raw
+
+
+def strict(raw: bytes) -> Any:
+    """Parse JSON that has no duplicate keys, no NaN, no NUL, no lone surrogates, and nests at most 32 deep."""
+    try:
+        text = raw.decode()
+        if text.count("{") + text.count("[") > MAX_DEPTH:
+            bare, depth = re.sub(r'"(?:[^"\\]|\\.)*"', "", text), 0
+            for char in re.findall(r"[\[\]{}]", bare):
+                depth += 1 if char in "[{" else -1
+                if depth > MAX_DEPTH:
+                    raise Invalid(f"The body nests deeper than {MAX_DEPTH}")
+        if "\\u0000" in text or "\0" in text:
+            raise Invalid("The body has a NUL character; remove it")
+        return parse_json(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        raise Invalid("The body is not UTF-8") from None
+    except JSONDecodeError as error:
+        raise Invalid(f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except (RecursionError, ValueError):
+        raise Invalid("The body has a number that is too long") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Invalid(f"The key {twice!r} stands twice", [{"field": twice, "message": "stands twice"}])
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise Invalid(f"{name} is not JSON")
+
+
+def wrong_fields(kind: Any, given: Any, *, strict: bool = True) -> list[dict[str, str]]:
+    """Every field of `given` that does not fit the struct `kind`; asked only after a decoding failed."""
+    if not isinstance(given, dict):
+        return [{"field": "", "message": "Expected a JSON object"}]
+    fields = {one.encode_name: one for one in msgspec.structs.fields(kind)}
+    wrong = [{"field": name, "message": "Unknown field" + (f"; known: {', '.join(sorted(fields))}" if fields else "")}
+             for name in given if name not in fields]
+    for name, one in fields.items():
+        if name not in given:
+            if one.required:
+                wrong.append({"field": name, "message": "Required"})
+            continue
+        try:
+            msgspec.convert(given[name], one.type, strict=strict)
+        except msgspec.ValidationError as error:
+            said, _, where = str(error).partition(" - at `$")
+            wrong.append({"field": name + where.rstrip("`"), "message": said})
+    return wrong
+
+
+def complain(kind: Any, given: Any, *, strict: bool = True) -> Invalid:
+    """One Invalid that lists every wrong field."""
+    wrong = wrong_fields(kind, given, strict=strict)
+    said = "; ".join(f"{one['field']}: {one['message']}" if one["field"] else one["message"] for one in wrong[:5])
+    return Invalid(said or "The request does not fit", wrong)
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z])([A-Z])", lambda found: "_" + found[1].lower(), name)
+
+
+class Endpoint:
+    """One operation: a path, a policy and a function; its signature is the rest."""
+
+    def __init__(self, plugin: Plugin, method: str, path: str, fn: Callable, *, auth: Policy, status: int = 200,
+                 raises: tuple[int, ...] = (), limit: str = "", max_body: int = MAX_BODY, statuses: tuple[int, ...] = ()):
+        self.plugin, self.method, self.path, self.fn, self.auth = plugin, method, path, fn, auth
+        self.status, self.raises, self.limit, self.max_body = status, raises, limit, max_body
+        self.statuses = (status, *statuses)
+        self.operation = f"{plugin.name}.{fn.__name__}"
+        self.summary, _, about = inspect.cleandoc(fn.__doc__ or "").partition("\n")
+        self.about = about.strip()
+        self.path_names = {_snake(name): name for name in re.findall(r"\{(\w+)\}", path)}
+
+    def bind(self) -> None:
+        """Read the signature; a parameter that nothing fills, or a missing policy, stops the start."""
+        where = f"{self.fn.__code__.co_filename}:{self.fn.__code__.co_firstlineno} ({self.operation})"
+        if not isinstance(self.auth, Policy):
+            raise TypeError(f"{where}: says no policy; add auth=may(...), SIGNED_IN or PUBLIC")
+        if not self.summary:
+            raise TypeError(f"{where}: has no docstring")
+        hints = typing.get_type_hints(self.fn, include_extras=True)
+        self.returns = hints.pop("return", None)
+        self.body_type = hints.get("body")
+        self.query_type = hints.get("query")
+        self.takes = list(inspect.signature(self.fn).parameters)
+        self.path_types = {name: hints[name] for name in self.takes if name in self.path_names}
+        if unknown := set(self.takes) - set(self.path_names) - {"body", "query", "me", "request"}:
+            raise TypeError(f"{where}: nothing fills the parameter {sorted(unknown)[0]!r}")
+        if missing := set(self.path_names) - set(self.takes):
+            raise TypeError(f"{where}: does not take {sorted(missing)[0]!r} of its path")
+        self.body_decoder = msgspec.json.Decoder(self.body_type) if self.body_type else None
+
+    def call(self, request: Request, path: dict[str, str]) -> Any:
+        values: dict[str, Any] = {}
+        for name in self.takes:
+            if name in self.path_types:
+                values[name] = self._path_value(name, path[name])
+            elif name == "body":
+                values[name] = self._body(request)
+            elif name == "query":
+                values[name] = self._query(request.environ.get("QUERY_STRING", ""))
+            elif name == "me":
+                values[name] = request.actor
+            else:
+                values[name] = request
+        return self.fn(**values)
+
+    def _path_value(self, name: str, text: str) -> Any:
+        wire = self.path_names[name]
+        text = _utf8(text, wire)
+        if re.search(r"[\x00-\x1f\x7f/\\]", text) or text in (".", "..") or len(text) > 512:
+            raise Invalid(f"{wire}: has characters that no {wire} has", [{"field": wire, "message": "Not acceptable"}])
+        try:
+            return msgspec.convert(text, self.path_types[name], strict=False)
+        except msgspec.ValidationError as error:
+            raise Invalid(f"{wire}: {error}", [{"field": wire, "message": str(error)}]) from None
+
+    def _body(self, request: Request) -> Any:
+        raw = request.json(self.max_body)
+        assert self.body_decoder
+        try:
+            return self.body_decoder.decode(raw)
+        except (msgspec.DecodeError, RecursionError) as error:
+            given = strict(raw)
+            if wrong_fields(self.body_type, given):
+                raise complain(self.body_type, given) from None
+            raise Invalid(f"The body is not acceptable: {error}") from None
+
+    def _query(self, text: str) -> Any:
+        given: dict[str, Any] = {}
+        for name, value in parse_qsl(_utf8(text, "query"), keep_blank_values=True, errors="replace", max_num_fields=100):
+            if name in given:
+                raise Invalid(f"{name}: stands twice in the query", [{"field": name, "message": "stands twice"}])
+            if "\0" in value:
+                raise Invalid(f"{name}: has a NUL character", [{"field": name, "message": "has a NUL character"}])
+            given[name] = value
+        try:
+            return msgspec.convert(given, self.query_type, strict=False)
+        except msgspec.ValidationError:
+            raise complain(self.query_type, given, strict=False) from None
+
+    def answer(self, made: Any) -> tuple[int, list[tuple[str, str]], bytes]:
+        """Put what the function returned into its envelope."""
+        status, meta = self.status, None
+        if isinstance(made, Reply):
+            status, meta, made = made.status or status, made.meta, made.data
+        if isinstance(made, Document):
+            return made.status, [("Content-Type", made.type), *made.headers.items()], made.body
+        if isinstance(made, Page):
+            meta = {"total": made.total, "limit": made.limit, "offset": made.offset,
+                    "has_more": made.exceeded or made.offset + len(made.items) < made.total} | (meta or {})
+            if made.exceeded:
+                meta["total_exceeded"] = True
+            made = made.items
+        if isinstance(made, Deleted):
+            made = {"deleted": True, "id": made.id}
+        envelope = made if isinstance(made, Flat) else {"data": made} if meta is None else {"data": made, "meta": meta}
+        return status, [("Content-Type", "application/json")], msgspec.json.encode(envelope)
+
+
+def _utf8(text: str, name: str) -> str:
+    try:
+        return text.encode("latin-1").decode()  # WSGI hands bytes over as Latin-1
+    except (UnicodeDecodeError, UnicodeEncodeError):
+        raise Invalid(f"{name}: is not UTF-8", [{"field": name, "message": "is not UTF-8"}]) from None
+
+
+SECURITY_HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"), ("Referrer-Policy", "no-referrer"),
+                    ("Cross-Origin-Resource-Policy", "same-origin")]
+API_POLICY = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+
+
+class Application:
+    """The WSGI application: route, authenticate, admit, call, answer - JSON whatever happens."""
+
+    def __init__(self) -> None:
+        self.router = bottle.Router()
+        self.watchers: list[Callable[[Request, int, float, int], None]] = []
+        for endpoint in endpoints():
+            endpoint.bind()
+            rule = re.sub(r"\{(\w+)\}", lambda found: f"<{_snake(found[1])}>", endpoint.path)
+            self.router.add(rule, endpoint.method, endpoint)
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable) -> list[bytes]:
+        began = time.perf_counter()
+        request = Request(environ)
+        status, headers, body = self.respond(request)
+        if not any(name == "Content-Security-Policy" for name, _ in headers):
+            headers.append(API_POLICY)
+        headers += [*SECURITY_HEADERS, ("X-Request-Id", request.id), ("Content-Length", str(len(body)))]
+        for watch in self.watchers:
+            watch(request, status, time.perf_counter() - began, len(body))
+        start_response(f"{status} {_reasons.get(status, 'Status')}", headers)
+        return [] if request.method == "HEAD" else [body]
+
+    def respond(self, request: Request) -> tuple[int, list[tuple[str, str]], bytes]:
+        try:
+            return self._respond(request)
+        except Problem as problem:
+            return _failed(request, problem)
+        except Exception as error:
+            known = translate(error)
+            if not isinstance(known, Problem):
+                log.exception("request %s %s %s failed", request.id, request.method, clean(request.path))
+                known = Problem("Internal error")
+            return _failed(request, known)
+
+    def _respond(self, request: Request) -> tuple[int, list[tuple[str, str]], bytes]:
+        try:
+            endpoint, path = self.router.match(request.environ)
+        except bottle.HTTPError as missed:
+            if missed.status_code == 405:
+                allow = missed.headers["Allow"]
+                raise NotAllowed(f"{clean(request.path)} answers {allow}, not {request.method[:20]}", headers={"Allow": allow}) from None
+            raise NotFound(f"There is no {clean(request.path)}; see /api/docs") from None
+        request.endpoint = endpoint
+        with acting(authenticate(request)) as actor:
+            request.actor = actor
+            admit(endpoint.auth, actor)
+            if endpoint.limit:
+                limiter.take(endpoint.limit, actor.ref if actor is not NOBODY else request.address)
+            return endpoint.answer(endpoint.call(request, path))
+
+
+def authenticate(request: Request) -> Actor:
+    """Ask every authenticator. A credential nobody knows is Unauthorized, also where none was needed."""
+    for ask in _authenticators:
+        if (actor := ask(request)) is not None:
+            return actor
+    if request.header("Authorization") or request.header("X-API-Key"):
+        if request.endpoint and request.endpoint.auth.public:
+            return NOBODY
+        raise Unauthorized("That token or key is unknown, expired or revoked; sign in again")
+    return NOBODY
+
+
+def _failed(request: Request, problem: Problem) -> tuple[int, list[tuple[str, str]], bytes]:
+    error = {"code": problem.code, "message": problem.message, "request_id": request.id}
+    if problem.details is not None:
+        error["details"] = problem.details
+    return (problem.status, [("Content-Type", "application/json"), *problem.headers.items()],
+            msgspec.json.encode({"error": error}))
+
+
+def clean(text: str, most: int = 200) -> str:
+    """`text` for a log or a message: no control characters, not endless."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: f"\\x{ord(found[0]):02x}", text[:most])
+
+
+_reasons = {200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 304: "Not Modified", 400: "Bad Request",
+            401: "Unauthorized", 402: "Payment Required", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
+            409: "Conflict", 413: "Payload Too Large", 415: "Unsupported Media Type", 422: "Unprocessable Entity",
+            429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable", 507: "Insufficient Storage"}
+
+# ─────────────────────────────── 8  OpenAPI ────────────────────────────────
+
+
+def openapi(url: str) -> dict[str, Any]:
+    """This server's operations as OpenAPI 3.1, made from the same data that answers them."""
+    every = [endpoint for endpoint in endpoints() if endpoint.path.startswith("/api/")]
+    kinds = [kind for endpoint in every for kind in (endpoint.body_type, _payload(endpoint.returns)[0]) if kind]
+    schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    shapes = dict(zip(map(repr, kinds), schemas, strict=False))
+    components["Error"] = {"type": "object", "required": ["error"], "properties": {"error": {
+        "type": "object", "required": ["code", "message", "request_id"], "properties": {
+            "code": {"enum": [kind.code for kind in problems()]}, "message": {"type": "string"},
+            "details": {}, "request_id": {"type": "string"}}}}}
+    paths: dict[str, dict] = {}
+    for endpoint in every:
+        paths.setdefault(endpoint.path.removeprefix("/api"), {})[endpoint.method.lower()] = _operation(endpoint, shapes)
+    catalogue = "\n".join(f"- `{kind.code}` ({kind.status}): {(kind.__doc__ or '').splitlines()[0]}" for kind in problems())
+    return {"openapi": "3.1.0",
+            "info": {"title": "Orkosi", "version": VERSION, "description": f"Error codes:\n\n{catalogue}"},
+            "servers": [{"url": f"{url}/api"}],
+            "tags": [{"name": plugin.title} for plugin in plugins.values() if plugin.endpoints],
+            "paths": paths,
+            "components": {"schemas": components, "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}}}}
+
+
+def _payload(returns: Any) -> tuple[Any, str]:
+    """(type, envelope) of a return annotation."""
+    origin, args = typing.get_origin(returns), typing.get_args(returns)
+    if returns is Document:
+        return None, "bytes"
+    if returns is Deleted:
+        return None, "deleted"
+    if origin is Reply:
+        return _payload(args[0])
+    if origin is Page:
+        return list[args[0]], "page"  # type: ignore[valid-type]
+    flat = isinstance(returns, type) and issubclass(returns, Flat)
+    return returns, "flat" if flat else "data"
+
+
+def _operation(endpoint: Endpoint, shapes: dict[str, Any]) -> dict[str, Any]:
+    kind, envelope = _payload(endpoint.returns)
+    inner = shapes.get(repr(kind), {})
+    made = {"deleted": {"type": "object", "properties": {"data": {"type": "object", "properties": {
+                "deleted": {"const": True}, "id": {"type": ["integer", "string"]}}}}},
+            "page": {"type": "object", "required": ["data", "meta"], "properties": {"data": inner, "meta": {
+                "type": "object", "properties": {name: {"type": "integer"} for name in ("total", "limit", "offset")}
+                | {"has_more": {"type": "boolean"}, "total_exceeded": {"type": "boolean"}}}}},
+            "data": {"type": "object", "required": ["data"], "properties": {"data": inner, "meta": {"type": "object"}}},
+            "flat": inner, "bytes": {}}[envelope]
+    media = "application/octet-stream" if envelope == "bytes" else "application/json"
+    found = {"operationId": endpoint.operation, "tags": [endpoint.plugin.title], "summary": endpoint.summary,
+             "description": "\n\n".join(filter(None, [endpoint.about, f"Who: {endpoint.auth}."])),
+             "parameters": [*_path_parameters(endpoint), *_query_parameters(endpoint.query_type)],
+             "responses": {str(status): {"description": _reasons[status], "content": {media: {"schema": made}}}
+                           for status in endpoint.statuses}
+             | {str(status): {"description": _reasons[status], "content": {"application/json": {
+                 "schema": {"$ref": "#/components/schemas/Error"}}}} for status in declared_errors(endpoint)},
+             "security": [] if endpoint.auth.public else [{"bearer": []}, {"key": []}]}
+    if endpoint.body_type:
+        required = any(one.required for one in msgspec.structs.fields(endpoint.body_type))
+        found["requestBody"] = {"required": required, "content": {"application/json": {
+            "schema": shapes[repr(endpoint.body_type)]}}}
+    return found
+
+
+def declared_errors(endpoint: Endpoint) -> list[int]:
+    """Every error an operation may answer: its own, and what the gate and the binder add."""
+    found = set(endpoint.raises) | {500, 503, 507} | ({400} if endpoint.path_names or endpoint.query_type else set())
+    if not endpoint.auth.public:
+        found |= {401, 403}
+    if endpoint.body_type:
+        found |= {400, 413, 415}
+    return sorted(found | ({429} if endpoint.limit else set()))
+
+
+def _path_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
+    return [{"name": wire, "in": "path", "required": True,
+             "schema": msgspec.json.schema(endpoint.path_types[name])} for name, wire in endpoint.path_names.items()]
+
+
+def _query_parameters(kind: Any) -> list[dict[str, Any]]:
+    if kind is None:
+        return []
+    schema = msgspec.json.schema(kind)
+    _, name = schema["$ref"].rsplit("/", 1)
+    made = schema["$defs"][name]
+    return [{"name": one, "in": "query", "required": one in made.get("required", []), "schema": shape}
+            | ({"description": shape["description"]} if "description" in shape else {})
+            for one, shape in made["properties"].items()]
+
+
+# ─────────────────────────────── 9  Loading ────────────────────────────────
+
+plugins: dict[str, Plugin] = {}
+_authenticators: list[Callable[[Request], Actor | None]] = []
+LAYERS: tuple[Layer, ...] = ("ground", "domain", "views")
+
+
+def load() -> dict[str, Plugin]:
+    """Import every folder of `plugins/`, lower layers first, and take in what it registered. Idempotent."""
+    if plugins:
+        return plugins
+    package = importlib.import_module("plugins")
+    found = [importlib.import_module(f"plugins.{one.name}").plugin for one in pkgutil.iter_modules(package.__path__)]
+    for plugin in sorted(found, key=lambda plugin: (LAYERS.index(plugin.layer), plugin.name)):
+        if Path(HOME, "plugins", plugin.name, "api.py").exists():
+            importlib.import_module(f"plugins.{plugin.name}.api")
+        plugins[plugin.name] = plugin
+        _authenticators.extend(plugin.authenticators)
+        for knob in plugin.knobs:
+            settings.declare(*knob)
+    _heard.clear()
+    return plugins
+
+
+def endpoints() -> list[Endpoint]:
+    return [endpoint for plugin in plugins.values() for endpoint in plugin.endpoints]
+
+
+# ──────────────────────── 10  Services and shutdown ────────────────────────
+
+
+class AlreadyRunning(Conflict):
+    """Another Orkosi is serving this data folder."""
+    code = "already_running"
+
+
+_stopping = threading.Event()
+_threads: list[threading.Thread] = []
+_lock_file: Any = None
+
+
+def open_data(*, exclusive: bool = False, vfs: str | None = None) -> list[str]:
+    """Open the data folder of the settings; the schema changes made. AlreadyRunning, Damaged, Refused, Unavailable.
+
+    `exclusive` holds the folder for a server. A command opens it beside one, and upgrades
+    the schema only where no server runs.
+    """
+    folder: Path = settings.data
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        alone = _take_lock(folder)
+    except OSError as error:
+        raise Unavailable(f"The data folder {folder} cannot be written: {error.strerror}; choose another with --data") from None
+    if exclusive and not alone:
+        raise AlreadyRunning(f"Another Orkosi is serving {folder}; stop it first, or choose another --data")
+    db.open(folder, durability=settings.durability, min_free=settings.min_free_mb << 20, vfs=vfs)
+    done = upgrade() if alone else upgrade_not_needed()
+    if alone:
+        with acting(system()):
+            db.write(lambda: emit("opened", folder))
+    if not exclusive:
+        _drop_lock()
+    return done
+
+
+def upgrade_not_needed() -> list[str]:
+    """Read the table columns as they are: the running server has seen to the schema."""
+    model = _model(Path(HOME, "schema.sql").read_text())
+    db.columns = {name: tuple(row[1] for row in model.execute(f"PRAGMA {space}.table_xinfo({name})"))
+                  for space in ("main", "logs") for kind, name in _objects(model, space) if kind == "table"}
+    return []
+
+
+def _take_lock(folder: Path) -> bool:
+    """Lock `orkosi.lock` for as long as this process lives; False where another process has it."""
+    global _lock_file
+    _lock_file = open(folder / "orkosi.lock", "a+")
+    try:
+        fcntl.flock(_lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
+            raise
+        return False
+    return True
+
+
+def _drop_lock() -> None:
+    global _lock_file
+    if _lock_file:
+        _lock_file.close()
+        _lock_file = None
+
+
+def start_services() -> None:
+    """One thread for every service, and one that keeps time for `every`."""
+    _stopping.clear()
+    for plugin in plugins.values():
+        for service in plugin.services:
+            _thread(f"{plugin.name}.{service.__name__}", service)
+    _thread("every", _keep_time)
+
+
+def _thread(name: str, run: Callable[[threading.Event], None]) -> None:
+    def forever() -> None:
+        pause = 1.0
+        here.actor = system()
+        while not _stopping.is_set():
+            try:
+                run(_stopping)
+                return
+            except Problem as problem:
+                log.error("service %s stopped: %s; again in %.0f s", name, problem.message, pause)
+            except Exception:
+                log.exception("service %s failed; again in %.0f s", name, pause)
+            _stopping.wait(pause)
+            pause = min(pause * 2, 60)
+    thread = threading.Thread(target=forever, name=name, daemon=True)
+    _threads.append(thread)
+    thread.start()
+
+
+def _keep_time(stop: threading.Event) -> None:
+    due = [[time.monotonic() + min(width, 5), width, fn] for plugin in plugins.values() for width, fn in plugin.periods]
+    while due and not stop.wait(max(0.0, min(entry[0] for entry in due) - time.monotonic())):  # type: ignore[type-var,operator]
+        for entry in due:
+            if entry[0] <= time.monotonic():
+                entry[0] = time.monotonic() + entry[1]
+                try:
+                    entry[2]()
+                except Problem as problem:
+                    log.error("periodic %s: %s", entry[2].__qualname__, problem.message)
+                except Exception:
+                    log.exception("periodic %s failed", entry[2].__qualname__)
+
+
+def stop_services(patience: float = 10.0) -> None:
+    """Tell every service to stop, and wait for them together `patience` seconds."""
+    _stopping.set()
+    end = time.monotonic() + patience
+    for thread in _threads:
+        thread.join(max(0.1, end - time.monotonic()))
+    _threads.clear()
+
+
+def close_data() -> None:
+    db.close()
+    _drop_lock()
+
+
+# ──────────────────────────── 11  Command line ─────────────────────────────
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(VERSION, prog_name="orkosi")
+def cli() -> None:
+    """Orkosi: the operating system of a company whose staff are AI agents."""
+
+
+DATA = click.option("--data", type=click.Path(path_type=Path), help="The data folder; default: data beside orkosi.py")
+
+
+@cli.command("test", context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def run_tests(arguments: tuple[str, ...]) -> None:
+    """Run the test suite; arguments go to pytest."""
+    os.chdir(HOME)
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", *arguments])
+
+
+@cli.command("settings")
+@DATA
+def show_settings(data: Path | None) -> None:
+    """List every setting: its value, where that comes from, and what it does."""
+    settings.load(data=data)
+    for one in sorted(settings.known.values(), key=lambda one: one.name):
+        value = "(hidden)" if one.secret and settings.values[one.name] else settings.values[one.name]
+        click.echo(f"{one.name} = {value}  [{settings.origins[one.name]}]\n    {one.sentence}")
+
+
+@cli.command("routes")
+def show_routes() -> None:
+    """List every operation and who may call it."""
+    for endpoint in sorted(endpoints(), key=lambda one: (one.path, one.method)):
+        click.echo(f"{endpoint.method:6} {endpoint.path:58} {endpoint.auth}")
+
+
+def main() -> int:
+    """Run the command line; a problem is one sentence and an exit code that is not 0."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    load()
+    for plugin in plugins.values():
+        for command in plugin.commands:
+            cli.add_command(command)
+    try:
+        cli(prog_name="orkosi")
+    except AlreadyRunning as problem:
+        click.echo(f"orkosi: {problem.message}", err=True)
+        return 3
+    except Problem as problem:
+        click.echo(f"orkosi: {problem.message}", err=True)
+        return 1
+    return 0

@@ -1,0 +1,1 @@
+"""One folder for every group of endpoints; each is a plugin, and this package holds nothing else."""

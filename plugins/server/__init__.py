@@ -1,0 +1,156 @@
+"""Server: listening, the log file, and an orderly end.
+
+Owns no table. Surprise: access lines are collected in memory and written every half second;
+they stay in the file, and only the ones that failed are taken into the searchable logs.
+"""
+import json
+import logging
+import logging.handlers
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import click
+
+import orkosi
+from orkosi import DATA, Plugin, Request, Unavailable, acting, clean, db, emit, now, settings, system
+
+plugin = Plugin("Server", layer="ground")
+plugin.setting("host", str, "127.0.0.1", "The address to listen on; other machines reach it only on 0.0.0.0 or ::")
+plugin.setting("port", int, 3001, "The port to listen on")
+plugin.setting("public_url", str, "", "Where others reach this server, for links in mail; default: the address it listens on")
+plugin.setting("log_level", str, "INFO", "What goes to logs/orkosi.log: DEBUG, INFO, WARNING or ERROR")
+
+log = logging.getLogger("orkosi")
+_answered: deque[tuple] = deque(maxlen=50_000)
+
+
+def url() -> str:
+    """Where this server is reached."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return settings.public_url.rstrip("/") or f"http://{host}:{settings.port}"
+
+
+@plugin.command("serve")
+@click.option("--host", help="The address to listen on; default 127.0.0.1")
+@click.option("--port", type=int, help="The port to listen on; default 3001")
+@click.option("--demo", is_flag=True, help="On an empty data folder: seed a small company and run it")
+@DATA
+def serve(host: str | None, port: int | None, demo: bool, data: Path | None) -> None:
+    """Run Orkosi: the API, the queue, the supervisor of the agents."""
+    settings.load(host=host, port=port, data=data)
+    began = time.monotonic()
+    changed = orkosi.open_data(exclusive=True)
+    try:
+        _log_to(settings.data / "logs")
+        listener = _bind()
+        for change in changed:
+            log.info("schema: %s", change)
+        with acting(system()):
+            db.write(lambda: emit("serving", settings.data, demo=demo))
+        _run(listener, began)
+    finally:
+        (settings.data / "server.json").unlink(missing_ok=True)
+        orkosi.close_data()
+
+
+def _bind() -> Any:
+    from .http import listen
+    application = orkosi.Application()
+    application.watchers.append(remember)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
+    try:
+        return listen(application, settings.host, settings.port)
+    except OSError as error:
+        raise Unavailable(f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another with --port") from None
+
+
+def _run(listener: Any, began: float) -> None:
+    """Serve until a signal; then answer what is under way, stop the services, and close the files."""
+    def stop(number: int, _: Any) -> None:
+        raise SystemExit(0)
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    settings.values["port"] = listener.effective_port
+    orkosi.start_services()
+    _announce(began)
+    try:
+        listener.run()
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        log.info("stopping")
+        orkosi._stopping.set()  # long-polls and brains hear it at once
+        listener.close()
+        listener.task_dispatcher.shutdown(timeout=5)
+        orkosi.stop_services(10)
+        flush()
+
+
+def _announce(began: float) -> None:
+    file = settings.data / "server.json"
+    file.write_text(json.dumps({"url": url(), "pid": os.getpid(), "started_at": now(), "version": orkosi.VERSION}))
+    log.info("ready at %s in %.0f ms", url(), (time.monotonic() - began) * 1000)
+    print(f"Orkosi {orkosi.VERSION} is ready at {url()}  (API: {url()}/api/docs, data: {settings.data})", flush=True)
+
+
+def _log_to(folder: Path) -> None:
+    """Send the log to `orkosi.log`, turned over at 20 MB, and warnings to the terminal as well."""
+    folder.mkdir(exist_ok=True)
+    file = logging.handlers.RotatingFileHandler(folder / "orkosi.log", maxBytes=20 << 20, backupCount=5, encoding="utf-8")
+    file.setFormatter(_Line())
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setFormatter(_Line())
+    terminal.setLevel(logging.WARNING)
+    root = logging.getLogger()
+    root.handlers[:] = [file, terminal]
+    root.setLevel(settings.log_level.upper())
+    logging.raiseExceptions = False
+
+
+class _Line(logging.Formatter):
+    """`time LEVEL message`, one line a record whatever is in it; a traceback follows indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.name == "orkosi.access":
+            return record.getMessage()
+        text = f"{now()} {record.levelname} {clean(record.getMessage(), 8000)}"
+        if record.exc_info:
+            text += "".join(f"\n    {clean(line, 500)}" for line in self.formatException(record.exc_info).splitlines())
+        return text
+
+
+def remember(request: Request, status: int, took: float, size: int) -> None:
+    """Note one answer for the access log."""
+    _answered.append((now(), status, request, took, size))
+
+
+@plugin.service
+def write_access_log(stop: threading.Event) -> None:
+    """Write the access log in batches."""
+    while not stop.wait(0.5):
+        flush()
+
+
+def flush() -> None:
+    """Write what was answered since the last time."""
+    lines = []
+    while _answered:
+        when, status, request, took, size = _answered.popleft()
+        level = "ERROR" if status >= 500 else "WARN" if status >= 400 else "INFO"
+        path = clean(_without_secrets(request.path))
+        lines.append(f"{when} {level} access {clean(request.method, 10)} {path} {status} {took * 1000:.1f}ms {size}B {request.actor.ref} {request.id}")
+    if lines:
+        logging.getLogger("orkosi.access").info("\n".join(lines))
+
+
+def _without_secrets(path: str) -> str:
+    """`path` with tokens taken out: an invitation's link is a key."""
+    return "/".join(part[:8] + "…" if part.startswith("ork_") else part for part in path.split("/"))

@@ -1,0 +1,429 @@
+-- The one truth about what is stored. A banner names the plugin that alone writes the tables below it;
+-- anyone may read them. Times are ISO 8601 UTC texts with milliseconds and Z, which sort as times do.
+-- Raise the version with every change, so that an older Orkosi refuses a newer file.
+PRAGMA user_version = 1;
+
+-- ═════════════════════════════ users ═════════════════════════════
+
+CREATE TABLE tenants (
+  id INTEGER PRIMARY KEY,                       -- 1 is the host: the operator of this machine
+  name TEXT NOT NULL,
+  founder_id INTEGER,                           -- has an editor's rights and the billing in it
+  created_at TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE users (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL REFERENCES tenants (id),
+  username TEXT NOT NULL,
+  username_key TEXT NOT NULL UNIQUE,            -- folded, so that look-alikes are the same name
+  email TEXT NOT NULL,
+  email_key TEXT NOT NULL UNIQUE,               -- folded; what a log-in is looked up by
+  password TEXT NOT NULL,                       -- Argon2id, PHC string
+  role TEXT NOT NULL DEFAULT 'member'
+    CHECK (role IN ('admin', 'editor', 'member', 'builder', 'viewer', 'agent', 'demo')),
+  avatar_url TEXT,
+  terms_accepted_at TEXT,
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX users_by_tenant ON users (tenant_id, id);
+
+CREATE TABLE sessions (                         -- one row a log-in on one device
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  user_id INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+  access_hash BLOB NOT NULL UNIQUE,             -- SHA-256 of the token; the token itself is never stored
+  access_expires_at TEXT NOT NULL,
+  refresh_hash BLOB NOT NULL UNIQUE,
+  refresh_expires_at TEXT NOT NULL,             -- idle limit, moved at each refresh
+  ends_at TEXT NOT NULL,                        -- absolute limit, never moved
+  previous_hash BLOB,                           -- the refresh token before this one: its reuse ends the session
+  rotated_at TEXT,
+  agent TEXT NOT NULL DEFAULT '',               -- the client's User-Agent
+  created_at TEXT NOT NULL,
+  last_used_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX sessions_by_user ON sessions (user_id);
+CREATE UNIQUE INDEX sessions_by_previous ON sessions (previous_hash) WHERE previous_hash IS NOT NULL;
+
+CREATE TABLE tickets (                          -- single-use links: set-up, password reset, e-mail change
+  id INTEGER PRIMARY KEY,
+  kind TEXT NOT NULL CHECK (kind IN ('setup', 'reset', 'email')),
+  hash BLOB NOT NULL UNIQUE,
+  user_id INTEGER REFERENCES users (id) ON DELETE CASCADE,
+  detail TEXT,
+  expires_at TEXT NOT NULL,
+  created_at TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE invites (                          -- to a tenant, and with it perhaps to an organization or a team
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL REFERENCES tenants (id),
+  kind TEXT NOT NULL CHECK (kind IN ('tenant', 'org', 'team')),
+  target TEXT,                                  -- the organization's or team's id
+  email TEXT NOT NULL,
+  email_key TEXT NOT NULL,
+  role TEXT NOT NULL,                           -- the role it gives there
+  hash BLOB NOT NULL UNIQUE,                    -- SHA-256; the code itself is only in the mail
+  invited_by INTEGER REFERENCES users (id) ON DELETE CASCADE,
+  expires_at TEXT NOT NULL,
+  accepted_at TEXT,
+  revoked_at TEXT,
+  created_at TEXT NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX invites_once ON invites (kind, target, email_key) WHERE accepted_at IS NULL AND revoked_at IS NULL;
+CREATE INDEX invites_by_target ON invites (tenant_id, kind, target, id);
+
+-- ═════════════════════════════ keys ══════════════════════════════
+
+CREATE TABLE api_keys (
+  id TEXT PRIMARY KEY,                          -- key_…
+  tenant_id INTEGER NOT NULL REFERENCES tenants (id),
+  org_id TEXT,                                  -- null: an agent's own key
+  agent TEXT,                                   -- the agent it is bound to
+  name TEXT NOT NULL,
+  description TEXT NOT NULL DEFAULT '',
+  hash BLOB NOT NULL UNIQUE,                    -- SHA-256; the key itself is shown once and never stored
+  masked TEXT NOT NULL,
+  scopes TEXT NOT NULL,                         -- JSON list
+  created_by INTEGER REFERENCES users (id) ON DELETE SET NULL,
+  is_active INTEGER NOT NULL DEFAULT 1 CHECK (is_active IN (0, 1)),
+  old_hash BLOB UNIQUE,                         -- the secret before a rotation, good until old_until
+  old_until TEXT,
+  version INTEGER NOT NULL DEFAULT 1,           -- two rotations at once: the second sees another version
+  expires_at TEXT,
+  revoked_at TEXT,
+  deleted_at TEXT,
+  last_used_at TEXT,
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX keys_by_org ON api_keys (org_id, id);
+CREATE UNIQUE INDEX keys_by_agent ON api_keys (tenant_id, agent) WHERE agent IS NOT NULL AND deleted_at IS NULL;
+
+-- ═════════════════════════════ queue ═════════════════════════════
+
+CREATE TABLE jobs (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,         -- job_<id> on the wire; never used twice
+  tenant_id INTEGER NOT NULL,
+  queue TEXT NOT NULL,
+  task_type TEXT NOT NULL,
+  payload TEXT NOT NULL DEFAULT '{}',
+  priority INTEGER NOT NULL DEFAULT 0,          -- lower first; first in, first out within a number
+  state TEXT NOT NULL
+    CHECK (state IN ('waiting', 'delayed', 'active', 'completed', 'failed', 'cancelled', 'dead')),
+  attempt INTEGER NOT NULL DEFAULT 0,
+  max_attempts INTEGER NOT NULL DEFAULT 3,
+  backoff_kind TEXT NOT NULL DEFAULT 'exponential' CHECK (backoff_kind IN ('exponential', 'fixed')),
+  backoff_ms INTEGER NOT NULL DEFAULT 5000,
+  timeout_seconds INTEGER NOT NULL DEFAULT 300, -- how long a lease lasts
+  idempotency_key TEXT,
+  run_at TEXT,                                  -- delayed: when it becomes due
+  lease_token TEXT,                             -- kept after completion, so that a repeat is known as one
+  lease_expires_at TEXT,
+  worker_id TEXT,
+  progress TEXT,
+  result TEXT,
+  error TEXT,
+  held_for TEXT,                                -- waits for what a plugin named, e.g. other tasks; not due before that
+  schedule TEXT,                                -- the schedule it came from
+  tokens_used INTEGER NOT NULL DEFAULT 0,
+  created_at TEXT NOT NULL,
+  claimed_at TEXT,
+  finished_at TEXT,
+  CHECK ((state = 'active') = (lease_expires_at IS NOT NULL)),
+  CHECK ((state IN ('completed', 'failed', 'cancelled', 'dead')) = (finished_at IS NOT NULL))
+) STRICT;
+CREATE UNIQUE INDEX jobs_once ON jobs (tenant_id, queue, idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX jobs_next ON jobs (tenant_id, queue, priority, id, task_type) WHERE state = 'waiting';
+CREATE INDEX jobs_leased ON jobs (lease_expires_at) WHERE state = 'active';
+CREATE INDEX jobs_due ON jobs (run_at) WHERE state = 'delayed' AND held_for IS NULL;
+CREATE INDEX jobs_by_state ON jobs (tenant_id, state, queue, id);
+CREATE INDEX jobs_by_queue ON jobs (tenant_id, queue, id);
+CREATE INDEX jobs_by_type ON jobs (tenant_id, task_type, id);
+CREATE INDEX jobs_finished ON jobs (state, finished_at) WHERE finished_at IS NOT NULL;
+
+CREATE TABLE queues (                           -- what is known of a queue beside its jobs
+  tenant_id INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  paused_at TEXT,
+  PRIMARY KEY (tenant_id, name)
+) STRICT, WITHOUT ROWID;
+
+-- ═════════════════════════ notifications ═════════════════════════
+
+CREATE TABLE notifications (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL,
+  user_id INTEGER,                              -- null: for everybody of the tenant
+  title TEXT NOT NULL,
+  message TEXT NOT NULL,
+  type TEXT NOT NULL DEFAULT 'info' CHECK (type IN ('info', 'warning', 'error', 'success')),
+  source TEXT,
+  link TEXT,
+  read INTEGER NOT NULL DEFAULT 0 CHECK (read IN (0, 1)),
+  read_at TEXT,
+  created_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX notifications_by_tenant ON notifications (tenant_id, id);
+CREATE INDEX notifications_by_read ON notifications (tenant_id, read, id);
+CREATE INDEX notifications_by_type ON notifications (tenant_id, type, id);
+
+-- ═══════════════════════════ activity ════════════════════════════
+
+CREATE TABLE activity (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL,
+  actor_type TEXT NOT NULL CHECK (actor_type IN ('agent', 'system', 'user')),
+  actor_id TEXT NOT NULL,                       -- an id or an agent's name; never a person's name or address
+  action TEXT NOT NULL,
+  entity_type TEXT,
+  entity_id TEXT,
+  metadata TEXT,                                -- JSON
+  created_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX activity_by_tenant ON activity (tenant_id, id);
+CREATE INDEX activity_by_actor ON activity (tenant_id, actor_type, actor_id, id);
+CREATE INDEX activity_by_type ON activity (tenant_id, actor_type, id);
+CREATE INDEX activity_by_id ON activity (tenant_id, actor_id, id);
+CREATE INDEX activity_by_action ON activity (tenant_id, action, id);
+CREATE INDEX activity_by_time ON activity (tenant_id, created_at);
+
+-- ═════════════════════════════ logs ══════════════════════════════
+-- In logs.db: a power cut may cost the last lines here, never a job, a task or a cent.
+
+CREATE TABLE logs.log_lines (
+  id INTEGER PRIMARY KEY,
+  source TEXT NOT NULL CHECK (source IN ('file', 'db')),
+  file TEXT,                                    -- relative to the data folder
+  agent TEXT,
+  level TEXT NOT NULL CHECK (level IN ('error', 'warn', 'info')),
+  message TEXT NOT NULL,
+  meta TEXT,                                    -- JSON
+  task_id INTEGER,
+  created_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX logs.log_lines_by_agent ON log_lines (agent, id);
+CREATE INDEX logs.log_lines_by_source ON log_lines (source, id);
+CREATE INDEX logs.log_lines_by_level ON log_lines (level, id);
+CREATE VIRTUAL TABLE logs.log_lines_fts USING fts5 (message, content = 'log_lines', content_rowid = 'id');
+CREATE TRIGGER logs.log_lines_added AFTER INSERT ON log_lines BEGIN
+  INSERT INTO log_lines_fts (rowid, message) VALUES (new.id, new.message);
+END;
+CREATE TRIGGER logs.log_lines_removed AFTER DELETE ON log_lines BEGIN
+  INSERT INTO log_lines_fts (log_lines_fts, rowid, message) VALUES ('delete', old.id, old.message);
+END;
+
+CREATE TABLE logs.log_files (                   -- how far each file has been read: in the transaction of its lines
+  path TEXT PRIMARY KEY,                        -- relative to the data folder
+  device INTEGER NOT NULL,
+  inode INTEGER NOT NULL,
+  offset INTEGER NOT NULL,
+  head BLOB NOT NULL DEFAULT x'',               -- its first bytes: a copied-and-truncated file has others
+  lost INTEGER NOT NULL DEFAULT 0,              -- lines known to be lost to copy-truncate
+  updated_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- ═════════════════════════════ agents ════════════════════════════
+
+CREATE TABLE agents (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  display_name TEXT NOT NULL,
+  role TEXT NOT NULL DEFAULT 'agent',           -- its job title
+  model TEXT,
+  emoji TEXT,
+  color TEXT,
+  interval_sec INTEGER NOT NULL DEFAULT 60 CHECK (interval_sec >= 1),
+  command TEXT,                                 -- JSON argv instead of the workspace's brain
+  workspace_path TEXT,
+  wanted TEXT NOT NULL DEFAULT 'running' CHECK (wanted IN ('running', 'paused', 'stopped')), -- what the operator asked for
+  reported TEXT NOT NULL DEFAULT 'idle'         -- what a process-less agent last said of itself
+    CHECK (reported IN ('idle', 'working', 'blocked', 'offline', 'paused', 'error')),
+  note TEXT,
+  current_task TEXT,
+  steps TEXT NOT NULL DEFAULT '[]',             -- JSON: how far its creation came
+  last_heartbeat TEXT,
+  idle_skips INTEGER NOT NULL DEFAULT 0,        -- runs saved by the idle check
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL,
+  UNIQUE (tenant_id, name)
+) STRICT;
+
+CREATE TABLE agent_runs (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL,
+  agent TEXT NOT NULL,
+  task_id INTEGER,
+  job_id INTEGER,
+  mode TEXT NOT NULL DEFAULT 'task',
+  status TEXT NOT NULL DEFAULT 'running'
+    CHECK (status IN ('running', 'done', 'failed', 'retry', 'stopped', 'lost', 'timeout')),
+  exit_code INTEGER,
+  tokens_in INTEGER NOT NULL DEFAULT 0,
+  tokens_out INTEGER NOT NULL DEFAULT 0,
+  cost_micros INTEGER NOT NULL DEFAULT 0,       -- millionths of a dollar
+  duration_ms INTEGER,
+  note TEXT,
+  error TEXT,
+  started_at TEXT NOT NULL,
+  finished_at TEXT
+) STRICT;
+CREATE INDEX runs_by_tenant ON agent_runs (tenant_id, id);
+CREATE INDEX runs_by_agent ON agent_runs (tenant_id, agent, id);
+CREATE INDEX runs_by_task ON agent_runs (tenant_id, task_id, id);
+CREATE INDEX runs_by_status ON agent_runs (tenant_id, status, id);
+
+-- ═══════════════════════════ automations ═════════════════════════
+
+CREATE TABLE automations (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  agent_name TEXT NOT NULL,
+  type TEXT NOT NULL,                           -- launchagent, script, …
+  path TEXT NOT NULL,
+  label TEXT,
+  status TEXT NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'inactive', 'disabled')),
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL,
+  UNIQUE (tenant_id, type, path)
+) STRICT;
+CREATE VIRTUAL TABLE automations_fts USING fts5 (name, agent_name, label, path, content = 'automations', content_rowid = 'id');
+CREATE TRIGGER automations_added AFTER INSERT ON automations BEGIN
+  INSERT INTO automations_fts (rowid, name, agent_name, label, path) VALUES (new.id, new.name, new.agent_name, new.label, new.path);
+END;
+CREATE TRIGGER automations_removed AFTER DELETE ON automations BEGIN
+  INSERT INTO automations_fts (automations_fts, rowid, name, agent_name, label, path)
+  VALUES ('delete', old.id, old.name, old.agent_name, old.label, old.path);
+END;
+CREATE TRIGGER automations_changed AFTER UPDATE OF name, agent_name, label, path ON automations BEGIN
+  INSERT INTO automations_fts (automations_fts, rowid, name, agent_name, label, path)
+  VALUES ('delete', old.id, old.name, old.agent_name, old.label, old.path);
+  INSERT INTO automations_fts (rowid, name, agent_name, label, path) VALUES (new.id, new.name, new.agent_name, new.label, new.path);
+END;
+
+-- ═════════════════════════════ tasks ═════════════════════════════
+
+CREATE TABLE tasks (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL,
+  title TEXT NOT NULL,
+  title_key TEXT NOT NULL,                      -- folded: two open tasks of one product with one title are one task
+  description TEXT NOT NULL DEFAULT '',
+  type TEXT NOT NULL DEFAULT 'other'
+    CHECK (type IN ('feature', 'bug', 'research', 'ops', 'infra', 'content', 'other')),
+  status TEXT NOT NULL DEFAULT 'todo'
+    CHECK (status IN ('todo', 'in_progress', 'review', 'done', 'blocked', 'archived')),
+  priority TEXT NOT NULL DEFAULT 'P2' CHECK (priority IN ('P0', 'P1', 'P2', 'P3')),
+  assignee TEXT,
+  product_slug TEXT,
+  category TEXT,
+  tags TEXT,
+  estimated_minutes INTEGER,
+  due_date TEXT,
+  max_duration_seconds INTEGER NOT NULL DEFAULT 3600,
+  resolution TEXT,
+  last_error TEXT,                              -- with the tail of stderr
+  job_id INTEGER,                               -- the job that gets it done, while there is one
+  created_by TEXT NOT NULL,
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL,
+  finished_at TEXT
+) STRICT;
+CREATE UNIQUE INDEX tasks_once ON tasks (tenant_id, title_key, ifnull(product_slug, ''))
+  WHERE status IN ('todo', 'in_progress', 'review', 'blocked');
+CREATE INDEX tasks_by_tenant ON tasks (tenant_id, id);
+CREATE INDEX tasks_by_status ON tasks (tenant_id, status, id);
+CREATE INDEX tasks_by_assignee ON tasks (tenant_id, assignee, id);
+CREATE INDEX tasks_by_product ON tasks (tenant_id, product_slug, id);
+CREATE INDEX tasks_by_priority ON tasks (tenant_id, priority, id);
+CREATE INDEX tasks_next ON tasks (tenant_id, assignee, priority, id) WHERE status = 'todo';
+CREATE INDEX tasks_by_job ON tasks (job_id) WHERE job_id IS NOT NULL;
+CREATE INDEX tasks_finished ON tasks (tenant_id, finished_at, id) WHERE status = 'done';
+CREATE INDEX tasks_finished_by ON tasks (tenant_id, assignee, finished_at, id) WHERE status = 'done';
+CREATE VIRTUAL TABLE tasks_fts USING fts5 (title, description, content = 'tasks', content_rowid = 'id');
+CREATE TRIGGER tasks_added AFTER INSERT ON tasks BEGIN
+  INSERT INTO tasks_fts (rowid, title, description) VALUES (new.id, new.title, new.description);
+END;
+CREATE TRIGGER tasks_removed AFTER DELETE ON tasks BEGIN
+  INSERT INTO tasks_fts (tasks_fts, rowid, title, description) VALUES ('delete', old.id, old.title, old.description);
+END;
+CREATE TRIGGER tasks_changed AFTER UPDATE OF title, description ON tasks BEGIN
+  INSERT INTO tasks_fts (tasks_fts, rowid, title, description) VALUES ('delete', old.id, old.title, old.description);
+  INSERT INTO tasks_fts (rowid, title, description) VALUES (new.id, new.title, new.description);
+END;
+
+CREATE TABLE task_links (                       -- task_id waits for blocked_by
+  tenant_id INTEGER NOT NULL,
+  task_id INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
+  blocked_by INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
+  PRIMARY KEY (task_id, blocked_by),
+  CHECK (task_id <> blocked_by)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX task_links_back ON task_links (blocked_by, task_id);
+
+-- ═════════════════════════════ products ══════════════════════════
+
+CREATE TABLE products (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  slug TEXT NOT NULL,
+  tagline TEXT,
+  description TEXT,
+  status TEXT NOT NULL DEFAULT 'building'
+    CHECK (status IN ('idea', 'building', 'active', 'live', 'launched', 'placeholder', 'archived')),
+  domain TEXT,
+  brand_color TEXT,
+  accent_color TEXT,
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL,
+  UNIQUE (tenant_id, slug)
+) STRICT;
+
+-- ═════════════════════════════ files ═════════════════════════════
+
+CREATE TABLE files (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  path TEXT NOT NULL,                           -- relative: agents/<name>/… as synced, or as a client recorded it
+  workspace TEXT,                               -- the agent whose workspace it is in
+  file_type TEXT,
+  ext TEXT NOT NULL DEFAULT '',
+  category TEXT NOT NULL DEFAULT 'other',
+  content TEXT,                                 -- null: not text, or too large
+  size INTEGER NOT NULL DEFAULT 0,
+  hash TEXT,                                    -- SHA-256 of the whole file: an unchanged one is not written again
+  synced INTEGER NOT NULL DEFAULT 0 CHECK (synced IN (0, 1)), -- from the disk, not from a client
+  modified_at TEXT,
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL,
+  UNIQUE (tenant_id, path)
+) STRICT;
+CREATE INDEX files_by_tenant ON files (tenant_id, id);
+CREATE INDEX files_by_category ON files (tenant_id, category, id);
+CREATE INDEX files_by_workspace ON files (tenant_id, workspace, id);
+CREATE INDEX files_by_ext ON files (tenant_id, ext, id);
+CREATE VIRTUAL TABLE files_fts USING fts5 (name, content, content = 'files', content_rowid = 'id');
+CREATE TRIGGER files_added AFTER INSERT ON files BEGIN
+  INSERT INTO files_fts (rowid, name, content) VALUES (new.id, new.name, new.content);
+END;
+CREATE TRIGGER files_removed AFTER DELETE ON files BEGIN
+  INSERT INTO files_fts (files_fts, rowid, name, content) VALUES ('delete', old.id, old.name, old.content);
+END;
+CREATE TRIGGER files_changed AFTER UPDATE OF name, content ON files BEGIN
+  INSERT INTO files_fts (files_fts, rowid, name, content) VALUES ('delete', old.id, old.name, old.content);
+  INSERT INTO files_fts (rowid, name, content) VALUES (new.id, new.name, new.content);
+END;
+
+-- ═════════════════════════════ changelog ═════════════════════════
+
+CREATE VIEW changelog AS
+  SELECT tasks.tenant_id, tasks.id, tasks.id AS task_id, tasks.title, tasks.resolution AS summary, tasks.type,
+         ifnull(tasks.product_slug, 'general') AS area, tasks.product_slug AS product, tasks.assignee AS agent,
+         tasks.priority, tasks.finished_at AS completed_at
+    FROM tasks
+   WHERE tasks.status = 'done';

@@ -1,0 +1,247 @@
+"""What every test stands on: a fresh data folder, a client that speaks WSGI in-process, a real server.
+
+Surprise: an answer whose status the endpoint does not declare fails the test that got it, so
+the OpenAPI page cannot fall behind the code.
+"""
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+import orkosi
+from orkosi import HOST_TENANT, acting, db, emit, settings, system
+
+HOME = Path(orkosi.HOME)
+orkosi.load()
+
+
+class Answer:
+    def __init__(self, status, headers, body):
+        self.status, self.headers, self.body = status, dict(headers), body
+        self.json = json.loads(body) if body and self.headers.get("Content-Type", "").startswith("application/json") else None
+
+    data = property(lambda self: self.json["data"])
+    meta = property(lambda self: self.json["meta"])
+    error = property(lambda self: self.json["error"])
+    code = property(lambda self: self.json["error"]["code"])
+    wrong = property(lambda self: sorted(one["field"] for one in self.json["error"]["details"]))
+
+    def __repr__(self):
+        return f"<{self.status} {self.body[:500]!r}>"
+
+
+class Client:
+    """Speaks to the application as one principal: `client.post("/tasks", {...}).data`."""
+
+    def __init__(self, application, token="", address="127.0.0.1"):
+        self.application, self.token, self.address = application, token, address
+
+    def request(self, method, path, body=None, headers=None, raw=None, root="/api"):
+        payload = raw if raw is not None else b"" if body is None else json.dumps(body).encode()
+        path, _, query = (path if path.startswith(root) else root + path).partition("?")
+        environ = {"REQUEST_METHOD": method, "PATH_INFO": path.encode().decode("latin-1"), "QUERY_STRING": query,
+                   "CONTENT_LENGTH": str(len(payload)), "CONTENT_TYPE": "application/json" if payload else "",
+                   "wsgi.input": io.BytesIO(payload), "REMOTE_ADDR": self.address}
+        if self.token:
+            environ["HTTP_AUTHORIZATION"] = f"Bearer {self.token}"
+        for name, value in (headers or {}).items():
+            environ["CONTENT_TYPE" if name.lower() == "content-type" else "HTTP_" + name.upper().replace("-", "_")] = value
+        seen = []
+        watch = lambda request, status, *_: seen.append((request, status))  # noqa: E731
+        self.application.watchers.append(watch)
+        try:
+            got = []
+            chunks = self.application(environ, lambda status, heads: got.extend([int(status.split()[0]), heads]))
+        finally:
+            self.application.watchers.remove(watch)
+        answer = Answer(*got, b"".join(chunks))
+        endpoint = seen[0][0].endpoint
+        if endpoint and got[0] not in endpoint.statuses:
+            assert got[0] in orkosi.declared_errors(endpoint), f"{endpoint.operation} does not declare {answer}"
+        return answer
+
+    def get(self, path, **more):
+        return self.request("GET", path, **more)
+
+    def post(self, path, body=None, **more):
+        return self.request("POST", path, body, **more)
+
+    def put(self, path, body=None, **more):
+        return self.request("PUT", path, body, **more)
+
+    def patch(self, path, body=None, **more):
+        return self.request("PATCH", path, body, **more)
+
+    def delete(self, path, body=None, **more):
+        return self.request("DELETE", path, body, **more)
+
+
+@pytest.fixture(autouse=True)
+def cheap_passwords(monkeypatch):
+    """Argon2id as it is, but with less memory: a test makes many users."""
+    from plugins.users import passwords
+    monkeypatch.setattr(passwords, "MEMORY_KIB", 64)
+    monkeypatch.setattr(passwords, "PASSES", 1)
+    monkeypatch.setattr(passwords, "LANES", 1)
+    passwords._dummy.cache_clear()
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """An open data folder, fresh for this test; no service runs."""
+    for name in list(os.environ):
+        if name.startswith("ORKOSI_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("ORKOSI_LIMIT_LOGIN", "off")
+    monkeypatch.setenv("ORKOSI_LIMIT_REGISTER", "off")
+    monkeypatch.setenv("ORKOSI_SUPERVISOR", "embedded")
+    monkeypatch.setenv("ORKOSI_MASTER_KEY_FILE", str(tmp_path / "master.key"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings.load(data=tmp_path / "data")
+    orkosi.limiter.__init__()
+    orkosi.open_data(exclusive=True)
+    try:
+        with acting(system()):
+            yield settings.data
+    finally:
+        orkosi.close_data()
+
+
+@pytest.fixture
+def application(data):
+    return orkosi.Application()
+
+
+@pytest.fixture
+def people(data):
+    """Makes users: `people("ann", role="viewer")` → (user, access token); `tenant=None` founds a tenant."""
+    from plugins import users
+
+    def make(name, role="member", tenant=HOST_TENANT):
+        with acting(system()):
+            user = users.add(name, f"{name}@example.com", users.passwords.hashed("correct horse"), role, tenant)
+            return user, users.open_session(user.id, "test").access
+    return make
+
+
+@pytest.fixture
+def client(application, people):
+    """The host's administrator."""
+    return Client(application, people("root", "admin")[1])
+
+
+@pytest.fixture
+def as_(application, people):
+    """A client for a new person: `as_("ann", role="viewer")`."""
+    return lambda name, role="member", tenant=HOST_TENANT: Client(application, people(name, role, tenant)[1])
+
+
+@pytest.fixture
+def anonymous(application):
+    return Client(application)
+
+
+class Server:
+    """A real server in a process of its own."""
+
+    def __init__(self, folder, *arguments, env=None, wait=True):
+        self.folder = Path(folder)
+        self.env = os.environ | {"ORKOSI_LIMIT_LOGIN": "off", "ORKOSI_SUPERVISOR": "embedded", "ORKOSI_NO_INSTALL": "1",
+                                 "ORKOSI_MASTER_KEY_FILE": str(self.folder.parent / "master.key")} | (env or {})
+        self.process = subprocess.Popen([sys.executable, str(HOME / "orkosi.py"), "serve", "--port", "0", "--data", str(folder), *arguments],
+                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.env)
+        self.url = ""
+        if wait:
+            self.wait_ready()
+
+    def wait_ready(self, patience=20):
+        end = time.monotonic() + patience
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the server ended with {self.process.returncode}: {self.process.stdout.read()}")
+            try:
+                found = json.loads((self.folder / "server.json").read_text())
+                if found["pid"] == self.process.pid:
+                    self.url = found["url"]
+                    urllib.request.urlopen(self.url + "/api/ready", timeout=2).read()
+                    return self
+            except (OSError, ValueError):
+                pass
+            time.sleep(0.02)
+        raise AssertionError("the server did not become ready")
+
+    def call(self, method, path, body=None, token="", timeout=30):
+        """(status, parsed JSON) of one request over HTTP."""
+        request = urllib.request.Request(self.url + "/api" + path, method=method,
+                                         data=None if body is None else json.dumps(body).encode())
+        request.add_header("Content-Type", "application/json")
+        if token:
+            request.add_header("Authorization", f"Bearer {token}")
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:
+                return answer.status, json.loads(answer.read() or b"null")
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read() or b"null")
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        if not self.process.stdout.closed:
+            self.process.stdout.close()
+
+
+def command(*arguments, folder, stdin="", env=None, check=True):
+    """Run `orkosi.py …` on a data folder; the finished process."""
+    done = subprocess.run([sys.executable, str(HOME / "orkosi.py"), *arguments, "--data", str(folder)], input=stdin, text=True,
+                          capture_output=True, env=os.environ | {"ORKOSI_NO_INSTALL": "1"} | (env or {}), timeout=60)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Starts servers that end with the test: `server()`; `server.admin(s)` logs an administrator in."""
+    started = []
+
+    def start(*arguments, folder=tmp_path / "data", **options):
+        started.append(Server(folder, *arguments, **options))
+        return started[-1]
+
+    def admin(running):
+        command("user", "add", "root@example.com", "--username", "root", "--role", "admin", "--password-stdin",
+                folder=running.folder, stdin="correct horse battery\n")
+        return running.call("POST", "/auth/login", {"email": "root@example.com", "password": "correct horse battery"})[1]["token"]
+    start.admin = admin
+    yield start
+    for one in started:
+        one.stop()
+
+
+def eventually(claim, patience=10.0, every=0.02):
+    """Wait until `claim()` is truthy, and return it; what must happen soon, but not at once."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        if found := claim():
+            return found
+        time.sleep(every)
+    raise AssertionError(f"did not come true within {patience} s")
+
+
+__all__ = ["Answer", "Client", "Server", "command", "emit", "eventually", "db"]
