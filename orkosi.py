@@ -535,7 +535,7 @@ class Database:
 
     # ── reading ──
 
-    def all(self, kind: Any, sql: str, **params: Any) -> list[Any]:
+    def all(self, kind: Any, sql: str, /, **params: Any) -> list[Any]:
         """Every row as `kind`: a Struct (its fields by column name), `dict`, or `tuple`."""
         params["tenant"] = current().tenant
         if threading.get_ident() == self._writer_thread:
@@ -548,17 +548,17 @@ class Database:
         finally:
             self._idle.append(con)
 
-    def one(self, kind: Any, sql: str, **params: Any) -> Any:
+    def one(self, kind: Any, sql: str, /, **params: Any) -> Any:
         """The first row as `kind`, or None."""
         rows = self.all(kind, sql, **params)
         return rows[0] if rows else None
 
-    def value(self, sql: str, **params: Any) -> Any:
+    def value(self, sql: str, /, **params: Any) -> Any:
         """The first column of the first row, or None."""
         rows = self.all(tuple, sql, **params)
         return rows[0][0] if rows else None
 
-    def run(self, sql: str, **params: Any) -> int:
+    def run(self, sql: str, /, **params: Any) -> int:
         """Execute one statement inside a write; the number of rows it changed."""
         assert threading.get_ident() == self._writer_thread, "db.run belongs into a verb marked @writes"
         params["tenant"] = current().tenant
@@ -601,7 +601,7 @@ class Database:
 
     # ── the four statement writers ──
 
-    def insert(self, kind: Any, table: str, *sources: Struct, **extra: Any) -> Any:
+    def insert(self, kind: Any, table: str, /, *sources: Struct, **extra: Any) -> Any:
         """INSERT the structs' set fields and `extra`; the new row as `kind`. Conflict, Invalid."""
         values = self._values(table, *sources, **extra)
         if "tenant_id" in self.columns[table]:
@@ -609,7 +609,7 @@ class Database:
         names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
         return self.one(kind, f"INSERT INTO {table} ({names}) VALUES ({marks}) RETURNING *", **values)
 
-    def patch(self, kind: Any, table: str, id: int | str, *sources: Struct, **extra: Any) -> Any:
+    def patch(self, kind: Any, table: str, id: int | str, /, *sources: Struct, **extra: Any) -> Any:
         """UPDATE what is set, stamp `updated_at`; the row as `kind`. NotFound, Conflict, Invalid."""
         values = self._values(table, *sources, **extra)
         if "updated_at" in self.columns[table]:
@@ -628,7 +628,7 @@ class Database:
     def _mine(self, table: str) -> str:
         return " AND tenant_id = :tenant" if "tenant_id" in self.columns[table] else ""
 
-    def _values(self, table: str, *sources: Struct, **extra: Any) -> dict[str, Any]:
+    def _values(self, table: str, /, *sources: Struct, **extra: Any) -> dict[str, Any]:
         known = self.columns[table]
         values = {name: getattr(source, name) for source in sources for name in source.__struct_fields__ if name in known}
         values |= extra
