@@ -6,12 +6,11 @@ Surprise: how far a file has been read is written in the transaction of its line
 or repeats one. Requests that were answered well stay in the server's file and are not taken in here.
 """
 import threading
-import time
 from typing import Any, Literal
 
 from orkosi import Invalid, Listing, Page, Paging, Plugin, Struct, clean, db, jsoned, now, settings, terms, writes
 
-from .disk import Bell, directory, entries, plain, regular
+from .disk import NEVER, Bell, directory, entries, modified, plain, regular
 from .line import shortened
 
 plugin = Plugin("Logs", layer="ground")
@@ -114,7 +113,7 @@ def marks() -> list[Mark]:
 def files() -> list[LogFile]:
     """Every log file there is, rotated ones included, by path."""
     known = {mark.path: mark for mark in marks()}
-    return [LogFile(path, info.st_size, now(info.st_mtime - time.time()), known[path].offset if path in known else 0,
+    return [LogFile(path, info.st_size, modified(info), known[path].offset if path in known else 0,
                     known[path].lost if path in known else 0) for path, info in tailer.files(settings.data)]
 
 
@@ -179,5 +178,6 @@ def prune(most: int = 500) -> int:
         most=most, before=now(-86400 * settings.log_keep_days), keep=settings.log_keep_lines)
 
 
-__all__ = ["Bell", "directory", "entries", "plain", "regular"]
-from . import tailer as tailer  # noqa: E402  # the last line: the tailer uses the verbs above
+__all__ = ["NEVER", "Bell", "directory", "entries", "modified", "opened", "plain", "regular"]
+from . import tailer  # noqa: E402  # the last lines: the tailer uses the verbs above
+from .tailer import opened  # noqa: E402

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,12 @@ def regular(name: str, parent: int) -> Iterator[tuple[int, os.stat_result] | Non
 def plain(info: os.stat_result) -> bool:
     """Whether this is a regular file that has no second name somewhere else."""
     return stat.S_ISREG(info.st_mode) and info.st_nlink == 1
+
+
+def modified(info: os.stat_result) -> str:
+    """When a file was changed, as times are written here; its owner may have set it to any year."""
+    moment = datetime.fromtimestamp(min(max(info.st_mtime_ns, 0), 250_000_000_000 * 10**9) // 10**6 / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds")[:23] + "Z"
 
 
 def entries(folder: int) -> list[tuple[str, os.stat_result]]:
@@ -113,14 +120,15 @@ class Bell:
         """What the observer calls."""
         self._rung.set()
 
-    def wait(self, stop: threading.Event, patience: float, settle: float) -> None:
-        """Wait for a change, at most `patience` seconds, and then `settle` more for what comes with it."""
-        end = time.monotonic() + patience
-        while not stop.is_set() and time.monotonic() < end:
-            if self._rung.wait(0.25):
-                stop.wait(settle)
-                break
+    def wait(self, stop: threading.Event, patience: float, settle: float) -> bool:
+        """Wait for a change, at most `patience` seconds, and then `settle` more for what comes with it; whether one came."""
+        end, rung = time.monotonic() + patience, False
+        while not rung and not stop.is_set() and time.monotonic() < end:
+            rung = self._rung.wait(0.25)
+        if rung:
+            stop.wait(settle)
         self._rung.clear()
+        return rung
 
     def close(self) -> None:
         """Stop watching."""
