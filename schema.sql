@@ -382,6 +382,7 @@ CREATE TABLE products (
   updated_at TEXT NOT NULL,
   UNIQUE (tenant_id, slug)
 ) STRICT;
+CREATE INDEX products_by_name ON products (tenant_id, name COLLATE NOCASE, id);
 
 -- ═════════════════════════════ files ═════════════════════════════
 
