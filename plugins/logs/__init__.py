@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from orkosi import Invalid, Listing, Page, Paging, Plugin, Struct, clean, db, jsoned, now, settings, terms, writes
 
-from .disk import NEVER, Bell, directory, entries, modified, plain, regular
+from .disk import NEVER, Bell, directory, entries, modified, opened, plain, regular
 from .line import shortened
 
 plugin = Plugin("Logs", layer="ground")
@@ -179,5 +179,4 @@ def prune(most: int = 500) -> int:
 
 
 __all__ = ["NEVER", "Bell", "directory", "entries", "modified", "opened", "plain", "regular"]
-from . import tailer  # noqa: E402  # the last lines: the tailer uses the verbs above
-from .tailer import opened  # noqa: E402
+from . import tailer  # noqa: E402  # the last line: the tailer uses the verbs above

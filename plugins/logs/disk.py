@@ -11,7 +11,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,17 @@ def directory(name: str | Path, parent: int | None = None) -> Iterator[int | Non
         yield fd
     finally:
         os.close(fd)
+
+
+@contextmanager
+def opened(data: Path, name: str) -> Iterator[int | None]:
+    """A folder below the data folder, reached step by step: no part of its path may be a link."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(directory(data))
+        for part in name.split("/"):
+            if folder is not None:
+                folder = stack.enter_context(directory(part, folder))
+        yield folder
 
 
 @contextmanager

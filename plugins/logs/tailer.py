@@ -12,14 +12,13 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from orkosi import now, settings
 from plugins import logs
-from plugins.logs import BATCH, Bell, Mark, directory, entries, plain, plugin, regular
+from plugins.logs import BATCH, Bell, Mark, entries, opened, plain, plugin, regular
 from plugins.logs.line import parse
 
 BLOCK = 1 << 18   # bytes read at once; a line longer than this is cut before its end has come
@@ -57,17 +56,6 @@ def names(data: Path) -> list[str]:
     """The folders of log files, relative to the data folder."""
     with opened(data, "agents") as agents:
         return ["logs", *(f"agents/{name}/logs" for name, _ in sorted(entries(agents)))] if agents is not None else ["logs"]
-
-
-@contextmanager
-def opened(data: Path, name: str) -> Iterator[int | None]:
-    """A folder below the data folder, reached step by step: no part of its path may be a link."""
-    with ExitStack() as stack:
-        folder = stack.enter_context(directory(data))
-        for part in name.split("/"):
-            if folder is not None:
-                folder = stack.enter_context(directory(part, folder))
-        yield folder
 
 
 def files(data: Path) -> Iterator[tuple[str, os.stat_result]]:
