@@ -428,3 +428,4 @@ CREATE VIEW changelog AS
          tasks.priority, tasks.finished_at AS completed_at
     FROM tasks
    WHERE tasks.status = 'done';
+CREATE INDEX changelog_by_product ON tasks (tenant_id, product_slug, finished_at, id) WHERE status = 'done';

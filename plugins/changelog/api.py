@@ -1,0 +1,42 @@
+"""The wire of the changelog: /changelog."""
+from typing import Annotated
+
+from orkosi import Document, Limit, Meta, Page, Paging, Reply, Struct, may
+from plugins import changelog, server
+from plugins.changelog import ChangelogQuery, Day, Entry, feed, plugin
+
+
+class SummaryQuery(Struct, forbid_unknown_fields=True):
+    days: Annotated[int, Meta(ge=1, le=366, description="How many days back")] = 30
+
+
+class FeedQuery(Struct, forbid_unknown_fields=True):
+    limit: Limit = 50
+    agent: str | None = None
+    product: str | None = None
+
+
+@plugin.get("/api/changelog", auth=may("viewer", "tasks:read"))
+def index(query: ChangelogQuery) -> Page[Entry]:
+    """List what got done
+
+    The latest first, by the time it was finished."""
+    return changelog.entries(query)
+
+
+@plugin.get("/api/changelog/summary", auth=may("viewer", "tasks:read"))
+def summary(query: SummaryQuery) -> Reply[list[Day]]:
+    """What got done each day, by area
+
+    The latest day first. At most the newest 10,000 entries are counted; `meta.total_exceeded` says whether there were more."""
+    days, exceeded = changelog.days(query.days)
+    return Reply(days, meta={"total_exceeded": exceeded})
+
+
+@plugin.get("/api/changelog/feed", auth=may("viewer", "tasks:read"))
+def rss(query: FeedQuery) -> Document:
+    """What got done, as RSS 2.0
+
+    The latest first."""
+    page = changelog.entries(ChangelogQuery(limit=query.limit, agent=query.agent), query.product)
+    return Document(feed.rss(page.items, server.url()), "application/rss+xml; charset=utf-8")

@@ -1,0 +1,100 @@
+"""The changelog: what is in it, in which order, and a feed that every reader accepts."""
+from email.utils import parsedate_to_datetime
+from xml.etree import ElementTree
+
+import pytest
+from conftest import Client
+
+from orkosi import COUNTED, acting, db, now, system
+from plugins import changelog, keys
+
+ADD = """
+    INSERT INTO tasks (tenant_id, title, title_key, status, assignee, product_slug, resolution, created_by, created_at, updated_at, finished_at)
+    VALUES (:home, :title, :title, :status, :agent, :product, :resolution, 'user:1', :at, :at, :at)"""
+
+
+def add(title, agent="felix", product=None, at=None, status="done", home=1, resolution=None, times=1):
+    row = {"home": home, "title": title, "agent": agent, "product": product, "at": at or now(), "status": status, "resolution": resolution}
+    with acting(system()):
+        db.write(lambda: db.run_many(ADD, [row] * times))
+
+
+def items(answer):
+    return ElementTree.fromstring(answer.body).findall("channel/item")
+
+
+def test_done_tasks_are_the_changelog(client):
+    add("Later", at="2026-11-02T10:00:00.000Z", product="unosend", resolution="It is done")
+    add("Sooner", at="2026-11-01T10:00:00.000Z")
+    add("Open", status="todo")
+    add("Another tenant's", home=2)
+    found = client.get("/changelog").data
+    assert [(one["title"], one["area"]) for one in found] == [("Later", "unosend"), ("Sooner", "general")]
+    assert (found[0]["summary"], found[0]["agent"], found[0]["completed_at"]) == ("It is done", "felix", "2026-11-02T10:00:00.000Z")
+
+
+def test_the_list_narrows(client):
+    add("a", agent="felix")
+    add("b", agent="otto")
+    id = client.get("/changelog?agent=otto").data[0]["task_id"]
+    assert [one["title"] for one in client.get(f"/changelog?task_id={id}").data] == ["b"]
+    assert client.get(f"/changelog?task_id={id}&agent=felix").data == []
+    assert client.get("/changelog?limit=1").meta["has_more"] is True
+    for query in ("limit=0", "task_id=x", "product=x"):
+        assert client.get(f"/changelog?{query}").status == 400, query
+
+
+def test_the_summary_is_by_day_and_area(client):
+    today, before = now()[:10], now(-86400)[:10]
+    for title, product in [("a", "unosend"), ("b", "unosend"), ("c", None)]:
+        add(title, product=product)
+    add("d", at=now(-86400))
+    add("e", at="2001-01-01T00:00:00.000Z")
+    answer = client.get("/changelog/summary")
+    assert answer.data == [
+        {"date": today, "total": 3, "summary": "3 tasks done: 2 in unosend, 1 in general",
+         "areas": [{"area": "unosend", "count": 2}, {"area": "general", "count": 1}]},
+        {"date": before, "total": 1, "summary": "1 task done: 1 in general", "areas": [{"area": "general", "count": 1}]}]
+    assert answer.meta == {"total_exceeded": False}
+    assert client.get("/changelog/summary?days=0").status == 400
+
+
+def test_the_summary_has_an_end(client):
+    add("x", times=COUNTED + 5)
+    assert client.get("/changelog/summary").meta == {"total_exceeded": True}
+
+
+def test_the_summary_reads_an_index(data):
+    plan = [row[3] for row in db.all(tuple, "EXPLAIN QUERY PLAN " + changelog.BY_DAY, since="", most=1)]
+    assert any("SEARCH tasks USING INDEX tasks_finished" in step for step in plan), plan
+
+
+def test_the_feed_is_rss_that_any_reader_accepts(client):
+    add("Bad \x00\x08\ufffe <b>&\u2028 title", product="unosend", resolution="é\x1b[31m", at="2026-11-02T10:00:00.000Z")
+    add("Other", agent="otto")
+    answer = client.get("/changelog/feed")
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/rss+xml; charset=utf-8")
+    other, bad = items(answer)
+    assert (bad.findtext("title"), bad.findtext("description")) == ("Bad  <b>&\u2028 title", "é[31m")
+    assert bad.findtext("pubDate") == "Mon, 02 Nov 2026 10:00:00 GMT"
+    assert parsedate_to_datetime(bad.findtext("pubDate")).year == 2026
+    assert (bad.find("guid").get("isPermaLink"), bad.findtext("category")) == ("false", "unosend")
+    assert other.findtext("description") == "Done by otto"
+
+
+def test_the_feed_narrows(client):
+    add("a", product="unosend")
+    add("b", agent="otto")
+    assert [item.findtext("title") for item in items(client.get("/changelog/feed?product=unosend"))] == ["a"]
+    assert [item.findtext("title") for item in items(client.get("/changelog/feed?agent=otto"))] == ["b"]
+    assert len(items(client.get("/changelog/feed?limit=1"))) == 1
+    assert items(client.get("/changelog/feed?agent=nobody")) == []
+    assert client.get("/changelog/feed?limit=201").status == 400
+
+
+@pytest.mark.parametrize("role, scopes, status", [
+    ("viewer", None, 200), ("demo", None, 403), (None, ("tasks:read",), 200), (None, ("agents:read",), 403)])
+def test_reading_takes_a_viewer_or_a_scope(application, as_, role, scopes, status):
+    ann = as_("ann", role) if role else Client(application, keys.issue(1, "k", scopes)[1])
+    for path in ("", "/summary", "/feed"):
+        assert ann.get("/changelog" + path).status == status
