@@ -10,6 +10,7 @@ import os
 import stat
 import threading
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
@@ -118,6 +119,8 @@ class Bell:
         from watchdog.observers import Observer
         kinds = [events.FileCreatedEvent, events.FileModifiedEvent, events.FileMovedEvent, events.FileDeletedEvent,
                  events.DirCreatedEvent, events.DirMovedEvent, events.DirDeletedEvent]
+        # It warns where a folder was made while it looked for folders; nothing is missed by it.
+        warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
         try:
             if self._observer is None:
                 self._observer = Observer()
