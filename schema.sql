@@ -420,6 +420,21 @@ CREATE TRIGGER files_changed AFTER UPDATE OF name, content ON files BEGIN
   INSERT INTO files_fts (rowid, name, content) VALUES (new.id, new.name, new.content);
 END;
 
+-- ═════════════════════════════ rules ═════════════════════════════
+
+CREATE TABLE rules (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL,
+  rule TEXT NOT NULL,
+  scope TEXT NOT NULL DEFAULT 'all',            -- an agent's name, or all
+  category TEXT NOT NULL DEFAULT 'general',
+  permanent INTEGER NOT NULL DEFAULT 0 CHECK (permanent IN (0, 1)), -- never deleted, and changed by administrators alone
+  created_by TEXT NOT NULL,
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX rules_by_rank ON rules (tenant_id, permanent, id);
+
 -- ═════════════════════════════ changelog ═════════════════════════
 
 CREATE VIEW changelog AS

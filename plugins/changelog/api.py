@@ -1,7 +1,7 @@
 """The wire of the changelog: /changelog."""
 from typing import Annotated
 
-from orkosi import Document, Limit, Meta, Page, Paging, Reply, Struct, may
+from orkosi import Document, Limit, Meta, Page, Reply, Struct, may
 from plugins import changelog, server
 from plugins.changelog import ChangelogQuery, Day, Entry, feed, plugin
 
