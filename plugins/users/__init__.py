@@ -10,6 +10,8 @@ import secrets
 import unicodedata
 from typing import Literal
 
+import msgspec
+
 from orkosi import (
     HOST_TENANT,
     RANKS,
@@ -184,6 +186,16 @@ def actor_of(user: User, **more: object) -> Actor:
     rank = max(RANKS.get(user.role, 0), RANKS["editor"] if founder else 0)
     return Actor(kind="user", id=str(user.id), tenant=user.tenant_id, rank=rank, role=user.role, user=user.id,
                  billing=founder or user.role == "admin", **more)  # type: ignore[arg-type]
+
+
+@across_tenants
+def in_tenant(me: Actor, asked: int | None) -> Actor:
+    """`me` in the tenant a request named: one's own, or any for an administrator of the host. NotFound otherwise."""
+    if asked is None or asked == me.tenant:
+        return me
+    if me.host and me.scopes is None and me.rank >= RANKS["admin"] and db.value("SELECT 1 FROM tenants WHERE id = :id", id=asked):
+        return msgspec.structs.replace(me, tenant=asked)
+    raise NotFound(f"There is no tenant {asked}")
 
 
 # ── sessions ──
