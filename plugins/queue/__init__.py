@@ -363,6 +363,13 @@ def unhold(id: int) -> None:
 
 
 @writes
+def reprioritize(id: int, priority: int) -> None:
+    """Let a waiting or delayed job run sooner or later; lower runs first."""
+    db.run("""UPDATE jobs SET priority = :priority WHERE id = :id AND tenant_id = :tenant
+               AND state IN ('waiting', 'delayed')""", id=id, priority=priority)
+
+
+@writes
 def pause(queue: str) -> None:
     """Let nobody claim from a queue; what is running runs on."""
     db.run("""INSERT INTO queues (tenant_id, name, paused_at) VALUES (:tenant, :queue, :now)
