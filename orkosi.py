@@ -579,6 +579,14 @@ class Database:
         """Execute one INSERT inside a write; the new row's id, or None where ON CONFLICT did nothing."""
         return self._con.last_insert_rowid() if self.run(sql, **params) else None
 
+    def run_many(self, sql: str, rows: Iterable[dict[str, Any]], /) -> None:
+        """Execute one statement for every row of parameters inside a write; no `:tenant` is bound.
+
+        For bulk that would cost more in calls than in SQLite; keep a batch short, others wait behind it.
+        """
+        assert threading.get_ident() == self._writer_thread, "db.run_many belongs into a verb marked @writes"
+        self._con.executemany(sql, rows)
+
     def page(self, listing: Listing, query: Paging, /, **params: Any) -> Page[Any]:
         """One page of `listing`, with those of its filters that the query, or `params`, gives a value."""
         asked = {name: getattr(query, name) for name in query.__struct_fields__} | params

@@ -190,7 +190,7 @@ CREATE INDEX activity_by_actor ON activity (tenant_id, actor_type, actor_id, id)
 CREATE INDEX activity_by_type ON activity (tenant_id, actor_type, id);
 CREATE INDEX activity_by_id ON activity (tenant_id, actor_id, id);
 CREATE INDEX activity_by_action ON activity (tenant_id, action, id);
-CREATE INDEX activity_by_time ON activity (tenant_id, created_at);
+CREATE INDEX activity_by_time ON activity (tenant_id, created_at, action, actor_type); -- covers the statistics
 
 -- ═════════════════════════════ logs ══════════════════════════════
 -- In logs.db: a power cut may cost the last lines here, never a job, a task or a cent.

@@ -1,0 +1,123 @@
+"""Activity: who did what, in the order it happened.
+
+Owns activity. It hears every event that a plugin emits and keeps a row of it, in the very
+transaction that made it true: what is rolled back was never in the log. Nobody imports it.
+Surprise: only the subject's id is kept, and its title where it has one. The facts that travel
+with an event may hold secrets or addresses, and stay out.
+"""
+from typing import Any, Literal
+
+from orkosi import COUNTED, Actor, Invalid, Listing, Page, Paging, Plugin, Struct, across_tenants, current, db, now, writes
+
+plugin = Plugin("Activity", layer="ground")
+
+ActorType = Literal["agent", "system", "user"]
+
+# Jobs are too many and have lists of their own; the others tell of the server, not of the company.
+QUIET = ("job.", "log.", "opened", "serving")
+DAY, WEEK = 86400, 7 * 86400
+
+
+class Entry(Struct):
+    """One thing somebody did."""
+    id: int
+    actor_type: ActorType
+    actor_id: str
+    action: str
+    entity_type: str | None
+    entity_id: str | None
+    metadata: dict[str, Any] | None
+    created_at: str
+
+
+class Period(Struct):
+    """What happened since a moment; beyond 10,000 only the newest are counted, and `total_exceeded` says so."""
+    total: int
+    total_exceeded: bool
+    by_action: dict[str, int]
+    by_actor_type: dict[str, int]
+
+
+class Stats(Struct):
+    """How much happened."""
+    total: int
+    total_exceeded: bool
+    last_24h: Period
+    last_7d: Period
+
+
+class ActivityQuery(Paging):
+    """What a list of activities may be narrowed by."""
+    actor_type: ActorType | None = None
+    actor_id: str | None = None
+    action: str | None = None
+
+
+ENTRIES = Listing(
+    of=Entry, source="activity",
+    filters={"actor_type": "actor_type = :actor_type", "actor_id": "actor_id = :actor_id", "action": "action = :action"})
+
+RECENT = """
+    SELECT action, actor_type, count(*) AS times
+      FROM (SELECT action, actor_type FROM activity WHERE tenant_id = :tenant AND created_at >= :since
+             ORDER BY created_at DESC LIMIT :most)
+     GROUP BY action, actor_type ORDER BY times DESC, action"""
+
+
+@plugin.on("*")
+@across_tenants
+def remember(event: str, subject: Any, **facts: Any) -> None:
+    """Keep a row of every event that tells of the company, in the tenant it happened in."""
+    if event.startswith(QUIET):
+        return
+    tenant = getattr(subject, "tenant_id", None) or current().tenant
+    if tenant is None:  # nobody's: there is no log it belongs into
+        return
+    kind, id = actor_of(facts["by"] if isinstance(facts.get("by"), Actor) else current())
+    entity = next((getattr(subject, name) for name in ("id", "name", "slug") if hasattr(subject, name)), None)
+    title = getattr(subject, "title", None)
+    db.insert(dict, "activity", tenant_id=tenant, actor_type=kind, actor_id=id, action=event,
+              entity_type=event.partition(".")[0], entity_id=None if entity is None else str(entity),
+              metadata={"title": title} if isinstance(title, str) else None, created_at=now())
+
+
+def actor_of(actor: Actor) -> tuple[ActorType, str]:
+    """How the log names an actor: a person by id, also behind a key; an agent by name; all else is the system."""
+    if actor.kind == "agent":
+        return "agent", actor.name
+    if actor.user is not None:
+        return "user", str(actor.user)
+    return "system", actor.id or actor.kind
+
+
+@writes
+def record(actor_type: ActorType, actor_id: str, action: str, entity_type: str | None = None, entity_id: str | None = None,
+           metadata: dict[str, Any] | None = None) -> Entry:
+    """Keep one entry that somebody tells of; callers see to it that the actor is who it says."""
+    if not action.strip():
+        raise Invalid("action: Say what was done", [{"field": "action", "message": "Required"}])
+    return db.insert(Entry, "activity", actor_type=actor_type, actor_id=actor_id, action=action, entity_type=entity_type,
+                     entity_id=entity_id, metadata=metadata, created_at=now())
+
+
+def entries(query: ActivityQuery) -> Page[Entry]:
+    """The log, newest first."""
+    return db.page(ENTRIES, query)
+
+
+def stats() -> Stats:
+    """How much happened, ever and lately. Its cost is bounded, however long the log is."""
+    total = db.value("SELECT count(*) FROM (SELECT 1 FROM activity WHERE tenant_id = :tenant LIMIT :most)", most=COUNTED + 1)
+    return Stats(min(total, COUNTED), total > COUNTED, _since(DAY), _since(WEEK))
+
+
+def _since(ago: float) -> Period:
+    rows = db.all(tuple, RECENT, since=now(-ago), most=COUNTED + 1)
+    period = Period(0, False, {}, {})
+    for action, kind, times in rows:
+        period.total += times
+        period.by_action[action] = period.by_action.get(action, 0) + times
+        period.by_actor_type[kind] = period.by_actor_type.get(kind, 0) + times
+    if period.total > COUNTED:
+        period.total, period.total_exceeded = COUNTED, True
+    return period

@@ -1,0 +1,59 @@
+"""The wire of notifications: /notifications."""
+from typing import Annotated
+
+from orkosi import Actor, Meta, Page, Struct, may
+from plugins import notifications
+from plugins.notifications import Notification, NotificationQuery, Type, Unread, plugin
+
+
+class NewNotification(Struct, forbid_unknown_fields=True):
+    title: Annotated[str, Meta(min_length=1, max_length=200)]
+    message: Annotated[str, Meta(min_length=1, max_length=4000)]
+    type: Type = "info"
+    source: Annotated[str, Meta(max_length=200)] | None = None
+    link: Annotated[str, Meta(max_length=2000)] | None = None
+
+
+class AllRead(Struct):
+    success: bool
+    updated: int
+
+
+@plugin.get("/api/notifications", auth=may("viewer"))
+def index(query: NotificationQuery, me: Actor) -> Page[Notification]:
+    """List one's own notifications and those for everybody
+
+    Newest first."""
+    return notifications.received(query, me)
+
+
+@plugin.post("/api/notifications", auth=may("member", "tasks:write"), status=201, raises=(400,))
+def create(body: NewNotification) -> Notification:
+    """Notify everybody of the tenant
+
+    `link` is an http(s) URL or a path on this server."""
+    return notifications.notify(body.title, body.message, body.type, body.source, body.link)
+
+
+@plugin.get("/api/notifications/unread-count", auth=may("viewer"))
+def unread_count(me: Actor) -> Unread:
+    """How many notifications are unread
+
+    Counted to 10,000; `count_exceeded` says where there are more."""
+    return notifications.unread(me)
+
+
+@plugin.patch("/api/notifications/read-all", auth=may("viewer"))
+def read_all(me: Actor) -> AllRead:
+    """Mark everything as read
+
+    What is for everybody is read for everybody."""
+    return AllRead(True, notifications.read_all(me))
+
+
+@plugin.patch("/api/notifications/{id}/read", auth=may("viewer"), raises=(404,))
+def read(id: int, me: Actor) -> Notification:
+    """Mark one notification as read
+
+    Doing so again changes nothing."""
+    return notifications.read(id, me)

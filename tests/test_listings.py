@@ -1,0 +1,23 @@
+"""Every list of the house is served by an index: no full scan, and no sorting of what was found."""
+import itertools
+import re
+import sys
+
+import pytest
+
+import orkosi
+from orkosi import Listing, db
+
+LISTINGS = {f"{name.removeprefix('plugins.')}.{key}": value for name, module in sorted(sys.modules.items())
+            if name.startswith("plugins.") and name.count(".") == 1
+            for key, value in vars(module).items() if isinstance(value, Listing)} if orkosi.load() else {}
+
+
+@pytest.mark.parametrize("name", LISTINGS)
+def test_a_list_is_served_by_an_index(data, name):
+    listing = LISTINGS[name]
+    for given in [(), *((one,) for one in listing.filters), *itertools.combinations(listing.filters, 2)]:
+        sql, _ = listing.sql(given)
+        names = set(re.findall(r":(\w+)", sql)) - {"tenant"}
+        plan = [row[3] for row in db.all(tuple, "EXPLAIN QUERY PLAN " + sql, **dict.fromkeys(names, "1"))]
+        assert not [step for step in plan if "TEMP B-TREE" in step or (step.startswith("SCAN") and "VIRTUAL" not in step)], (given, plan)
