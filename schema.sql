@@ -137,7 +137,7 @@ CREATE TABLE jobs (
 CREATE UNIQUE INDEX jobs_once ON jobs (tenant_id, queue, idempotency_key) WHERE idempotency_key IS NOT NULL;
 -- Partial indexes, one for each stage of a life: a claim touches two, a completion three.
 CREATE INDEX jobs_next ON jobs (tenant_id, queue, priority, id, task_type) WHERE state = 'waiting';
-CREATE INDEX jobs_leased ON jobs (lease_expires_at) WHERE state = 'active';
+CREATE INDEX jobs_leased ON jobs (tenant_id, lease_expires_at, id) WHERE state = 'active';
 CREATE INDEX jobs_due ON jobs (run_at) WHERE state = 'delayed' AND held_for IS NULL;
 CREATE INDEX jobs_delayed ON jobs (tenant_id, queue, run_at, id) WHERE state = 'delayed';
 CREATE INDEX jobs_finished ON jobs (tenant_id, state, finished_at, id) WHERE finished_at IS NOT NULL;

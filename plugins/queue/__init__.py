@@ -111,14 +111,24 @@ class Signals(Struct):
     lease_expires_at: str | None
 
 
-# A literal state, not a bound one: only then does SQLite see that a partial index holds the rows.
-# Unfinished jobs are listed as they will run, finished ones newest first.
-_ORDER = {"waiting": "queue, priority, id", "delayed": "queue, run_at, id", "active": "lease_expires_at"}
-JOBS = Listing(of=Job, source="jobs", filters={
-    **{state: f"state = '{state}'" for state in ("waiting", "delayed", "active")},
-    **{state: f"state = '{state}' AND finished_at IS NOT NULL" for state in ("completed", "failed", "cancelled", "dead")},
-    "queue_name": "queue = :queue_name", "task_type": "task_type = :task_type"},
-    orders=_ORDER | dict.fromkeys(("completed", "failed", "cancelled", "dead"), "finished_at DESC, id DESC"))
+JOBS = Listing(of=Job, source="jobs", filters={"queue_name": "queue = :queue_name", "task_type": "task_type = :task_type"})
+
+
+def _in(state: str, order: str, queue: str = "queue") -> Listing:
+    """The jobs of one state. It stands there as a literal: only then does SQLite see that a partial index holds the rows;
+    a `+` keeps it from another index, after which it would have to sort."""
+    over = "" if state in UNFINISHED else " AND finished_at IS NOT NULL"
+    return Listing(of=Job, source="jobs", base=f"tenant_id = :tenant AND state = '{state}'{over}", order=order,
+                   filters={"queue_name": f"{queue} = :queue_name", "task_type": "+task_type = :task_type"})
+
+
+# Unfinished jobs as they will run, finished ones newest first.
+WAITING = _in("waiting", "queue, priority, id")
+DELAYED = _in("delayed", "queue, run_at, id")
+ACTIVE = _in("active", "lease_expires_at, id", "+queue")
+COMPLETED, FAILED, CANCELLED, DEAD = (_in(state, "finished_at DESC, id DESC") for state in ("completed", "failed", "cancelled", "dead"))
+BY_STATE = {"waiting": WAITING, "delayed": DELAYED, "active": ACTIVE, "completed": COMPLETED, "failed": FAILED,
+            "cancelled": CANCELLED, "dead": DEAD}
 
 
 # ── submitting ──
@@ -533,10 +543,22 @@ def stopping() -> bool:
 
 
 @across_tenants
+def first_leases() -> list[tuple[int, str]]:
+    """(tenant, when its first lease runs out), for every tenant that has one: an index step each."""
+    return db.all(tuple, """
+        WITH RECURSIVE busy (tenant) AS (
+          SELECT min(tenant_id) FROM jobs WHERE state = 'active'
+          UNION ALL SELECT (SELECT min(tenant_id) FROM jobs WHERE state = 'active' AND tenant_id > busy.tenant)
+            FROM busy WHERE busy.tenant IS NOT NULL)
+        SELECT tenant, (SELECT min(lease_expires_at) FROM jobs WHERE state = 'active' AND tenant_id = tenant)
+          FROM busy WHERE tenant IS NOT NULL""")
+
+
+@across_tenants
 def next_due() -> float:
     """Seconds until something is due, at most 1."""
     first = db.value("SELECT run_at FROM jobs WHERE state = 'delayed' AND held_for IS NULL ORDER BY run_at LIMIT 1")
-    lease = db.value("SELECT lease_expires_at FROM jobs WHERE state = 'active' ORDER BY lease_expires_at LIMIT 1")
+    lease = min((until for _, until in first_leases()), default=None)
     soonest = min((seconds(moment) for moment in (first, lease) if moment), default=float("inf"))
     return max(0.01, min(1.0, soonest - time.time()))
 

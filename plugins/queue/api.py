@@ -5,7 +5,7 @@ import msgspec
 
 from orkosi import Actor, Denied, Meta, Page, Paging, Reply, Request, Struct, acting, authenticate, db, may
 from plugins import queue, users
-from plugins.queue import JOBS, Job, QueueStats, Signals, State, Why, plugin
+from plugins.queue import BY_STATE, JOBS, Job, QueueStats, Signals, State, Why, plugin
 
 Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._:-]{0,99}\Z", description="Letters, digits and . _ : -")]
 Short = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -183,7 +183,7 @@ def index(query: Query) -> Page[Shown]:
     """List jobs, newest first
 
     With a `status`: waiting and delayed ones as they will run, active ones by the end of their lease."""
-    page = db.page(JOBS, query, **({query.status: True} if query.status else {}))
+    page = db.page(BY_STATE[query.status] if query.status else JOBS, query)
     page.items = [shown(job) for job in page.items]
     return page
 

@@ -13,7 +13,21 @@ import msgspec
 
 from orkosi import HOST_TENANT, Problem, across_tenants, acting, current, db, now, plugins, settings, system, writes
 
-from . import Job, _back, _failed, _sooner, claim, complete, fail, heartbeat, next_due, plugin, submit, wait_and_claim
+from . import (
+    Job,
+    _back,
+    _failed,
+    _sooner,
+    claim,
+    complete,
+    fail,
+    first_leases,
+    heartbeat,
+    next_due,
+    plugin,
+    submit,
+    wait_and_claim,
+)
 
 log = logging.getLogger("orkosi")
 OWN = "orkosi"
@@ -53,15 +67,14 @@ def _promote() -> None:
         _ready(job)
 
 
-@across_tenants
 def rescue() -> None:
     """Take back jobs whose lease ran out: the attempt counts, and the job goes to the head of its queue."""
-    while late := db.all(tuple, """
-            SELECT id, tenant_id FROM jobs WHERE state = 'active' AND lease_expires_at <= :now
-             ORDER BY lease_expires_at LIMIT 100""", now=now()):
-        for id, tenant in late:
+    for tenant, until in first_leases():
+        if until <= now():
             with acting(system(tenant)):
-                _rescue(id)
+                for id, in db.all(tuple, """SELECT id FROM jobs WHERE tenant_id = :tenant AND state = 'active'
+                                             AND lease_expires_at <= :now ORDER BY lease_expires_at LIMIT 1000""", now=now()):
+                    _rescue(id)
 
 
 @writes

@@ -340,8 +340,12 @@ def started(event: str, job: Job) -> None:
 @plugin.on("job.completed")
 def completed(event: str, job: Job) -> None:
     """What the worker reported becomes of the task: done, or what `status` in its result says."""
+    if job.task_type != "task":
+        return
     told = job.result if isinstance(job.result, dict) else {"resolution": job.result}
-    status = told.get("status") if told.get("status") in ("done", "review", "blocked") else "done"
+    status = str(told.get("status", "done"))
+    if status not in ("review", "blocked"):
+        status = "done"
     resolution = told.get("resolution")
     _move(job, status, resolution=resolution if isinstance(resolution, str) or resolution is None else jsoned(resolution),
           error=told.get("note") if status == "blocked" else None, ended=True)
