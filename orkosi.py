@@ -668,8 +668,9 @@ def _builder(kind: Any, columns: list[str]) -> Callable[[tuple], Any]:
     if kind is dict:
         return lambda row: dict(zip(columns, row, strict=True))
     hints = typing.get_type_hints(kind)
-    fields = [name for name in kind.__struct_fields__ if name in columns]
-    places = [columns.index(name) for name in fields]
+    last = {name: at for at, name in enumerate(columns)}  # of two columns with one name, as in `t.*, f(x) AS x`, the last
+    fields = [name for name in kind.__struct_fields__ if name in last]
+    places = [last[name] for name in fields]
     mends = [(at, mend) for at, name in enumerate(fields) if (mend := _mend(hints[name]))]
     in_order = fields == list(kind.__struct_fields__)[:len(fields)]  # then no names are needed, which is faster
     pick = operator.itemgetter(*places) if len(places) > 1 else lambda row: (row[places[0]],)
