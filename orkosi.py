@@ -5,11 +5,11 @@ gate, the plugin object, endpoints, OpenAPI, loading, services and the command l
 It knows no table, no URL and no product noun (tests/test_shape.py holds it to that).
 
 Reading order:
-     0 Self-install      5 Actor and gate     9 Loading
-     1 Problems          6 Plugin            10 Services and shutdown
-     2 Settings          7 Endpoint          11 Command line
-     3 Database          8 OpenAPI
-     4 Schema upgrade
+     0 Self-install      5 Actor and gate    10 Command line
+     1 Problems          6 Plugin
+     2 Settings          7 Endpoint
+     3 Database          8 Loading
+     4 Schema upgrade    9 Services and shutdown
 
 Three laws. The kernel knows how, the plugins know what. A plugin's `__init__.py` is
 its face, `api.py` its wire. Write through the owner; read with a join.
@@ -1434,7 +1434,7 @@ class Application:
         headers += [*SECURITY_HEADERS, ("X-Request-Id", request.id), ("Content-Length", str(len(body)))]
         for watch in self.watchers:
             watch(request, status, time.perf_counter() - began, len(body))
-        start_response(f"{status} {_reasons.get(status, 'Status')}", headers)
+        start_response(f"{status} {REASONS.get(status, 'Status')}", headers)
         return [] if request.method == "HEAD" else [body]
 
     def respond(self, request: Request) -> tuple[int, list[tuple[str, str]], bytes]:
@@ -1491,106 +1491,12 @@ def clean(text: str, most: int = 200) -> str:
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: f"\\x{ord(found[0]):02x}", text[:most])
 
 
-_reasons = {200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 304: "Not Modified", 400: "Bad Request",
+REASONS = {200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 304: "Not Modified", 400: "Bad Request",
             401: "Unauthorized", 402: "Payment Required", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
             409: "Conflict", 413: "Payload Too Large", 415: "Unsupported Media Type", 422: "Unprocessable Entity",
             429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable", 507: "Insufficient Storage"}
 
-# ─────────────────────────────── 8  OpenAPI ────────────────────────────────
-
-
-def openapi(url: str) -> dict[str, Any]:
-    """This server's operations as OpenAPI 3.1, made from the same data that answers them."""
-    every = [endpoint for endpoint in endpoints() if endpoint.path.startswith("/api/")]
-    kinds = [kind for endpoint in every for kind in (endpoint.body_type, _payload(endpoint.returns)[0]) if kind]
-    schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
-    shapes = dict(zip(map(repr, kinds), schemas, strict=False))
-    components["Error"] = {"type": "object", "required": ["error"], "properties": {"error": {
-        "type": "object", "required": ["code", "message", "request_id"], "properties": {
-            "code": {"enum": [kind.code for kind in problems()]}, "message": {"type": "string"},
-            "details": {}, "request_id": {"type": "string"}}}}}
-    paths: dict[str, dict] = {}
-    for endpoint in every:
-        paths.setdefault(endpoint.path.removeprefix("/api"), {})[endpoint.method.lower()] = _operation(endpoint, shapes)
-    catalogue = "\n".join(f"- `{kind.code}` ({kind.status}): {(kind.__doc__ or '').splitlines()[0]}" for kind in problems())
-    return {"openapi": "3.1.0",
-            "info": {"title": "Orkosi", "version": VERSION, "description": f"Error codes:\n\n{catalogue}"},
-            "servers": [{"url": f"{url}/api"}],
-            "tags": [{"name": plugin.title} for plugin in plugins.values() if plugin.endpoints],
-            "paths": paths,
-            "components": {"schemas": components, "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer"},
-                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}}}}
-
-
-def _payload(returns: Any) -> tuple[Any, str]:
-    """(type, envelope) of a return annotation."""
-    origin, args = typing.get_origin(returns), typing.get_args(returns)
-    if returns is Document:
-        return None, "bytes"
-    if returns is Deleted:
-        return None, "deleted"
-    if origin is Reply:
-        return _payload(args[0])
-    if origin is Page:
-        return list[args[0]], "page"  # type: ignore[valid-type]
-    flat = isinstance(returns, type) and issubclass(returns, Flat)
-    return returns, "flat" if flat else "data"
-
-
-def _operation(endpoint: Endpoint, shapes: dict[str, Any]) -> dict[str, Any]:
-    kind, envelope = _payload(endpoint.returns)
-    inner = shapes.get(repr(kind), {})
-    made = {"deleted": {"type": "object", "properties": {"data": {"type": "object", "properties": {
-                "deleted": {"const": True}, "id": {"type": ["integer", "string"]}}}}},
-            "page": {"type": "object", "required": ["data", "meta"], "properties": {"data": inner, "meta": {
-                "type": "object", "properties": {name: {"type": "integer"} for name in ("total", "limit", "offset")}
-                | {"has_more": {"type": "boolean"}, "total_exceeded": {"type": "boolean"}}}}},
-            "data": {"type": "object", "required": ["data"], "properties": {"data": inner, "meta": {"type": "object"}}},
-            "flat": inner, "bytes": {}}[envelope]
-    media = "application/octet-stream" if envelope == "bytes" else "application/json"
-    found = {"operationId": endpoint.operation, "tags": [endpoint.plugin.title], "summary": endpoint.summary,
-             "description": "\n\n".join(filter(None, [endpoint.about, f"Who: {endpoint.auth}."])),
-             "parameters": [*_path_parameters(endpoint), *_query_parameters(endpoint.query_type)],
-             "responses": {str(status): {"description": _reasons[status], "content": {media: {"schema": made}}}
-                           for status in endpoint.statuses}
-             | {str(status): {"description": _reasons[status], "content": {"application/json": {
-                 "schema": {"$ref": "#/components/schemas/Error"}}}} for status in declared_errors(endpoint)},
-             "security": [] if endpoint.auth.public else [{"bearer": []}, {"key": []}]}
-    if endpoint.body_type:
-        required = any(one.required for one in msgspec.structs.fields(endpoint.body_type))
-        found["requestBody"] = {"required": required, "content": {"application/json": {
-            "schema": shapes[repr(endpoint.body_type)]}}}
-    return found
-
-
-def declared_errors(endpoint: Endpoint) -> list[int]:
-    """Every error an operation may answer: its own, and what the gate and the binder add."""
-    found = set(endpoint.raises) | {500, 503, 507} | ({400} if endpoint.path_names or endpoint.query_type else set())
-    if not endpoint.auth.public:
-        found |= {401, 403}
-    if endpoint.body_type:
-        found |= {400, 413, 415}
-    return sorted(found | ({429} if endpoint.limit else set()))
-
-
-def _path_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
-    return [{"name": wire, "in": "path", "required": True,
-             "schema": msgspec.json.schema(endpoint.path_types[name])} for name, wire in endpoint.path_names.items()]
-
-
-def _query_parameters(kind: Any) -> list[dict[str, Any]]:
-    if kind is None:
-        return []
-    schema = msgspec.json.schema(kind)
-    _, name = schema["$ref"].rsplit("/", 1)
-    made = schema["$defs"][name]
-    return [{"name": one, "in": "query", "required": one in made.get("required", []), "schema": shape}
-            | ({"description": shape["description"]} if "description" in shape else {})
-            for one, shape in made["properties"].items()]
-
-
-# ─────────────────────────────── 9  Loading ────────────────────────────────
+# ─────────────────────────────── 8  Loading ────────────────────────────────
 
 plugins: dict[str, Plugin] = {}
 _authenticators: list[Callable[[Request], Actor | None]] = []
@@ -1618,7 +1524,7 @@ def endpoints() -> list[Endpoint]:
     return [endpoint for plugin in plugins.values() for endpoint in plugin.endpoints]
 
 
-# ──────────────────────── 10  Services and shutdown ────────────────────────
+# ──────────────────────── 9  Services and shutdown ────────────────────────
 
 
 class AlreadyRunning(Conflict):
@@ -1740,7 +1646,7 @@ def close_data() -> None:
     _drop_lock()
 
 
-# ──────────────────────────── 11  Command line ─────────────────────────────
+# ──────────────────────────── 10  Command line ─────────────────────────────
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -52,9 +52,10 @@ def serve(host: str | None, port: int | None, demo: bool, data: Path | None) -> 
         listener = _bind()
         for change in changed:
             log.info("schema: %s", change)
+        links: list[str] = []
         with acting(system()):
-            db.write(lambda: emit("serving", settings.data, demo=demo))
-        _run(listener, began)
+            db.write(lambda: emit("serving", settings.data, demo=demo, link=links.append))
+        _run(listener, began, links)
     finally:
         (settings.data / "server.json").unlink(missing_ok=True)
         orkosi.close_data()
@@ -72,7 +73,7 @@ def _bind() -> Any:
         raise Unavailable(f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another with --port") from None
 
 
-def _run(listener: Any, began: float) -> None:
+def _run(listener: Any, began: float, links: list[str]) -> None:
     """Serve until a signal; then answer what is under way, stop the services, and close the files."""
     def stop(number: int, _: Any) -> None:
         raise SystemExit(0)
@@ -80,7 +81,7 @@ def _run(listener: Any, began: float) -> None:
     signal.signal(signal.SIGINT, stop)
     settings.values["port"] = listener.effective_port
     orkosi.start_services()
-    _announce(began)
+    _announce(began, links)
     try:
         listener.run()
     finally:
@@ -94,11 +95,13 @@ def _run(listener: Any, began: float) -> None:
         flush()
 
 
-def _announce(began: float) -> None:
+def _announce(began: float, links: list[str]) -> None:
     file = settings.data / "server.json"
     file.write_text(json.dumps({"url": url(), "pid": os.getpid(), "started_at": now(), "version": orkosi.VERSION}))
     log.info("ready at %s in %.0f ms", url(), (time.monotonic() - began) * 1000)
     print(f"Orkosi {orkosi.VERSION} is ready at {url()}  (API: {url()}/api/docs, data: {settings.data})", flush=True)
+    for path in links:
+        print(f"Nobody has an account yet. Make the first administrator (once, within a day): {url()}{path}", flush=True)
 
 
 def _log_to(folder: Path) -> None:

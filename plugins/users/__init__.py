@@ -8,6 +8,7 @@ somebody copied it.
 import re
 import secrets
 import unicodedata
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -383,6 +384,13 @@ def ticket(kind: Literal["setup", "reset", "email"], user_id: int | None, lifeti
 def unclaimed() -> bool:
     """Whether nobody has an account yet: the next administrator is made by the set-up link or the command."""
     return db.value("SELECT 1 FROM users LIMIT 1") is None
+
+
+@plugin.on("serving")
+def offer_set_up(event: str, folder: object, link: Callable[[str], None] = lambda path: None, **_: object) -> None:
+    """Where nobody has an account, the server prints a one-time link to make the first administrator."""
+    if unclaimed():
+        link(f"/setup/{ticket('setup', None, SET_UP)}")
 
 
 def set_up(token: str, username: str, email: str, password: str) -> User:
