@@ -287,7 +287,7 @@ class Settings:
     def _file(self, path: Path) -> dict[str, Any]:
         try:
             found = tomllib.loads(path.read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
             raise Invalid(f"{path} cannot be read: {error}") from None
@@ -412,11 +412,11 @@ class Database:
 
     # ── opening and closing ──
 
-    def open(self, folder: Path, *, durability: str = "power", min_free: int = 0, vfs: str | None = None) -> None:
+    def open(self, folder: Path, *, durability: str = "power", vfs: str | None = None) -> None:
         """Open, or make, the two files in `folder`; the schema is not touched (see `upgrade`)."""
         if tuple(map(int, apsw.sqlite_lib_version().split("."))) < (3, 51, 3):
             raise Unavailable(f"SQLite {apsw.sqlite_lib_version()} has the WAL-reset bug; 3.51.3 or newer is needed")
-        self.folder, self.durability, self.min_free, self.vfs = folder, durability, min_free, vfs
+        self.folder, self.durability, self.min_free, self.vfs = folder, durability, 0, vfs
         self._full = "NORMAL" if durability == "process" else "FULL"
         self._sync, self._free_until = "", 0.0
         self._inbox: queues.SimpleQueue[_Write | None] = queues.SimpleQueue()
@@ -737,28 +737,24 @@ def across_tenants(verb: Any) -> Any:
 
 def translate(error: BaseException) -> BaseException:
     """SQLite's errors as problems; anything else as it came."""
-    match error:
-        case apsw.ConstraintError():
-            kind, _, what = str(error).partition(" constraint failed: ")
-            names = ", ".join(part.split(".")[-1] for part in what.split(", ") if not part.endswith(".tenant_id"))
-            if kind == "UNIQUE":
-                return Conflict(f"That {names} is taken; choose another")
-            return Invalid(f"Not acceptable: {kind} {what}", [{"field": names, "message": str(error)}])
-        case apsw.FullError():
-            return NoSpace("The disk is full; make room, then try again")
-        case apsw.IOError() if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_WRITE:  # a file-size limit looks so
-            return NoSpace("The disk is full; make room, then try again")
-        case apsw.ReadOnlyError() | apsw.CantOpenError() | apsw.PermissionsError():
-            return Unavailable(f"The data folder {db.folder} cannot be written: {error}")
-        case apsw.CorruptError() | apsw.NotADBError():
-            return Damaged(f"The database in {db.folder} is damaged ({error}); restore a backup")
-        case apsw.BusyError() | apsw.LockedError() | apsw.IOError():
-            return Unavailable(f"The database did not answer: {error}")
-        case apsw.InterruptError() | apsw.AbortError():
-            return Unavailable("That read took longer than 10 s and was stopped; narrow it down")
-        case OverflowError():
-            return Invalid("A number is too large for 64 bits")
-    return error
+    if isinstance(error, apsw.ConstraintError):
+        kind, _, what = str(error).partition(" constraint failed: ")
+        names = ", ".join(part.split(".")[-1] for part in what.split(", ") if not part.endswith(".tenant_id"))
+        if kind == "UNIQUE":
+            return Conflict(f"That {names} is taken; choose another")
+        return Invalid(f"Not acceptable: {kind} {what}", [{"field": names, "message": str(error)}])
+    full = isinstance(error, apsw.IOError) and getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_WRITE  # a file-size limit looks so
+    if full or isinstance(error, apsw.FullError):
+        return NoSpace("The disk is full; make room, then try again")
+    if isinstance(error, (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError)):
+        return Unavailable(f"The data folder {db.folder} cannot be written: {error}")
+    if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
+        return Damaged(f"The database in {db.folder} is damaged ({error}); restore a backup")
+    if isinstance(error, (apsw.InterruptError, apsw.AbortError)):
+        return Unavailable("That read took longer than 10 s and was stopped; narrow it down")
+    if isinstance(error, (apsw.BusyError, apsw.LockedError, apsw.IOError)):
+        return Unavailable(f"The database did not answer: {error}")
+    return Invalid("A number is too large for 64 bits") if isinstance(error, OverflowError) else error
 
 
 @contextlib.contextmanager
@@ -1532,7 +1528,7 @@ class AlreadyRunning(Conflict):
     code = "already_running"
 
 
-_stopping = threading.Event()
+stopping = threading.Event()  # set once the server is told to end
 _threads: list[threading.Thread] = []
 _lock_file: Any = None
 
@@ -1551,7 +1547,7 @@ def open_data(*, exclusive: bool = False, vfs: str | None = None) -> list[str]:
         raise Unavailable(f"The data folder {folder} cannot be written: {error.strerror}; choose another with --data") from None
     if exclusive and not alone:
         raise AlreadyRunning(f"Another Orkosi is serving {folder}; stop it first, or choose another --data")
-    db.open(folder, durability=settings.durability, min_free=settings.min_free_mb << 20, vfs=vfs)
+    db.open(folder, durability=settings.durability, vfs=vfs)
     done = upgrade() if alone else upgrade_not_needed()
     if alone:
         with acting(system()):
@@ -1590,8 +1586,9 @@ def _drop_lock() -> None:
 
 
 def start_services() -> None:
-    """One thread for every service, and one that keeps time for `every`."""
-    _stopping.clear()
+    """One thread for every service, and one that keeps time for `every`; from now on, writes need free disk."""
+    stopping.clear()
+    db.min_free = settings.min_free_mb << 20
     for plugin in plugins.values():
         for service in plugin.services:
             _thread(f"{plugin.name}.{service.__name__}", service)
@@ -1602,15 +1599,15 @@ def _thread(name: str, run: Callable[[threading.Event], None]) -> None:
     def forever() -> None:
         pause = 1.0
         here.actor = system()
-        while not _stopping.is_set():
+        while not stopping.is_set():
             try:
-                run(_stopping)
+                run(stopping)
                 return
             except Problem as problem:
                 log.error("service %s stopped: %s; again in %.0f s", name, problem.message, pause)
             except Exception:
                 log.exception("service %s failed; again in %.0f s", name, pause)
-            _stopping.wait(pause)
+            stopping.wait(pause)
             pause = min(pause * 2, 60)
     thread = threading.Thread(target=forever, name=name, daemon=True)
     _threads.append(thread)
@@ -1634,7 +1631,7 @@ def _keep_time(stop: threading.Event) -> None:
 
 def stop_services(patience: float = 10.0) -> None:
     """Tell every service to stop, and wait for them together `patience` seconds."""
-    _stopping.set()
+    stopping.set()
     end = time.monotonic() + patience
     for thread in _threads:
         thread.join(max(0.1, end - time.monotonic()))

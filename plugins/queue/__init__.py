@@ -52,6 +52,7 @@ from orkosi import (
     jsoned,
     now,
     seconds,
+    stopping,
     writes,
 )
 
@@ -515,7 +516,7 @@ def wait_and_claim(queue: str, worker: str, *, wait: float, task_type: str | Non
             if taken := claim(queue, worker, task_type=task_type, batch=batch):
                 return taken
             left = end - time.monotonic()
-            if left <= 0 or stopping() or not allowed():
+            if left <= 0 or stopping.is_set() or not allowed():
                 return []
             bell.wait(min(left, 1.0))  # also by itself every second: another process may have submitted
     finally:
@@ -534,12 +535,6 @@ def _wake(tenant: int | None, queue: str, everybody: bool = False) -> None:
                 bell.set()
                 if not everybody:
                     return
-
-
-def stopping() -> bool:
-    """Whether the server is about to end: long-polls answer at once."""
-    import orkosi
-    return orkosi._stopping.is_set()
 
 
 @across_tenants

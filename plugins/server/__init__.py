@@ -76,6 +76,7 @@ def _bind() -> Any:
 def _run(listener: Any, began: float, links: list[str]) -> None:
     """Serve until a signal; then answer what is under way, stop the services, and close the files."""
     def stop(number: int, _: Any) -> None:
+        orkosi.stopping.set()  # long-polls and brains hear it at once
         raise SystemExit(0)
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
@@ -88,7 +89,7 @@ def _run(listener: Any, began: float, links: list[str]) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         log.info("stopping")
-        orkosi._stopping.set()  # long-polls and brains hear it at once
+        orkosi.stopping.set()
         listener.close()
         listener.task_dispatcher.shutdown(timeout=5)
         orkosi.stop_services(10)

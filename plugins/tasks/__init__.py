@@ -23,7 +23,6 @@ from orkosi import (
     Paging,
     Plugin,
     Struct,
-    current,
     db,
     emit,
     jsoned,
@@ -31,7 +30,7 @@ from orkosi import (
     terms,
     writes,
 )
-from plugins import notifications, queue
+from plugins import notifications, queue, users
 from plugins.queue import Job, Why
 
 plugin = Plugin("Tasks", layer="domain", needs=())
@@ -394,12 +393,10 @@ def search(q: str, limit: int) -> list[Hit]:
     """Tasks whose title or description has every term, newest first."""
     words = terms(q)
     return [] if words is None else db.all(Hit, """
-        SELECT tasks.id, title, status AS detail FROM tasks_fts CROSS JOIN tasks ON tasks.id = tasks_fts.rowid
+        SELECT tasks.id, tasks.title, status AS detail FROM tasks_fts CROSS JOIN tasks ON tasks.id = tasks_fts.rowid
          WHERE tasks_fts MATCH :words AND tenant_id = :tenant ORDER BY tasks_fts.rowid DESC LIMIT :most""", words=words, most=limit)
 
 
 def me(actor: Actor) -> str:
     """What `assignee=me` means: an agent's name, or a person's."""
-    if actor.kind == "agent":
-        return actor.name
-    return db.value("SELECT username FROM users WHERE id = :id", id=actor.user) or current().ref
+    return users.find(actor.user).username if actor.user else actor.name
