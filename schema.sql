@@ -209,10 +209,9 @@ CREATE TABLE logs.log_lines (
 CREATE INDEX logs.log_lines_by_agent ON log_lines (agent, id);
 CREATE INDEX logs.log_lines_by_source ON log_lines (source, id);
 CREATE INDEX logs.log_lines_by_level ON log_lines (level, id);
-CREATE VIRTUAL TABLE logs.log_lines_fts USING fts5 (message, content = 'log_lines', content_rowid = 'id');
-CREATE TRIGGER logs.log_lines_added AFTER INSERT ON log_lines BEGIN
-  INSERT INTO log_lines_fts (rowid, message) VALUES (new.id, new.message);
-END;
+CREATE INDEX logs.log_lines_by_task ON log_lines (task_id, id) WHERE task_id IS NOT NULL;
+-- No trigger fills this index: one statement for a whole batch of lines is three times as fast.
+CREATE VIRTUAL TABLE logs.log_lines_fts USING fts5 (message, content = 'log_lines', content_rowid = 'id', columnsize = 0);
 CREATE TRIGGER logs.log_lines_removed AFTER DELETE ON log_lines BEGIN
   INSERT INTO log_lines_fts (log_lines_fts, rowid, message) VALUES ('delete', old.id, old.message);
 END;
@@ -224,6 +223,7 @@ CREATE TABLE logs.log_files (                   -- how far each file has been re
   offset INTEGER NOT NULL,
   head BLOB NOT NULL DEFAULT x'',               -- its first bytes: a copied-and-truncated file has others
   lost INTEGER NOT NULL DEFAULT 0,              -- lines known to be lost to copy-truncate
+  midline INTEGER NOT NULL DEFAULT 0 CHECK (midline IN (0, 1)), -- at offset stands the rest of a line too long to keep
   updated_at TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
@@ -385,6 +385,7 @@ CREATE TABLE products (
   updated_at TEXT NOT NULL,
   UNIQUE (tenant_id, slug)
 ) STRICT;
+CREATE INDEX products_by_name ON products (tenant_id, name COLLATE NOCASE, id);
 
 -- ═════════════════════════════ files ═════════════════════════════
 

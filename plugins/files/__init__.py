@@ -1,0 +1,221 @@
+"""Files: what stands in the agents' workspaces, and what clients recorded, searchable.
+
+Owns files and files_fts. sync.py reads `agents/<name>/workspace` from the disk into rows of the host tenant.
+Surprise: nothing here ever writes to the disk. A record that a client posts is a row and no more, and where
+the disk has a file of that path, the disk is right and the client is refused.
+"""
+import mimetypes
+import posixpath
+import re
+from typing import Any
+
+from orkosi import (
+    RANKS,
+    Conflict,
+    Hit,
+    Invalid,
+    Listing,
+    NotFound,
+    Page,
+    Paging,
+    Plugin,
+    Struct,
+    current,
+    db,
+    emit,
+    now,
+    scope_covers,
+    terms,
+    writes,
+)
+
+plugin = Plugin("Files", layer="domain")
+
+KEPT = 1 << 20  # bytes of content that are kept
+
+IDENTITY = {"SOUL.md", "IDENTITY.md", "AGENTS.md", "CLAUDE.md", "USER.md"}
+CODE_NAMES = {"brain", "Makefile", "Dockerfile"}
+CATEGORIES = {
+    "docs": "md txt rst pdf doc docx odt csv tsv",
+    "code": "py sh js ts jsx tsx go rs c h cpp java rb php swift sql json toml yaml yml html css xml",
+    "media": "png jpg jpeg gif webp svg ico bmp heic mp3 wav ogg mp4 mov webm"}
+_CATEGORY_OF = {ext: category for category, exts in CATEGORIES.items() for ext in exts.split()}
+
+
+class Entry(Struct):
+    """A file without its content."""
+    id: int
+    name: str
+    path: str
+    workspace: str | None
+    file_type: str | None
+    ext: str
+    category: str
+    size: int
+    hash: str | None
+    synced: bool
+    modified_at: str | None
+    created_at: str
+    updated_at: str
+
+
+class File(Entry):
+    """A file with its content, where that is text and at most 1 MiB."""
+    content: str | None = None
+
+
+class Found(Entry):
+    """A file that was searched for, and the words around what was found."""
+    excerpt: str | None = None
+
+
+class Seen(Struct):
+    """A file as it stands on the disk."""
+    path: str
+    content: str | None
+    size: int
+    hash: str | None
+    modified_at: str
+
+
+class SearchQuery(Paging):
+    """What a search for files takes."""
+    q: str = ""
+    workspace: str | None = None
+    category: str | None = None
+    ext: str | None = None
+
+
+COLUMNS = ("files.id, files.name, files.path, files.workspace, files.file_type, files.ext, files.category, files.size, files.hash, "
+           "files.synced, files.modified_at, files.created_at, files.updated_at")
+
+FILES = Listing(of=Entry, columns=COLUMNS, source="files", filters={"category": "category = :category"})
+
+FOUND = Listing(
+    of=Found, columns=COLUMNS + ", snippet(files_fts, 1, '', '', '…', 16) AS excerpt",
+    source="files_fts CROSS JOIN files ON files.id = files_fts.rowid", base="files_fts MATCH :terms AND files.tenant_id = :tenant",
+    filters={"workspace": "files.workspace = :workspace", "category": "files.category = :category", "ext": "files.ext = :ext"},
+    order="files_fts.rowid DESC")
+
+KEEP = """
+    INSERT INTO files (tenant_id, name, path, workspace, file_type, ext, category, content, size, hash, synced, modified_at,
+                       created_at, updated_at)
+    VALUES (:tenant, :name, :path, :workspace, :file_type, :ext, :category, :content, :size, :hash, :synced, :modified_at, :now, :now)
+    ON CONFLICT (tenant_id, path) DO UPDATE SET name = :name, workspace = :workspace, file_type = :file_type, ext = :ext,
+       category = :category, content = :content, size = :size, hash = :hash, synced = :synced, modified_at = :modified_at,
+       updated_at = :now
+    RETURNING *"""
+
+
+# ── reading ──
+
+
+def entries(category: str | None, limit: int, offset: int) -> Page[Entry]:
+    """The files, newest first."""
+    return db.page(FILES, Paging(limit=limit, offset=offset), category=category)
+
+
+def find(id: int) -> File:
+    """One file with its content. NotFound."""
+    file = db.one(File, "SELECT * FROM files WHERE id = :id AND tenant_id = :tenant", id=id)
+    if file is None:
+        raise NotFound(f"There is no file {id}")
+    return file
+
+
+def search(query: SearchQuery) -> Page[Found]:
+    """Files whose name or content has all the words, newest first."""
+    wanted = terms(query.q)
+    if wanted is None:
+        return Page([], 0, query.limit, query.offset)
+    return db.page(FOUND, query, terms=wanted)
+
+
+@plugin.search("files")
+def hits(q: str, limit: int) -> list[Hit]:
+    """What the search over everything shows of files, to those who may read files."""
+    me = current()
+    if me.rank < RANKS["member"] or (me.scopes is not None and not scope_covers(me.scopes, "files:read")):
+        return []
+    return [Hit(file.id, file.name, file.path) for file in search(SearchQuery(q=q, limit=limit)).items]
+
+
+# ── what a path says ──
+
+
+def normal(path: str) -> str:
+    """`path` as it is stored: relative, with nothing that leads elsewhere. Invalid."""
+    parts = path.split("/")
+    if path.startswith(("/", "~")) or ".." in parts or "\\" in path or not path.isprintable() or re.match(r"[A-Za-z]:", path):
+        raise Invalid("path: Use a relative path without '..' and '\\'", [{"field": "path", "message": "not acceptable"}])
+    found = posixpath.normpath(path)
+    if found == ".":
+        raise Invalid("path: Name a file", [{"field": "path", "message": "not acceptable"}])
+    return found
+
+
+def workspace_of(path: str) -> str | None:
+    """The agent in whose folder this is."""
+    parts = path.split("/")
+    return parts[1] if len(parts) > 2 and parts[0] == "agents" else None
+
+
+def category_of(path: str) -> str:
+    """identity, memory, docs, code, media or other."""
+    *folders, name = path.split("/")
+    if name in IDENTITY:
+        return "identity"
+    if "memory" in folders or name == "MEMORY.md":
+        return "memory"
+    return "code" if name in CODE_NAMES else _CATEGORY_OF.get(ext_of(name), "other")
+
+
+def ext_of(name: str) -> str:
+    """The extension, lower case, without its dot."""
+    return posixpath.splitext(name)[1][1:].lower()
+
+
+def _told_by(path: str) -> dict[str, Any]:
+    name = path.rpartition("/")[2]
+    return {"path": path, "name": name, "ext": ext_of(name), "workspace": workspace_of(path), "category": category_of(path),
+            "file_type": mimetypes.guess_type(name)[0]}
+
+
+# ── writing ──
+
+
+@writes
+def record(name: str, path: str, content: str | None = None, category: str | None = None, file_type: str | None = None) -> File:
+    """Keep what a client tells of a file, over what was told of that path before. Conflict where the disk has it."""
+    path, size = normal(path), len((content or "").encode())
+    if size > KEPT:
+        raise Invalid(f"content: At most {KEPT} bytes", [{"field": "content", "message": "too large"}])
+    if db.value("SELECT synced FROM files WHERE path = :path AND tenant_id = :tenant", path=path):
+        raise Conflict(f"{path} is on the disk and followed there; change the file itself")
+    told = _told_by(path) | {"name": name} | {key: value for key, value in (("category", category), ("file_type", file_type)) if value}
+    made = db.one(File, KEEP, **told, content=content, size=size, hash=None, synced=0, modified_at=None, now=now())
+    emit("file.recorded", made)
+    return made
+
+
+@writes(durable=False)
+def keep(changed: list[Seen], gone: list[str]) -> None:
+    """Write down what the disk has, and no longer has. A file that was only touched keeps its index entries."""
+    for path in gone:
+        db.run("DELETE FROM files WHERE path = :path AND synced = 1 AND tenant_id = :tenant", path=path)
+    for file in changed:
+        touched = file.hash is not None and db.run("""
+            UPDATE files SET modified_at = :modified_at WHERE path = :path AND hash = :hash AND synced = 1 AND tenant_id = :tenant""",
+            path=file.path, hash=file.hash, modified_at=file.modified_at)
+        if not touched:
+            db.one(dict, KEEP, **_told_by(file.path), content=file.content, size=file.size, hash=file.hash, synced=1,
+                   modified_at=file.modified_at, now=now())
+
+
+def known() -> dict[str, tuple[int, str]]:
+    """What the table has of the disk: path → size and time of change."""
+    return {path: (size, modified) for path, size, modified in db.all(
+        tuple, "SELECT path, size, modified_at FROM files WHERE tenant_id = :tenant AND synced = 1")}
+
+
+from . import sync as sync  # noqa: E402  # the last line: it uses the verbs above

@@ -1,0 +1,54 @@
+"""The wire of files: /files."""
+from typing import Annotated
+
+from orkosi import Meta, Page, Paging, Struct, may
+from plugins import files
+from plugins.files import Entry, File, Found, SearchQuery, plugin
+
+Word = Annotated[str, Meta(min_length=1, max_length=100)]
+
+
+class NewFile(Struct, forbid_unknown_fields=True):
+    name: Annotated[str, Meta(min_length=1, max_length=255)]
+    path: Annotated[str, Meta(min_length=1, max_length=1024)]
+    file_type: Word | None = None
+    category: Word | None = None
+    content: str | None = None
+
+
+class FileQuery(Paging):
+    category: str | None = None
+    page: Annotated[int, Meta(ge=1, le=1_000_000, description="Instead of offset: which page, from 1")] | None = None
+
+
+@plugin.get("/api/files", auth=may("member", "files:read"))
+def index(query: FileQuery) -> Page[Entry]:
+    """List files, without their content
+
+    Newest first."""
+    offset = query.offset if query.page is None else (query.page - 1) * query.limit
+    return files.entries(query.category, query.limit, offset)
+
+
+@plugin.post("/api/files", auth=may("member", "files:write"), status=201, raises=(400, 409), max_body=4 << 20)
+def create(body: NewFile) -> File:
+    """Record a file, or record it anew
+
+    A row and nothing on the disk. 409 where the disk has a file of that path."""
+    return files.record(body.name, body.path, body.content, body.category, body.file_type)
+
+
+@plugin.get("/api/files/search", auth=may("member", "files:read"))
+def search(query: SearchQuery) -> Page[Found]:
+    """Search files by name and content
+
+    Newest first: files that have all the words, or words that begin with them. Without a usable word, none."""
+    return files.search(query)
+
+
+@plugin.get("/api/files/{id}", auth=may("member", "files:read"), raises=(404,))
+def show(id: int) -> File:
+    """Get a file with its content
+
+    The content is null where it is no text, or larger than 1 MiB."""
+    return files.find(id)

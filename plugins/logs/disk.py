@@ -1,0 +1,148 @@
+"""How folders that others write into are read: no link is followed, nothing blocks, and a change rings a bell.
+
+An agent owns its workspace and its logs, and may put there a symbolic link to a secret, a hard link to a
+database, or a pipe that never answers. So every step down is taken from the folder before it, by descriptor
+and without following links, and a file is looked at once more after it was opened. Owns no table.
+Surprise: the observers only say that it is worth looking. What they miss, the next look finds.
+"""
+import logging
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger("orkosi")
+
+# SQLite's locks fall when anybody else in this process closes one of these (POSIX); nothing here may open them.
+NEVER = (".db", ".db-wal", ".db-shm", ".db-journal")
+
+
+@contextmanager
+def directory(name: str | Path, parent: int | None = None) -> Iterator[int | None]:
+    """A folder's descriptor; None where there is none, or a link stands in its place."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (os.O_NOFOLLOW if parent is not None else 0)
+    try:
+        fd = os.open(name, flags, dir_fd=parent)
+    except OSError:
+        yield None
+        return
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def opened(data: Path, name: str) -> Iterator[int | None]:
+    """A folder below the data folder, reached step by step: no part of its path may be a link."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(directory(data))
+        for part in name.split("/"):
+            if folder is not None:
+                folder = stack.enter_context(directory(part, folder))
+        yield folder
+
+
+@contextmanager
+def regular(name: str, parent: int) -> Iterator[tuple[int, os.stat_result] | None]:
+    """A plain file with one name, opened for reading; None for links, hard links, pipes, devices and databases."""
+    fd = -1
+    try:
+        if not name.endswith(NEVER):
+            with suppress(OSError):
+                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+        info = os.fstat(fd) if fd >= 0 else None
+        yield (fd, info) if info and plain(info) else None
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def plain(info: os.stat_result) -> bool:
+    """Whether this is a regular file that has no second name somewhere else."""
+    return stat.S_ISREG(info.st_mode) and info.st_nlink == 1
+
+
+def modified(info: os.stat_result) -> str:
+    """When a file was changed, as times are written here; its owner may have set it to any year."""
+    moment = datetime.fromtimestamp(min(max(info.st_mtime_ns, 0), 250_000_000_000 * 10**9) // 10**6 / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds")[:23] + "Z"
+
+
+def entries(folder: int) -> list[tuple[str, os.stat_result]]:
+    """Names and states of what is in a folder, links not followed; without names that no text can hold."""
+    found = []
+    with os.scandir(folder) as listed:
+        for entry in listed:
+            with suppress(OSError):  # it went away meanwhile
+                if entry.name.isprintable():
+                    found.append((entry.name, entry.stat(follow_symlinks=False)))
+    return found
+
+
+class Bell:
+    """Rings when something changes in the folders it watches."""
+
+    def __init__(self, *, recursive: bool) -> None:
+        self._recursive = recursive
+        self._rung = threading.Event()
+        self._watches: dict[Path, tuple[int, Any]] = {}
+        self._observer: Any = None
+
+    def watch(self, folders: Iterable[Path]) -> None:
+        """Watch exactly these folders; one made anew under its old name is watched anew."""
+        wanted = {folder: inode for folder in folders if (inode := self._inode(folder))}
+        for folder in [folder for folder, (inode, _) in self._watches.items() if wanted.get(folder) != inode]:
+            with suppress(KeyError, OSError):
+                self._observer.unschedule(self._watches.pop(folder)[1])
+        for folder, inode in wanted.items():
+            if folder not in self._watches:
+                self._watches[folder] = (inode, self._schedule(folder))
+
+    @staticmethod
+    def _inode(folder: Path) -> int:
+        try:
+            info = folder.lstat()
+        except OSError:
+            return 0
+        return info.st_ino if stat.S_ISDIR(info.st_mode) else 0
+
+    def _schedule(self, folder: Path) -> Any:
+        # Imported when first needed, for it takes a while. Reading a file is an event, too: those are left out.
+        from watchdog import events
+        from watchdog.observers import Observer
+        kinds = [events.FileCreatedEvent, events.FileModifiedEvent, events.FileMovedEvent, events.FileDeletedEvent,
+                 events.DirCreatedEvent, events.DirMovedEvent, events.DirDeletedEvent]
+        try:
+            if self._observer is None:
+                self._observer = Observer()
+                self._observer.start()
+            return self._observer.schedule(self, str(folder), recursive=self._recursive, event_filter=kinds)
+        except OSError as error:  # the system's limit of watches is reached
+            log.warning("%s is not watched (%s); changes there are noticed a few seconds late", folder, error.strerror)
+            return None
+
+    def dispatch(self, event: Any) -> None:
+        """What the observer calls."""
+        self._rung.set()
+
+    def wait(self, stop: threading.Event, patience: float, settle: float) -> bool:
+        """Wait for a change, at most `patience` seconds, and then `settle` more for what comes with it; whether one came."""
+        end, rung = time.monotonic() + patience, False
+        while not rung and not stop.is_set() and time.monotonic() < end:
+            rung = self._rung.wait(0.25)
+        if rung:
+            stop.wait(settle)
+        self._rung.clear()
+        return rung
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer.join(5)
