@@ -86,6 +86,7 @@ def _run(listener: Any, began: float, links: list[str]) -> None:
         raise SystemExit(0)
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a client that hangs up must not end the server
     settings.values["port"] = listener.effective_port
     (settings.data / "server.url").write_text(local_url() + "\n")  # before the services: what they start reads it with `read`
     orkosi.start_services()
