@@ -32,8 +32,9 @@ class Automation(Struct):
     updated_at: str
 
 
+# `+type` keeps SQLite from the index of the unique paths, which would have to sort.
 LIST = Listing(of=Automation, source="automations", filters={
-    "agent_name": "agent_name = :agent_name", "type": "type = :type", "status": "status = :status",
+    "agent_name": "agent_name = :agent_name", "type": "+type = :type", "status": "status = :status",
     "q": "id IN (SELECT rowid FROM automations_fts WHERE automations_fts MATCH :q)"})
 
 

@@ -166,12 +166,12 @@ class Embedded:
             self._wake.clear()
         with self._lock:
             ending = list(self.jobs.values())
-            self.jobs.clear()
         threads = [threading.Thread(target=job.end) for job in ending if job.process]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        self.jobs.clear()  # only now: whoever asks meanwhile hears what still runs
 
     def _look(self, job: Job) -> float:
         """Start a job that is due; seconds until it has to be looked at again."""
