@@ -277,6 +277,7 @@ CREATE INDEX runs_by_tenant ON agent_runs (tenant_id, id);
 CREATE INDEX runs_by_agent ON agent_runs (tenant_id, agent, id);
 CREATE INDEX runs_by_task ON agent_runs (tenant_id, task_id, id);
 CREATE INDEX runs_by_status ON agent_runs (tenant_id, status, id);
+CREATE INDEX runs_running ON agent_runs (started_at) WHERE status = 'running';
 
 -- ═══════════════════════════ automations ═════════════════════════
 
@@ -293,6 +294,7 @@ CREATE TABLE automations (
   updated_at TEXT NOT NULL,
   UNIQUE (tenant_id, type, path)
 ) STRICT;
+CREATE INDEX automations_by_tenant ON automations (tenant_id, id);
 CREATE VIRTUAL TABLE automations_fts USING fts5 (name, agent_name, label, path, content = 'automations', content_rowid = 'id');
 CREATE TRIGGER automations_added AFTER INSERT ON automations BEGIN
   INSERT INTO automations_fts (rowid, name, agent_name, label, path) VALUES (new.id, new.name, new.agent_name, new.label, new.path);

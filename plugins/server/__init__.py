@@ -37,6 +37,12 @@ def url() -> str:
     return settings.public_url.rstrip("/") or f"http://{host}:{settings.port}"
 
 
+def local_url() -> str:
+    """Where programs on this machine reach this server, whatever its public address is."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(settings.host, settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
 @plugin.command("serve")
 @click.option("--host", help="The address to listen on; default 127.0.0.1")
 @click.option("--port", type=int, help="The port to listen on; default 3001")
@@ -57,7 +63,8 @@ def serve(host: str | None, port: int | None, demo: bool, data: Path | None) -> 
             db.write(lambda: emit("serving", settings.data, demo=demo, link=links.append))
         _run(listener, began, links)
     finally:
-        (settings.data / "server.json").unlink(missing_ok=True)
+        for name in ("server.json", "server.url"):
+            (settings.data / name).unlink(missing_ok=True)
         orkosi.close_data()
 
 
@@ -80,7 +87,9 @@ def _run(listener: Any, began: float, links: list[str]) -> None:
         raise SystemExit(0)
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a client that hangs up must not end the server
     settings.values["port"] = listener.effective_port
+    (settings.data / "server.url").write_text(local_url() + "\n")  # before the services: what they start reads it with `read`
     orkosi.start_services()
     _announce(began, links)
     try:
