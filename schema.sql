@@ -135,13 +135,16 @@ CREATE TABLE jobs (
   CHECK ((state IN ('completed', 'failed', 'cancelled', 'dead')) = (finished_at IS NOT NULL))
 ) STRICT;
 CREATE UNIQUE INDEX jobs_once ON jobs (tenant_id, queue, idempotency_key) WHERE idempotency_key IS NOT NULL;
+-- Partial indexes, one for each stage of a life: a claim touches two, a completion three.
 CREATE INDEX jobs_next ON jobs (tenant_id, queue, priority, id, task_type) WHERE state = 'waiting';
-CREATE INDEX jobs_leased ON jobs (lease_expires_at) WHERE state = 'active';
+CREATE INDEX jobs_leased ON jobs (tenant_id, lease_expires_at, id) WHERE state = 'active';
 CREATE INDEX jobs_due ON jobs (run_at) WHERE state = 'delayed' AND held_for IS NULL;
-CREATE INDEX jobs_by_state ON jobs (tenant_id, state, queue, id);
+CREATE INDEX jobs_delayed ON jobs (tenant_id, queue, run_at, id) WHERE state = 'delayed';
+CREATE INDEX jobs_finished ON jobs (tenant_id, state, finished_at, id) WHERE finished_at IS NOT NULL;
+CREATE INDEX jobs_finished_of ON jobs (tenant_id, queue, state, finished_at, id) WHERE finished_at IS NOT NULL;
+CREATE INDEX jobs_by_tenant ON jobs (tenant_id, id);
 CREATE INDEX jobs_by_queue ON jobs (tenant_id, queue, id);
 CREATE INDEX jobs_by_type ON jobs (tenant_id, task_type, id);
-CREATE INDEX jobs_finished ON jobs (state, finished_at) WHERE finished_at IS NOT NULL;
 
 CREATE TABLE queues (                           -- what is known of a queue beside its jobs
   tenant_id INTEGER NOT NULL,
@@ -274,6 +277,7 @@ CREATE INDEX runs_by_tenant ON agent_runs (tenant_id, id);
 CREATE INDEX runs_by_agent ON agent_runs (tenant_id, agent, id);
 CREATE INDEX runs_by_task ON agent_runs (tenant_id, task_id, id);
 CREATE INDEX runs_by_status ON agent_runs (tenant_id, status, id);
+CREATE INDEX runs_running ON agent_runs (started_at) WHERE status = 'running';
 
 -- ═══════════════════════════ automations ═════════════════════════
 
@@ -290,6 +294,7 @@ CREATE TABLE automations (
   updated_at TEXT NOT NULL,
   UNIQUE (tenant_id, type, path)
 ) STRICT;
+CREATE INDEX automations_by_tenant ON automations (tenant_id, id);
 CREATE VIRTUAL TABLE automations_fts USING fts5 (name, agent_name, label, path, content = 'automations', content_rowid = 'id');
 CREATE TRIGGER automations_added AFTER INSERT ON automations BEGIN
   INSERT INTO automations_fts (rowid, name, agent_name, label, path) VALUES (new.id, new.name, new.agent_name, new.label, new.path);

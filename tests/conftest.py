@@ -20,6 +20,7 @@ from orkosi import HOST_TENANT, acting, db, emit, settings, system
 
 HOME = Path(orkosi.HOME)
 orkosi.load()
+from plugins.docs.openapi import declared_errors  # noqa: E402
 
 
 class Answer:
@@ -64,7 +65,7 @@ class Client:
         answer = Answer(*got, b"".join(chunks))
         endpoint = seen[0][0].endpoint
         if endpoint and got[0] not in endpoint.statuses:
-            assert got[0] in orkosi.declared_errors(endpoint), f"{endpoint.operation} does not declare {answer}"
+            assert got[0] in declared_errors(endpoint), f"{endpoint.operation} does not declare {answer}"
         return answer
 
     def get(self, path, **more):

@@ -37,6 +37,12 @@ def url() -> str:
     return settings.public_url.rstrip("/") or f"http://{host}:{settings.port}"
 
 
+def local_url() -> str:
+    """Where programs on this machine reach this server, whatever its public address is."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(settings.host, settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
 @plugin.command("serve")
 @click.option("--host", help="The address to listen on; default 127.0.0.1")
 @click.option("--port", type=int, help="The port to listen on; default 3001")
@@ -52,11 +58,13 @@ def serve(host: str | None, port: int | None, demo: bool, data: Path | None) -> 
         listener = _bind()
         for change in changed:
             log.info("schema: %s", change)
+        links: list[str] = []
         with acting(system()):
-            db.write(lambda: emit("serving", settings.data, demo=demo))
-        _run(listener, began)
+            db.write(lambda: emit("serving", settings.data, demo=demo, link=links.append))
+        _run(listener, began, links)
     finally:
-        (settings.data / "server.json").unlink(missing_ok=True)
+        for name in ("server.json", "server.url"):
+            (settings.data / name).unlink(missing_ok=True)
         orkosi.close_data()
 
 
@@ -72,33 +80,38 @@ def _bind() -> Any:
         raise Unavailable(f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another with --port") from None
 
 
-def _run(listener: Any, began: float) -> None:
+def _run(listener: Any, began: float, links: list[str]) -> None:
     """Serve until a signal; then answer what is under way, stop the services, and close the files."""
     def stop(number: int, _: Any) -> None:
+        orkosi.stopping.set()  # long-polls and brains hear it at once
         raise SystemExit(0)
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a client that hangs up must not end the server
     settings.values["port"] = listener.effective_port
+    (settings.data / "server.url").write_text(local_url() + "\n")  # before the services: what they start reads it with `read`
     orkosi.start_services()
-    _announce(began)
+    _announce(began, links)
     try:
         listener.run()
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         log.info("stopping")
-        orkosi._stopping.set()  # long-polls and brains hear it at once
+        orkosi.stopping.set()
         listener.close()
         listener.task_dispatcher.shutdown(timeout=5)
         orkosi.stop_services(10)
         flush()
 
 
-def _announce(began: float) -> None:
+def _announce(began: float, links: list[str]) -> None:
     file = settings.data / "server.json"
     file.write_text(json.dumps({"url": url(), "pid": os.getpid(), "started_at": now(), "version": orkosi.VERSION}))
     log.info("ready at %s in %.0f ms", url(), (time.monotonic() - began) * 1000)
     print(f"Orkosi {orkosi.VERSION} is ready at {url()}  (API: {url()}/api/docs, data: {settings.data})", flush=True)
+    for path in links:
+        print(f"Nobody has an account yet. Make the first administrator (once, within a day): {url()}{path}", flush=True)
 
 
 def _log_to(folder: Path) -> None:

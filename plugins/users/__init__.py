@@ -8,7 +8,10 @@ somebody copied it.
 import re
 import secrets
 import unicodedata
+from collections.abc import Callable
 from typing import Literal
+
+import msgspec
 
 from orkosi import (
     HOST_TENANT,
@@ -184,6 +187,16 @@ def actor_of(user: User, **more: object) -> Actor:
     rank = max(RANKS.get(user.role, 0), RANKS["editor"] if founder else 0)
     return Actor(kind="user", id=str(user.id), tenant=user.tenant_id, rank=rank, role=user.role, user=user.id,
                  billing=founder or user.role == "admin", **more)  # type: ignore[arg-type]
+
+
+@across_tenants
+def in_tenant(me: Actor, asked: int | None) -> Actor:
+    """`me` in the tenant a request named: one's own, or any for an administrator of the host. NotFound otherwise."""
+    if asked is None or asked == me.tenant:
+        return me
+    if me.host and me.scopes is None and me.rank >= RANKS["admin"] and db.value("SELECT 1 FROM tenants WHERE id = :id", id=asked):
+        return msgspec.structs.replace(me, tenant=asked)
+    raise NotFound(f"There is no tenant {asked}")
 
 
 # ── sessions ──
@@ -371,6 +384,13 @@ def ticket(kind: Literal["setup", "reset", "email"], user_id: int | None, lifeti
 def unclaimed() -> bool:
     """Whether nobody has an account yet: the next administrator is made by the set-up link or the command."""
     return db.value("SELECT 1 FROM users LIMIT 1") is None
+
+
+@plugin.on("serving")
+def offer_set_up(event: str, folder: object, link: Callable[[str], None] = lambda path: None, **_: object) -> None:
+    """Where nobody has an account, the server prints a one-time link to make the first administrator."""
+    if unclaimed():
+        link(f"/setup/{ticket('setup', None, SET_UP)}")
 
 
 def set_up(token: str, username: str, email: str, password: str) -> User:

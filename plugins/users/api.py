@@ -3,7 +3,7 @@ from typing import Annotated
 
 from orkosi import PUBLIC, SIGNED_IN, Actor, Deleted, Flat, Meta, NotFound, Request, Struct, Unauthorized, limiter
 from plugins import users
-from plugins.users import Role, Session, User, plugin
+from plugins.users import Session, User, plugin
 
 Text = Annotated[str, Meta(min_length=1, max_length=254)]
 Secret = Annotated[str, Meta(min_length=1, max_length=512)]
@@ -130,5 +130,3 @@ def end(id: int, me: Actor) -> Deleted:
         raise NotFound(f"You have no session {id}")
     return Deleted(id)
 
-
-__all__ = ["Role"]

@@ -1,0 +1,209 @@
+"""The wire of agents and their runs."""
+from typing import Annotated, Any, get_args
+
+from orkosi import PUBLIC, UNSET, Actor, Deleted, Denied, Invalid, Meta, Page, Paging, Struct, UnsetType, may
+from plugins import agents
+from plugins.agents import NAME, Agent, control, idle, plugin, runs, state
+from plugins.agents.runs import Run, RunStatus
+from plugins.agents.state import Seen
+
+AgentName = Annotated[str, Meta(pattern=NAME, description="2 to 31 lower-case letters, digits and -, a letter first")]
+Short = Annotated[str, Meta(min_length=1, max_length=200)]
+Note = Annotated[str, Meta(max_length=4000)]
+Interval = Annotated[int, Meta(ge=1, le=31_536_000, description="Seconds from one cycle to the next")]
+Command = Annotated[list[Annotated[str, Meta(max_length=4096)]], Meta(min_length=1, max_length=100)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+READ, WRITE, CONTROL = may("viewer", "agents:read"), may("editor", "agents:write"), may("editor", "agents:control")
+PROCESS = may("editor", "agents:control", host=True)
+STATUSES = get_args(agents.Status)
+RUNS, WORK = may("viewer", "tasks:read"), may("member", "queue:work")
+
+
+class NewAgent(Struct, forbid_unknown_fields=True):
+    name: AgentName
+    display_name: Short | UnsetType = UNSET
+    role: Short | UnsetType = UNSET
+    model: Short | None | UnsetType = UNSET
+    interval_sec: Interval | UnsetType = UNSET
+    emoji: Short | None | UnsetType = UNSET
+    color: Short | None | UnsetType = UNSET
+    command: Command | None | UnsetType = UNSET
+
+
+class AgentPatch(Struct, forbid_unknown_fields=True):
+    display_name: Short | UnsetType = UNSET
+    role: Short | UnsetType = UNSET
+    model: Short | None | UnsetType = UNSET
+    interval_sec: Interval | UnsetType = UNSET
+    emoji: Short | None | UnsetType = UNSET
+    color: Short | None | UnsetType = UNSET
+    command: Command | None | UnsetType = UNSET
+    note: Note | None | UnsetType = UNSET
+
+
+class AgentQuery(Paging, kw_only=True):
+    status: Annotated[str, Meta(description="One or more of active idle working blocked paused stopped offline error")] | None = None
+
+
+class Reason(Struct, forbid_unknown_fields=True):
+    note: Note | None = None
+
+
+class Created(Seen, kw_only=True):
+    """A new agent. `key` is set in a tenant whose agents are driven from outside, and shown only here."""
+    key: str | None = None
+
+
+class IdleQuery(Struct, forbid_unknown_fields=True):
+    agent_name: Annotated[str, Meta(min_length=1, max_length=200)]
+    run_mode: Annotated[str, Meta(max_length=50)] = "task"
+
+
+class NewRun(Struct, forbid_unknown_fields=True):
+    agent: AgentName | None = None
+    task_id: int | None = None
+    job_id: int | Short | None = None
+    mode: Short = "task"
+
+
+class RunPatch(Struct, forbid_unknown_fields=True):
+    status: RunStatus | UnsetType = UNSET
+    exit_code: int | None | UnsetType = UNSET
+    tokens_in: Count | UnsetType = UNSET
+    tokens_out: Count | UnsetType = UNSET
+    cost_micros: Count | UnsetType = UNSET
+    duration_ms: Count | UnsetType = UNSET
+    note: Note | None | UnsetType = UNSET
+    error: Annotated[str, Meta(max_length=65536)] | None | UnsetType = UNSET
+
+
+class RunQuery(Paging, kw_only=True):
+    agent: str | None = None
+    status: RunStatus | None = None
+    task_id: int | None = None
+
+
+def programs_only_by_admins(body: NewAgent | AgentPatch, me: Actor) -> None:
+    """A command is a program run on this machine as the server's user: only an administrator's session names one."""
+    if body.command is not UNSET and (me.role != "admin" or me.scopes is not None):
+        raise Denied("command: Only an administrator, signed in, may name the program an agent runs")
+
+
+def seen(agent: Agent) -> Seen:
+    return state.look([agent])[0]
+
+
+def sent(body: Struct) -> dict[str, Any]:
+    return {name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET and name != "name"}
+
+
+@plugin.post("/api/agents", auth=CONTROL, raises=(400, 409))
+def create(body: NewAgent, me: Actor) -> Created:
+    """Create an agent in ten steps
+
+    `steps` says how each went; where one failed, the later ones are skipped, and the same request again goes on from
+    there. It is 409 once all ten stand. In another tenant than the host's an agent is a row, driven from outside by `key`."""
+    programs_only_by_admins(body, me)
+    agent, key = agents.bootstrap.make(body.name, sent(body))
+    shown = seen(agent)
+    return Created(**{name: getattr(shown, name) for name in shown.__struct_fields__}, key=key)
+
+
+@plugin.get("/api/agents", auth=READ)
+def index(query: AgentQuery) -> Page[Seen]:
+    """List agents by name, with what each is doing, its automations and its completion rate"""
+    statuses = {word.strip() for word in query.status.split(",")} if query.status else None
+    if unknown := (statuses or set()) - set(STATUSES):
+        raise Invalid(f"status: There is no status {sorted(unknown)[0]!r}; known: {' '.join(STATUSES)}",
+                      [{"field": "status", "message": "Unknown status"}])
+    return state.page(query, statuses)
+
+
+@plugin.get("/api/agents/{name}", auth=READ, raises=(400, 404))
+def show(name: AgentName) -> Seen:
+    """Get one agent, with what it is doing"""
+    return seen(agents.find(name))
+
+
+@plugin.patch("/api/agents/{name}", auth=WRITE, raises=(400, 404, 422))
+def update(name: AgentName, body: AgentPatch, me: Actor) -> Seen:
+    """Change an agent; a new interval or command holds from its next cycle"""
+    programs_only_by_admins(body, me)
+    return seen(control.retune(name, body))
+
+
+@plugin.delete("/api/agents/{name}", auth=CONTROL, raises=(400, 404))
+def delete(name: AgentName) -> Deleted:
+    """Delete an agent: its process, key and automations
+
+    Its folder with the workspace stays on the disk, and its tasks and runs stay on record."""
+    return Deleted(control.delete(name).id)
+
+
+@plugin.post("/api/agents/{name}/stop", auth=PROCESS, raises=(400, 404))
+def stop(name: AgentName, body: Reason) -> Seen:
+    """Stop an agent: its brain is ended, and its job waits again at no cost of an attempt"""
+    return seen(control.stop(name, body.note))
+
+
+@plugin.post("/api/agents/{name}/start", auth=PROCESS, raises=(400, 404, 422))
+def start(name: AgentName, body: Reason) -> Seen:
+    """Start an agent that is stopped or paused"""
+    return seen(control.start(name, body.note))
+
+
+@plugin.post("/api/agents/{name}/restart", auth=PROCESS, raises=(400, 404, 422))
+def restart(name: AgentName, body: Reason) -> Seen:
+    """End what runs of an agent, and start it anew"""
+    return seen(control.restart(name, body.note))
+
+
+@plugin.post("/api/agents/{name}/pause", auth=CONTROL, raises=(400, 404, 409))
+def pause(name: AgentName, body: Reason) -> Seen:
+    """Let an agent finish what it has, and take no more"""
+    return seen(control.pause(name, body.note))
+
+
+@plugin.post("/api/agents/{name}/resume", auth=CONTROL, raises=(400, 404, 409))
+def resume(name: AgentName, body: Reason) -> Seen:
+    """Let a paused agent take jobs again"""
+    return seen(control.resume(name, body.note))
+
+
+# ── runs ──
+
+
+@plugin.get("/api/agent-runs/idle-check", auth=PUBLIC)
+def idle_check(query: IdleQuery) -> idle.Idle:
+    """Ask whether an agent may skip this cycle
+
+    Made for a shell before it starts anything: one indexed read. An unknown agent looks like one with nothing to do."""
+    return idle.check(query.agent_name)
+
+
+@plugin.get("/api/agent-runs", auth=RUNS)
+def list_runs(query: RunQuery, me: Actor) -> Page[Run]:
+    """List runs, newest first; an agent's key sees its own"""
+    return runs.page(query, agent=me.name if me.kind == "agent" else query.agent)
+
+
+@plugin.post("/api/agent-runs", auth=WORK, status=201, raises=(400,))
+def start_run(body: NewRun, me: Actor) -> Run:
+    """Begin a run; an agent's key begins its own"""
+    agent = me.name if me.kind == "agent" else body.agent
+    if agent is None:
+        raise Invalid("agent: Required, except with an agent's own key", [{"field": "agent", "message": "Required"}])
+    job = agents.queue.id_of(body.job_id) if isinstance(body.job_id, str) else body.job_id
+    return runs.start(agent, task_id=body.task_id, job_id=job, mode=body.mode)
+
+
+@plugin.get("/api/agent-runs/{id}", auth=RUNS, raises=(404,))
+def show_run(id: int, me: Actor) -> Run:
+    """Get one run; an agent's key sees its own"""
+    return runs.find(id, me.name if me.kind == "agent" else None)
+
+
+@plugin.patch("/api/agent-runs/{id}", auth=WORK, raises=(404,))
+def update_run(id: int, body: RunPatch, me: Actor) -> Run:
+    """Report on a run; a status other than running ends it"""
+    return runs.update(id, body, me.name if me.kind == "agent" else None)

@@ -1,0 +1,202 @@
+"""The ten steps that make an agent, each of which may be taken again.
+
+Surprise: the run script is the same text for every agent. What differs - name, folders, interpreter -
+stands in `run.env` beside it, quoted for the shell, and in `agent.json` for the runner; no text that a
+client sent ever becomes part of a script.
+"""
+import json
+import os
+import shlex
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import orkosi
+from orkosi import HOST_TENANT, Conflict, Problem, current, now, settings
+from plugins import automations, keys
+from plugins.automations import LAUNCHED, supervisor
+
+from . import Agent, Step, change, has_key, log, note_steps, register, seek
+from .state import folder_of, label_of, write_file
+
+_making = threading.Lock()
+
+RUN_SH = r"""#!/bin/sh
+# One cycle of an agent; the same text for every agent. What differs is in run.env beside it.
+here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd -P) || exit 78
+. "$here/run.env" || exit 78
+export PATH ORKOSI_NO_INSTALL
+
+# Told to stop: a plain file, and our own - anybody may put one into /tmp.
+if [ -f "$STOP_FLAG" ] && [ ! -L "$STOP_FLAG" ] && [ -O "$STOP_FLAG" ]; then exit 0; fi
+
+# Nothing to do, and no result kept that could not be delivered: one question, no Python.
+set -- "$here"/undelivered/*.json
+if [ ! -e "$1" ] && command -v curl >/dev/null 2>&1; then
+  [ -r "$DATA/server.url" ] && read -r url < "$DATA/server.url" || exit 0
+  answer=$(curl -fsS --noproxy '*' --max-time 10 "$url/api/agent-runs/idle-check?agent_name=$AGENT&run_mode=task" 2>/dev/null) || exit 0
+  case $answer in *'"skip":false'*) ;; *) exit 0 ;; esac
+fi
+exec "$PYTHON" "$ORKOSI" run-agent "$AGENT" --data "$DATA"
+"""
+SEARCHED = "/opt/homebrew/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+STEPS = ("row", "workspace", "soul", "run script", "automations", "plist", "key", "load", "heartbeat", "log")
+
+
+def make(name: str, fields: dict) -> tuple[Agent, str | None]:
+    """Take every step that does not stand yet; the agent, and in another tenant its key. Conflict where all ten stand."""
+    with _making:
+        agent = seek(name)
+        here = current().tenant == HOST_TENANT
+        if agent and (all(step.ok for step in agent.steps) and len(agent.steps) == 10 if here else agent.steps):
+            raise Conflict(f"Agent {name} exists already; change it with PATCH, or delete it first")
+        agent = change(name, **fields) if agent else register(name, **fields)
+        if not here:
+            return _row_only(agent)
+        taken = [Step(1, "row", True, f"agent {agent.id}")]
+        for number, (title, take) in enumerate(zip(STEPS[1:], HOST_STEPS, strict=True), 2):
+            taken.append(_take(number, title, take, agent, skip=not taken[-1].ok))
+        return note_steps(name, taken), None
+
+
+def _take(number: int, title: str, take: Callable[[Agent], str], agent: Agent, skip: bool) -> Step:
+    if skip:
+        return Step(number, title, False, "skipped: an earlier step failed")
+    try:
+        return Step(number, title, True, take(agent))
+    except Problem as problem:
+        return Step(number, title, False, problem.message)
+    except OSError as error:
+        return Step(number, title, False, f"{error.strerror}: {error.filename}")
+
+
+def _row_only(agent: Agent) -> tuple[Agent, str]:
+    """In another tenant an agent is a row and a key; it is driven from outside."""
+    _, raw = keys.issue(agent.tenant_id, f"agent {agent.name}", keys.AGENT_SCOPES, agent=agent.name)
+    done = {1: f"agent {agent.id}", 7: "shown once in `key`"}
+    steps = [Step(number, title, number in done, done.get(number, "not on this machine")) for number, title in enumerate(STEPS, 1)]
+    return note_steps(agent.name, steps), raw
+
+
+# ── the steps ──
+
+
+def _workspace(agent: Agent) -> str:
+    folder = folder_of(agent.name)
+    for one in (folder / "workspace", folder / "logs", folder / "undelivered"):
+        one.mkdir(parents=True, exist_ok=True, mode=0o700)
+    change(agent.name, workspace_path=f"agents/{agent.name}/workspace")
+    return str(folder / "workspace")
+
+
+def _soul(agent: Agent) -> str:
+    path = folder_of(agent.name) / "workspace" / "SOUL.md"
+    if path.exists():
+        return "stands"
+    path.write_text(f"# {agent.display_name}\n\nRole: {agent.role}\n\nWrite here who this agent is, what it does well, and what it never does.\n"
+                    "Its program is the executable `brain` beside this file: the task comes as JSON on stdin, what it\n"
+                    "prints is the resolution, exit 0 is done, 75 is try again later, anything else a failed attempt.\n")
+    return str(path)
+
+
+def _run_script(agent: Agent) -> str:
+    folder = folder_of(agent.name)
+    _write(folder / "agent.json", json.dumps({"name": agent.name, "command": agent.command, "interval_sec": agent.interval_sec}))
+    facts = {"AGENT": agent.name, "DATA": str(settings.data), "PYTHON": sys.executable, "ORKOSI": str(Path(orkosi.HOME, "orkosi.py")),
+             "PATH": _path(), "STOP_FLAG": str(stop_flag(agent.name)), "ORKOSI_NO_INSTALL": "1"}
+    _write(folder / "run.env", "".join(f"{name}={shlex.quote(value)}\n" for name, value in facts.items()))
+    _write(folder / "run.sh", RUN_SH, 0o700)
+    return str(folder / "run.sh")
+
+
+def _automations(agent: Agent) -> str:
+    automations.forget_elsewhere(agent.name, f"{settings.data}/")
+    label = label_of(agent.name)
+    automations.record(agent.name, "script", f"{agent.name} run script", str(folder_of(agent.name) / "run.sh"), label)
+    automations.record(agent.name, LAUNCHED, f"{agent.name} launch agent", str(supervisor.plist_of(label)), label)
+    return "run script and launch agent"
+
+
+def _plist(agent: Agent) -> str:
+    folder = folder_of(agent.name)
+    out = str(folder / "logs" / "agent.log")
+    return str(supervisor.write(label_of(agent.name), {
+        "ProgramArguments": ["/bin/sh", str(folder / "run.sh")], "StartInterval": agent.interval_sec, "RunAtLoad": True,
+        "WorkingDirectory": str(folder), "StandardOutPath": out, "StandardErrorPath": out, "ProcessType": "Background",
+        "ExitTimeOut": 10, "ThrottleInterval": min(10, agent.interval_sec), "EnvironmentVariables": {"PATH": _path()}}))
+
+
+def _key(agent: Agent) -> str:
+    path = key_file(agent.name)
+    if path.exists() and has_key(agent.name):
+        return "stands"
+    path.parent.mkdir(exist_ok=True, mode=0o700)
+    _, raw = keys.issue(agent.tenant_id, f"agent {agent.name}", keys.AGENT_SCOPES, agent=agent.name)
+    _write(path, raw + "\n")
+    return str(path)
+
+
+def _load(agent: Agent) -> str:
+    from .control import drop_flag
+    drop_flag(agent.name)
+    path = supervisor.plist_of(label_of(agent.name))
+    supervisor.load(path)
+    if not supervisor.status(path).loaded:
+        raise Problem(f"The supervisor does not list {path.stem}")
+    return path.stem
+
+
+def _heartbeat(agent: Agent) -> str:
+    change(agent.name, last_heartbeat=now())
+    write_file(agent.name, status="idle", note=None)
+    return "first sign of life"
+
+
+def _log(agent: Agent) -> str:
+    log.info("agent %s is made: every %d s, in %s", agent.name, agent.interval_sec, folder_of(agent.name))
+    return "written"
+
+
+HOST_STEPS = (_workspace, _soul, _run_script, _automations, _plist, _key, _load, _heartbeat, _log)
+
+
+def lay(agent: Agent) -> None:
+    """Write an agent's files anew, as they must be here and now: after a change, or after the folder moved."""
+    _workspace(agent)
+    _run_script(agent)
+    _automations(agent)
+    _plist(agent)
+
+
+def stands_here(agent: Agent) -> bool:
+    """Whether an agent's files were written for this folder and this interpreter."""
+    folder = folder_of(agent.name)
+    try:
+        text = (folder / "run.env").read_text()
+    except OSError:
+        return False
+    wanted = [f"DATA={shlex.quote(str(settings.data))}\n", f"PYTHON={shlex.quote(sys.executable)}\n",
+              f"ORKOSI={shlex.quote(str(Path(orkosi.HOME, 'orkosi.py')))}\n"]
+    return all(line in text for line in wanted) and supervisor.plist_of(label_of(agent.name)).exists()
+
+
+def stop_flag(name: str) -> Path:
+    return Path("/tmp", f"orkosi-{supervisor.folder_hash()}-{name}.stop")
+
+
+def key_file(name: str) -> Path:
+    return settings.data / "keys" / name
+
+
+def _path() -> str:
+    return f"{Path(sys.executable).parent}:{SEARCHED}"
+
+
+def _write(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write a file, whole or not at all, readable by nobody else."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "w") as file:
+        file.write(text)
+    fresh.replace(path)

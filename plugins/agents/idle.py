@@ -1,0 +1,51 @@
+"""The idle check: is there anything to do? One indexed read, no write, asked by a shell with curl.
+
+It is public, and so it says nothing that a stranger could use: an unknown agent looks like one with
+an empty queue. Runs it saved are counted in memory and written down every few seconds.
+"""
+from collections import Counter
+
+from orkosi import HOST_TENANT, Struct, across_tenants, db, writes
+
+from . import plugin
+
+
+class Idle(Struct):
+    """Whether a run can be skipped, and why."""
+    skip: bool
+    reason: str
+
+
+_saved: Counter[str] = Counter()
+NOTHING = Idle(True, "nothing to do")
+
+
+@across_tenants
+def check(name: str) -> Idle:
+    """Whether an agent of the host may skip this cycle."""
+    wanted = db.one(tuple, """
+        SELECT wanted, EXISTS (SELECT 1 FROM jobs WHERE tenant_id = :host AND queue = :queue AND state = 'waiting'),
+               EXISTS (SELECT 1 FROM queues WHERE tenant_id = :host AND queues.name = :queue AND paused_at IS NOT NULL)
+          FROM agents WHERE tenant_id = :host AND name = :name""", host=HOST_TENANT, name=name, queue=f"agent:{name}")
+    if wanted is None:
+        return NOTHING
+    asked, waiting, paused = wanted
+    if asked == "running" and waiting and not paused:
+        return Idle(False, "work is waiting")
+    _saved[name] += 1
+    return Idle(True, "stopped") if asked == "stopped" else Idle(True, "paused") if asked == "paused" or paused else NOTHING
+
+
+@plugin.every("5s")
+def write_saved() -> None:
+    """Write down how many runs were saved since the last time."""
+    if _saved:
+        _add([(name, _saved.pop(name)) for name in list(_saved)])
+
+
+@writes(durable=False)
+@across_tenants
+def _add(batch: list[tuple[str, int]]) -> None:
+    for name, count in batch:
+        db.run("UPDATE agents SET idle_skips = idle_skips + :count WHERE tenant_id = :host AND name = :name",
+               count=count, name=name, host=HOST_TENANT)

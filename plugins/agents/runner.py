@@ -1,0 +1,247 @@
+"""`run-agent NAME`: one cycle of an agent - claim, think, report - as a client of the API.
+
+What must not be lost is written down before it is sent: a result lies in `undelivered/` until the
+server accepts it or says that the lease is lost. A runner that is told to end (SIGTERM) ends its brain
+and gives the job back, at no cost of an attempt.
+"""
+import fcntl
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from orkosi import DATA, NotFound, clean, now, seconds, settings
+from plugins.automations import processes
+
+from . import plugin
+from .brain import Brain, Ending, Outcome, Report, append, read_report
+from .client import Client, Unreachable
+
+RETRY = 30  # seconds until a brain that asked for it (exit 75) is tried again
+Call = tuple[str, str, dict[str, Any]]
+
+
+@plugin.command("run-agent")
+@click.argument("name")
+@DATA
+def run_agent(name: str, data: Path | None) -> None:
+    """Let an agent do what waits in its queue, once; its run script calls this."""
+    settings.load(data=data)
+    folder = settings.data / "agents" / name
+    if not name.replace("-", "").isalnum() or not (folder / "agent.json").exists():
+        raise NotFound(f"There is no agent {name!r} in {settings.data}")
+    with open(folder / "run.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return  # another cycle is under way
+        Runner(name, folder).cycle()
+
+
+class Lease:
+    """A job under lease, kept alive by a thread until it is closed."""
+
+    def __init__(self, client: Client, job: dict[str, Any]):
+        self.client, self.job, self.token = client, job, job["lease_token"]
+        self.path = f"/task-queue/{job['id']}"
+        self.width = max(0.5, seconds(job["lease_expires_at"]) - time.time())
+        self.until = time.monotonic() + self.width
+        self.verdict: Ending | None = None
+        self._closed = threading.Event()
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def _beat(self) -> None:
+        while not self._closed.wait(self.width / 3) and self.verdict is None:
+            try:
+                status, said = self.client.call("POST", f"{self.path}/heartbeat", {"lease_token": self.token}, timeout=self.width / 3 + 1)
+            except OSError:
+                continue
+            if status in (404, 409):
+                self.verdict = "lost"
+            elif status == 200:
+                self.until = time.monotonic() + self.width
+                self.verdict = "cancelled" if said["cancel"] else None
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+class Runner:
+    """One agent's cycle."""
+
+    def __init__(self, name: str, folder: Path):
+        self.name, self.folder = name, folder
+        self.config = json.loads((folder / "agent.json").read_text())
+        self.workspace = folder / "workspace"
+        self.key_file = settings.data / "keys" / name
+        self.client = Client(settings.data, self.key_file)
+        self.log = folder / "logs" / "brain.log"
+        self.told_to_end = False
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a brain need not read what it is told
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._end)
+
+    def _end(self, number: int, _: Any) -> None:
+        self.told_to_end = True
+
+    def cycle(self) -> None:
+        """Deliver what was kept; then work on what waits, until nothing does or the interval is over."""
+        if left := processes.remembered(self.folder / "brain.pid"):
+            processes.end_group(left.pid, 3.0)  # of a runner that was killed; its job is, or will be, somebody's again
+        end = time.monotonic() + self.config["interval_sec"]
+        try:
+            self._deliver_kept()
+            while not self.told_to_end and (job := self._claim()):
+                if not self._work(job) or time.monotonic() > end:
+                    break
+        except Unreachable as error:
+            print(f"{now()} {error}", file=sys.stderr)
+
+    def _claim(self) -> dict[str, Any] | None:
+        status, said = self.client.call("POST", "/task-queue/claim", {
+            "queue_name": f"agent:{self.name}", "worker_id": f"{self.name}:{os.getpid()}"})
+        if status != 200:
+            raise Unreachable(f"claim: {status} {said['message']}")
+        return said
+
+    # ── one job ──
+
+    def _work(self, job: dict[str, Any]) -> bool:
+        """Do one job; whether it went well, and the next may follow."""
+        lease = Lease(self.client, job)
+        run: int | None = None
+        try:
+            task_id = job["payload"].get("task_id") if isinstance(job["payload"], dict) else None
+            run = self._begin(job, task_id)
+            task, rules = self._gather(task_id)
+            if task_id and task is None:
+                self._settle(lease, run, self._failure(lease, f"Task {task_id} is gone", retryable=False), {"status": "failed"})
+                return True
+            return self._think(lease, run, task, rules)
+        except Unreachable:
+            self._release(lease, run, "the server was not reachable")
+            raise
+        finally:
+            lease.close()
+
+    def _begin(self, job: dict[str, Any], task_id: int | None) -> int | None:
+        status, said = self.client.call("POST", "/agent-runs", {"agent": self.name, "task_id": task_id, "job_id": job["id"], "mode": "task"})
+        return said["id"] if status == 201 else None
+
+    def _gather(self, task_id: int | None) -> tuple[dict[str, Any] | None, list[Any]]:
+        status, task = self.client.call("GET", f"/tasks/{task_id}") if task_id else (404, None)
+        known, rules = self.client.call("GET", f"/rules?agent={self.name}")
+        return task if status == 200 else None, rules if known == 200 else []
+
+    def _think(self, lease: Lease, run: int | None, task: dict[str, Any] | None, rules: list[Any]) -> bool:
+        mark = f"task {task['id']}" if task else lease.job["id"]
+        limit = float(task.get("max_duration_seconds") or 3600) if task else 3600.0
+        with tempfile.TemporaryDirectory(prefix="orkosi-") as scratch:
+            report_file = Path(scratch, "report.json")
+            argv, environment = self._brain(), self._environment(task, run, report_file)
+            try:
+                brain = Brain(argv, self.workspace, environment, self.folder / "brain.pid", self.log, mark)
+            except OSError as error:
+                problem = f"The brain {argv[0]} cannot be run: {error.strerror}. Put an executable there, or give the agent a command"
+                append(self.log, f"{now()} [{mark}] {problem}\n")
+                return self._settle(lease, run, self._failure(lease, problem), {"status": "failed", "error": problem})
+            told = json.dumps({"task": task, "rules": rules, "job": {k: v for k, v in lease.job.items() if k != "lease_token"}})
+            outcome = brain.run(told.encode(), limit, lambda: "stopped" if self.told_to_end else lease.verdict)
+            report, wrong = read_report(report_file)
+        if wrong:
+            append(self.log, f"{now()} [{mark}] {clean(wrong)}\n")
+        return self._conclude(lease, run, outcome, report, limit)
+
+    def _conclude(self, lease: Lease, run: int | None, outcome: Outcome, report: Report, limit: float) -> bool:
+        record = {"exit_code": outcome.exit_code, "tokens_in": report.tokens_in, "tokens_out": report.tokens_out,
+                  "cost_micros": report.cost_micros, "duration_ms": round(outcome.seconds * 1000), "note": report.note}
+        if outcome.ended == "stopped":
+            return self._release(lease, run, "the agent was told to stop", record)
+        if outcome.ended in ("cancelled", "lost"):
+            why = "the job was cancelled" if outcome.ended == "cancelled" else "the lease was lost"
+            return self._record(run, record | {"status": "stopped" if outcome.ended == "cancelled" else "lost", "error": why})
+        if outcome.ended == "timeout":
+            error = f"It took longer than {limit:g} s and was ended\n{outcome.tail}".strip()
+            return self._settle(lease, run, self._failure(lease, error), record | {"status": "timeout", "error": error})
+        if outcome.exit_code == 0:
+            result = {"resolution": outcome.resolution, "status": report.status} | ({"note": report.note} if report.note else {})
+            call: Call = ("POST", f"{lease.path}/complete", {"lease_token": lease.token, "result": result})
+            self._settle(lease, run, call, record | {"status": "done"})
+            return True
+        if outcome.exit_code == 75:
+            error = f"The brain asked to be tried again\n{outcome.tail}".strip()
+            return self._settle(lease, run, self._failure(lease, error, retry_in_seconds=RETRY), record | {"status": "retry", "error": error})
+        error = f"The brain ended with {outcome.exit_code}\n{outcome.tail}".strip()
+        return self._settle(lease, run, self._failure(lease, error), record | {"status": "failed", "error": error})
+
+    def _brain(self) -> list[str]:
+        return self.config["command"] or [str(self.workspace / "brain")]
+
+    def _environment(self, task: dict[str, Any] | None, run: int | None, report: Path) -> dict[str, str]:
+        own = {"ORKOSI_URL": self.client.url, "ORKOSI_KEY_FILE": str(self.key_file), "ORKOSI_AGENT": self.name,
+               "ORKOSI_TASK_ID": str(task["id"]) if task else "", "ORKOSI_RUN_ID": str(run or ""), "ORKOSI_REPORT": str(report)}
+        return {name: value for name, value in os.environ.items() if not name.startswith("ORKOSI_")} | own
+
+    def _failure(self, lease: Lease, error: str, **more: Any) -> Call:
+        return "POST", f"{lease.path}/fail", {"lease_token": lease.token, "error": error, "retryable": True} | more
+
+    # ── reporting ──
+
+    def _settle(self, lease: Lease, run: int | None, call: Call, record: dict[str, Any]) -> bool:
+        """Keep a result, and deliver it as long as the lease may hold; False, so that a failure ends the cycle."""
+        kept = self._keep(lease.job["id"], [call, ("PATCH", f"/agent-runs/{run}", record)] if run else [call])
+        pause = 0.2
+        while not self._deliver(kept) and time.monotonic() + pause < lease.until and not self.told_to_end:
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)
+        return False
+
+    def _release(self, lease: Lease, run: int | None, why: str, record: dict[str, Any] | None = None) -> bool:
+        try:
+            self.client.call("POST", f"{lease.path}/release", {"lease_token": lease.token}, timeout=2)
+            return self._record(run, (record or {}) | {"status": "stopped", "error": why})
+        except Unreachable:
+            return False  # whoever ended us gives the job back, or else the end of the lease does
+
+    def _record(self, run: int | None, record: dict[str, Any]) -> bool:
+        if run:
+            self.client.call("PATCH", f"/agent-runs/{run}", record, timeout=2)
+        return False
+
+    def _keep(self, job: str, calls: list[Call]) -> Path:
+        path = self.folder / "undelivered" / f"{job}-{time.time_ns()}.json"
+        path.parent.mkdir(exist_ok=True, mode=0o700)
+        with open(path.with_suffix(".new"), "w") as file:
+            json.dump(calls, file)
+            file.flush()
+            os.fsync(file.fileno())
+        path.with_suffix(".new").replace(path)
+        return path
+
+    def _deliver_kept(self) -> None:
+        for path in sorted((self.folder / "undelivered").glob("*.json")):
+            self._deliver(path)
+
+    def _deliver(self, path: Path) -> bool:
+        """Send a kept result; True where nothing more is to be done: it is accepted, or the lease is lost."""
+        try:
+            (method, where, body), *records = json.loads(path.read_text())
+            status, said = self.client.call(method, where, body)
+            if status in (401, 403):
+                return False  # the key changed: the next one may
+            for method, where, body in records:
+                self.client.call(method, where, body if status == 200 else {"status": "lost", "error": said["message"]})
+        except Unreachable:
+            return False
+        if status not in (200, 404, 409):
+            append(self.log, f"{now()} [undelivered] {status} {clean(said['message'])}: kept as {path.name}.rejected\n")
+            path.rename(path.with_name(path.name + ".rejected"))
+        path.unlink(missing_ok=True)
+        return True

@@ -1,0 +1,101 @@
+"""Runs: the record of every time an agent worked, what came of it, and what it cost."""
+from typing import Any, Literal
+
+from orkosi import UNSET, Listing, NotFound, Page, Paging, Struct, across_tenants, db, emit, now, seconds, writes
+
+from . import beat, plugin
+
+RunStatus = Literal["running", "done", "failed", "retry", "stopped", "lost", "timeout"]
+
+
+class Run(Struct):
+    """One time an agent worked. `cost_micros` are millionths of a dollar."""
+    id: int
+    agent: str
+    task_id: int | None
+    job_id: str | None
+    mode: str
+    status: RunStatus
+    exit_code: int | None
+    tokens_in: int
+    tokens_out: int
+    cost_micros: int
+    duration_ms: int | None
+    note: str | None
+    error: str | None
+    started_at: str
+    finished_at: str | None
+
+
+COLUMNS = """id, agent, task_id, 'job_' || job_id AS job_id, mode, status, exit_code, tokens_in, tokens_out, cost_micros,
+             duration_ms, note, error, started_at, finished_at"""
+LIST = Listing(of=Run, source="agent_runs", columns=COLUMNS, filters={
+    "agent": "agent = :agent", "status": "status = :status", "task_id": "task_id = :task_id"})
+
+
+def page(query: Paging, **given: Any) -> Page[Run]:
+    """Runs, newest first."""
+    return db.page(LIST, query, **given)
+
+
+def find(id: int, agent: str | None = None) -> Run:
+    """One run, of `agent` where that is given. NotFound."""
+    run = db.one(Run, """
+        SELECT id, agent, task_id, 'job_' || job_id AS job_id, mode, status, exit_code, tokens_in, tokens_out, cost_micros,
+               duration_ms, note, error, started_at, finished_at
+          FROM agent_runs WHERE id = :id AND tenant_id = :tenant AND (:agent IS NULL OR agent = :agent)""", id=id, agent=agent)
+    if run is None:
+        raise NotFound(f"There is no run {id}")
+    return run
+
+
+@writes
+def start(agent: str, *, task_id: int | None, job_id: int | None, mode: str) -> Run:
+    """Begin a run; a sign of life of its agent."""
+    row = db.insert(dict, "agent_runs", agent=agent, task_id=task_id, job_id=job_id, mode=mode, started_at=now())
+    beat(agent)
+    run = find(row["id"])
+    emit("run.started", run)
+    return run
+
+
+@writes
+def update(id: int, patch: Struct, agent: str | None = None) -> Run:
+    """Report on a run; a status other than running ends it, and then its duration is known. NotFound."""
+    before = find(id, agent)
+    ends = getattr(patch, "status", UNSET) not in (UNSET, "running") and (before.finished_at is None or before.status == "lost")
+    finish: dict[str, Any] = {"error": getattr(patch, "error", None)} if before.status == "lost" else {}
+    if ends:
+        finish["finished_at"] = now()
+        if getattr(patch, "duration_ms", UNSET) is UNSET:
+            finish["duration_ms"] = max(0, round(1000 * (seconds(finish["finished_at"]) - seconds(before.started_at))))
+    db.patch(dict, "agent_runs", id, patch, **finish)
+    beat(before.agent)
+    run = find(id)
+    if ends:
+        emit("run.finished", run)
+    return run
+
+
+@plugin.every("15s")
+def close_lost() -> None:
+    """End the record of runs whose job is no longer theirs: the process died, and the lease gave the job back."""
+    if lost := _lost():
+        _close(lost)
+
+
+@across_tenants
+def _lost() -> list[tuple[int]]:
+    # A run's record follows its claim, and its end follows the job's, by less than a minute.
+    return db.all(tuple, """
+        SELECT id FROM agent_runs WHERE status = 'running' AND job_id IS NOT NULL AND started_at < :then
+           AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = agent_runs.job_id AND jobs.state = 'active'
+                              AND jobs.claimed_at <= agent_runs.started_at)""", then=now(-60))
+
+
+@writes(durable=False)
+@across_tenants
+def _close(lost: list[tuple[int]]) -> None:
+    for id, in lost:
+        db.run("""UPDATE agent_runs SET status = 'lost', finished_at = :now, error = 'The process ended without a word; the job runs again'
+                   WHERE id = :id AND status = 'running'""", id=id, now=now())

@@ -1,0 +1,131 @@
+"""What an agent is doing, derived: from its process, its lease, and its last sign of life."""
+import json
+from pathlib import Path
+from typing import Any
+
+from orkosi import Page, Paging, Problem, Struct, now, seconds, settings
+from plugins.automations import Automation, supervisor
+
+from . import Agent, Status, busy, completed, everyone
+
+SILENT = 900.0  # seconds without a sign of life after which a process-less agent is not believed any more
+
+
+class Rate(Struct):
+    """How many of its tasks are done. Each number stops at 10,000."""
+    done: int
+    total: int
+    rate: float
+
+
+class Lease(Struct):
+    """The job an agent works on."""
+    job_id: str
+    task_id: int | None
+    title: str | None
+    claimed_at: str
+    lease_expires_at: str
+
+
+class Seen(Agent, kw_only=True):
+    """An agent with what is true of it now. `state` is its own state file, with the derived status."""
+    status: Status
+    state: dict[str, Any]
+    automations: list[Automation]
+    completion_rate: Rate
+    process: supervisor.Status | None
+    lease: Lease | None
+    heartbeat_age_seconds: float | None
+
+
+def folder_of(name: str) -> Path:
+    return settings.data / "agents" / name
+
+
+def label_of(name: str) -> str:
+    """The label of an agent's job; it carries a hash of the data folder."""
+    return f"com.orkosi.{supervisor.folder_hash()}.agent.{name}"
+
+
+def process_of(agent: Agent) -> supervisor.Status | None:
+    """What the supervisor says of an agent; None where it has no process here, or the supervisor does not answer."""
+    if not agent.local:
+        return None
+    try:
+        return supervisor.status(supervisor.plist_of(label_of(agent.name)))
+    except Problem:
+        return None
+
+
+def status_of(agent: Agent, process: supervisor.Status | None, leased: bool) -> Status:
+    """One word for all of it. A lease outweighs the rest, save that the operator stopped the agent."""
+    if agent.wanted == "stopped":
+        return "stopped"
+    if leased:
+        return "working"
+    if agent.wanted == "paused":
+        return "paused"
+    if agent.local:
+        if process is None or not process.loaded:
+            return "offline"
+        return "active" if process.pid else "idle"
+    silent = agent.last_heartbeat is not None and _age(agent.last_heartbeat) > max(3 * agent.interval_sec, SILENT)
+    return "offline" if silent and agent.reported in ("idle", "working") else agent.reported
+
+
+def look(agents: list[Agent]) -> list[Seen]:
+    """These agents with all that is seen of them."""
+    from plugins import automations
+    names = [agent.name for agent in agents]
+    leases, rates, scripts = busy(names), completed(names), automations.of_agents(names)
+    return [_seen(agent, leases.get(agent.name), rates[agent.name], scripts[agent.name]) for agent in agents]
+
+
+def _seen(agent: Agent, held: dict[str, Any] | None, tasks: tuple[int, int], scripts: list[Automation]) -> Seen:
+    process = process_of(agent)
+    status = status_of(agent, process, held is not None)
+    lease = Lease(held["job_id"], held["task_id"], held["title"], held["claimed_at"], held["lease_expires_at"]) if held else None
+    done, total = tasks
+    fields = {name: getattr(agent, name) for name in agent.__struct_fields__}
+    if lease:
+        fields["current_task"] = lease.title or agent.current_task
+    return Seen(**fields, status=status, state=read_file(agent) | {"status": status}, automations=scripts,
+                completion_rate=Rate(done, total, round(done / total, 4) if total else 0.0), process=process, lease=lease,
+                heartbeat_age_seconds=round(_age(agent.last_heartbeat), 1) if agent.last_heartbeat else None)
+
+
+def page(query: Paging, statuses: set[str] | None, role: str | None = None) -> Page[Seen]:
+    """Agents by name, of these statuses where some are given: a derived status is known only once it is looked at."""
+    agents = everyone(role)
+    if statuses is None:
+        chosen = look(agents[query.offset:query.offset + query.limit])
+        return Page(chosen, len(agents), query.limit, query.offset)
+    found = [one for one in look(agents) if one.status in statuses]
+    return Page(found[query.offset:query.offset + query.limit], len(found), query.limit, query.offset)
+
+
+def _age(stamp: str) -> float:
+    return max(0.0, seconds(now()) - seconds(stamp))
+
+
+# ── the state file ──
+
+
+def read_file(agent: Agent) -> dict[str, Any]:
+    """What the agent's `state.json` says; {} where there is none, or nothing readable."""
+    if not agent.local:
+        return {}
+    try:
+        with open(folder_of(agent.name) / "state.json", "rb") as file:
+            found = json.loads(file.read(16384))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_file(name: str, **facts: Any) -> None:
+    """Write an agent's `state.json`, whole or not at all."""
+    folder = folder_of(name)
+    fresh = folder / "state.json.new"
+    fresh.write_text(json.dumps(facts | {"updated_at": now()}, ensure_ascii=False))
+    fresh.replace(folder / "state.json")

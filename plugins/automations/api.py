@@ -1,0 +1,89 @@
+"""The wire of automations. Sessions only: no key may make this machine run something."""
+from typing import Annotated
+
+from orkosi import UNSET, Deleted, Meta, Page, Paging, Struct, UnsetType, may
+from plugins import automations
+from plugins.automations import Automation, AutomationStatus, plugin
+from plugins.automations.live import Live, follow, let_go, look
+
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Path = Annotated[str, Meta(min_length=1, max_length=1024)]
+READ, WRITE = may("editor", host=True), may("admin", host=True)
+
+
+class NewAutomation(Struct, forbid_unknown_fields=True):
+    name: Name
+    agent_name: Name
+    type: Name
+    path: Path
+    label: Name | None = None
+    status: AutomationStatus = "active"
+
+
+class AutomationPatch(Struct, forbid_unknown_fields=True):
+    name: Name | UnsetType = UNSET
+    agent_name: Name | UnsetType = UNSET
+    type: Name | UnsetType = UNSET
+    path: Path | UnsetType = UNSET
+    label: Name | None | UnsetType = UNSET
+    status: AutomationStatus | UnsetType = UNSET
+
+
+class AutomationQuery(Paging, kw_only=True):
+    agent_name: str | None = None
+    type: str | None = None
+    status: AutomationStatus | None = None
+    q: Annotated[str, Meta(max_length=100)] | None = None
+
+
+class Seen(Automation):
+    """An automation with what is true of it now; `live` is null where nobody looked, and `why` says why."""
+    live: Live | None = None
+    why: str | None = None
+
+
+def seen(one: Automation) -> Seen:
+    fields = {name: getattr(one, name) for name in one.__struct_fields__}
+    found, why = look(one)
+    return Seen(**fields, live=found, why=why)
+
+
+@plugin.get("/api/automations", auth=READ)
+def index(query: AutomationQuery) -> Page[Seen]:
+    """List scripts and launch agents with their live state, newest first"""
+    page = automations.page(query, query.q)
+    return Page([seen(one) for one in page.items], page.total, page.limit, page.offset, page.exceeded)
+
+
+@plugin.post("/api/automations", auth=WRITE, status=201, raises=(409, 422))
+def create(body: NewAutomation) -> Seen:
+    """Put a script or launch agent on record
+
+    An active `launchagent` whose plist is in the data folder's `jobs/` is loaded at once."""
+    made = automations.create(body)
+    follow(made)
+    return seen(made)
+
+
+@plugin.get("/api/automations/{id}", auth=READ, raises=(404,))
+def show(id: int) -> Seen:
+    """Get one automation with its live state"""
+    return seen(automations.find(id))
+
+
+@plugin.patch("/api/automations/{id}", auth=WRITE, raises=(404, 409, 422))
+def update(id: int, body: AutomationPatch) -> Seen:
+    """Change an automation; the supervisor follows its status"""
+    before = automations.find(id)
+    made = automations.update(id, body)
+    if (before.path, before.type) != (made.path, made.type):
+        let_go(before)
+    follow(made)
+    return seen(made)
+
+
+@plugin.delete("/api/automations/{id}", auth=WRITE, raises=(404,))
+def delete(id: int) -> Deleted:
+    """Take an automation off the record, and unload it; its file stays"""
+    let_go(automations.delete(id))
+    return Deleted(id)

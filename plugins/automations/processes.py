@@ -1,0 +1,85 @@
+"""Processes by identity: a pid with its time of birth, and whole groups that end together.
+
+A pid alone is not a name: numbers come back. Whoever remembers a process over a restart
+remembers `Process(pid, born)`, and asks `lives` before trusting it.
+"""
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from orkosi import Struct
+
+
+class Process(Struct, frozen=True):
+    pid: int
+    born: str
+
+
+def born(pid: int) -> str:
+    """When `pid` was started, in the words of this system; "" where it does not live."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if stat[0] in "ZX" else stat[19]
+    except (FileNotFoundError, ProcessLookupError):
+        if Path("/proc/self/stat").exists():
+            return ""
+    said = subprocess.run(["/bin/ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, timeout=10,
+                          env={"LC_ALL": "C", "TZ": "UTC"}).stdout
+    state, _, when = said.strip().partition(" ")
+    return "" if state.startswith("Z") else when.strip()
+
+
+def lives(process: Process) -> bool:
+    """Whether that very process is still there."""
+    return bool(process.born) and born(process.pid) == process.born
+
+
+def identify(pid: int) -> Process:
+    """A process that was just started, as one that can be known again."""
+    return Process(pid, born(pid))
+
+
+def remember(path: Path, process: Process) -> None:
+    """Write a process down, so that whoever comes later knows it again."""
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
+    fresh.write_text(json.dumps({"pid": process.pid, "born": process.born}))
+    fresh.replace(path)
+
+
+def remembered(path: Path) -> Process | None:
+    """The process in `path`, if it still lives."""
+    try:
+        found = json.loads(path.read_text())
+        process = Process(int(found["pid"]), str(found["born"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return process if process.pid > 1 and lives(process) else None
+
+
+def group_lives(group: int) -> bool:
+    """Whether a process group has a member left, zombies that nobody fetched included."""
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):  # macOS says EPERM of a group of zombies
+        return False
+    return True
+
+
+def end_group(group: int, grace: float, reap: Callable[[], object] = lambda: None) -> None:
+    """Ask a whole process group to end, and after `grace` seconds make it. `reap` fetches a child of ours."""
+    for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 2.0)):
+        try:
+            os.killpg(group, number)
+        except (ProcessLookupError, PermissionError):
+            reap()
+            return
+        end = time.monotonic() + patience
+        while time.monotonic() < end:
+            reap()
+            if not group_lives(group):
+                return
+            time.sleep(0.02)

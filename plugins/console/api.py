@@ -1,0 +1,26 @@
+"""The wire of the pages: `/`, the set-up page, and their script and style."""
+from typing import Literal
+
+from orkosi import PUBLIC, Document
+from plugins.console import asset, plugin
+from plugins.docs.openapi import PAGE_POLICY
+
+HTML = "text/html; charset=utf-8"
+
+
+@plugin.get("/", auth=PUBLIC)
+def home() -> Document:
+    """What this is, and where to go"""
+    return Document(asset("home.html"), HTML, PAGE_POLICY)
+
+
+@plugin.get("/setup/{token}", auth=PUBLIC)
+def set_up(token: str) -> Document:
+    """The page of the one-time set-up link; its form posts to /api/auth/setup"""
+    return Document(asset("setup.html"), HTML, PAGE_POLICY)
+
+
+@plugin.get("/pages/{file}", auth=PUBLIC)
+def files(file: Literal["pages.js", "pages.css"]) -> Document:
+    """The script and the style of the pages"""
+    return Document(asset(file), "text/javascript" if file.endswith("js") else "text/css", PAGE_POLICY)

@@ -1,0 +1,42 @@
+"""The wire of docs: /openapi.json, /docs and its files. None of it needs a token."""
+from typing import Literal
+
+import msgspec
+
+from orkosi import PUBLIC, Document
+from plugins import docs, server
+from plugins.docs import plugin
+from plugins.docs.openapi import PAGE_POLICY, openapi
+
+PAGE = b"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Orkosi API</title><link rel="stylesheet" href="docs/swagger-ui.css"><link rel="icon" href="data:,"></head>
+<body><div id="api"></div><script src="docs/swagger-ui-bundle.js"></script><script src="docs/start.js"></script></body></html>
+"""
+# No validator: it would call out. The token typed into "Authorize" stays in the page's memory.
+START = b"""SwaggerUIBundle({url: "openapi.json", dom_id: "#api", validatorUrl: null, deepLinking: true, filter: true,
+  docExpansion: "none", tryItOutEnabled: true, persistAuthorization: false});
+"""
+FILES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
+
+
+@plugin.get("/api/openapi.json", auth=PUBLIC)
+def description() -> Document:
+    """This server's operations as OpenAPI 3.1"""
+    return Document(msgspec.json.encode(openapi(server.url())), "application/json", {"Cache-Control": "no-cache"})
+
+
+@plugin.get("/api/docs", auth=PUBLIC)
+def page() -> Document:
+    """The page that shows the operations, and tries them"""
+    return Document(PAGE, "text/html; charset=utf-8", PAGE_POLICY)
+
+
+@plugin.get("/api/docs/{file}", auth=PUBLIC)
+def files(file: Literal["swagger-ui-bundle.js", "swagger-ui.css", "start.js", "LICENSE"]) -> Document:
+    """A file of that page"""
+    if file == "LICENSE":
+        return Document(docs.license_text(), "text/plain; charset=utf-8")
+    if file == "start.js":
+        return Document(START, "text/javascript", PAGE_POLICY)
+    return Document(docs.swagger(file), FILES[file], {**PAGE_POLICY, "Cache-Control": "public, max-age=86400"})

@@ -1,0 +1,570 @@
+"""Queue: durable jobs with leases, in one table.
+
+DESIGN
+
+A job is one row of `jobs`. Its state says who may move it next:
+
+    waiting ──claim──▶ active ──complete──▶ completed
+       ▲  ▲              │ ├──fail, not retryable──▶ failed
+       │  └──release─────┤ ├──fail or lease over, attempts exhausted──▶ dead
+       │                 │ └──cancel──▶ cancelled        (waiting and delayed, too)
+    delayed ◀──fail──────┘
+       (due, or no longer held)
+
+Who moves a row. Callers submit and cancel. Workers claim, and whoever holds the `lease_token`
+of the claim completes, fails, releases or extends. The sweeper makes delayed jobs waiting when
+they are due, and takes back jobs whose lease ran out. Nobody else writes here.
+
+Order. Lower priority number first, then the lower id: first in, first out. A job that comes
+back keeps its id, and with it its place - at the head, among its equals.
+
+What a crash leaves. A claim is one transaction in the writer thread, so two workers never get
+one job; SQLite needs no SKIP LOCKED, for there is one writer. A worker that dies leaves an
+active row whose lease runs out; the sweeper puts it back, and the attempt counts. A worker
+that was merely slow finds its token replaced: its completion is 409 and changes nothing, so a
+job completes exactly once, though its work may have been done twice. A server that dies loses
+nothing that was acknowledged: submit, complete and fail are on the disk before they answer;
+claims, heartbeats and releases survive a kill, and a power cut may only undo them.
+
+Waking. A long-poll registers, then tries to claim, then sleeps; a submit that sees somebody
+registered wakes one after its commit. Both go through the one writer, so none is missed.
+"""
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import msgspec
+
+from orkosi import (
+    Conflict,
+    Invalid,
+    Listing,
+    NotFound,
+    Plugin,
+    Struct,
+    across_tenants,
+    current,
+    db,
+    emit,
+    jsoned,
+    now,
+    seconds,
+    stopping,
+    writes,
+)
+
+plugin = Plugin("Queue", layer="ground", needs=("users",))
+plugin.setting("keep_completed_days", int, 7, "For how many days completed jobs are kept")
+plugin.setting("keep_failed_days", int, 30, "For how many days failed, cancelled and dead jobs are kept")
+
+State = Literal["waiting", "delayed", "active", "completed", "failed", "cancelled", "dead"]
+UNFINISHED = ("waiting", "delayed", "active")
+
+
+class LeaseLost(Conflict):
+    """The lease token is not, or no longer, the job's: somebody else has it, or it is finished."""
+    code = "lease_lost"
+
+
+class Job(Struct):
+    """A row of `jobs`."""
+    id: int
+    tenant_id: int
+    queue: str
+    task_type: str
+    payload: Any
+    priority: int
+    state: State
+    attempt: int
+    max_attempts: int
+    backoff_kind: str
+    backoff_ms: int
+    timeout_seconds: int
+    idempotency_key: str | None
+    run_at: str | None
+    lease_token: str | None
+    lease_expires_at: str | None
+    worker_id: str | None
+    progress: Any
+    result: Any
+    error: str | None
+    held_for: str | None
+    schedule: str | None
+    tokens_used: int
+    created_at: str
+    claimed_at: str | None
+    finished_at: str | None
+
+
+class Why(Struct):
+    """One reason why something is not running."""
+    code: str
+    sentence: str
+
+
+class Signals(Struct):
+    """What a heartbeat tells a worker."""
+    cancel: bool
+    pause: bool
+    lease_expires_at: str | None
+
+
+JOBS = Listing(of=Job, source="jobs", filters={"queue_name": "queue = :queue_name", "task_type": "task_type = :task_type"})
+
+
+def _in(state: str, order: str, queue: str = "queue") -> Listing:
+    """The jobs of one state. It stands there as a literal: only then does SQLite see that a partial index holds the rows;
+    a `+` keeps it from another index, after which it would have to sort."""
+    over = "" if state in UNFINISHED else " AND finished_at IS NOT NULL"
+    return Listing(of=Job, source="jobs", base=f"tenant_id = :tenant AND state = '{state}'{over}", order=order,
+                   filters={"queue_name": f"{queue} = :queue_name", "task_type": "+task_type = :task_type"})
+
+
+# Unfinished jobs as they will run, finished ones newest first.
+WAITING = _in("waiting", "queue, priority, id")
+DELAYED = _in("delayed", "queue, run_at, id")
+ACTIVE = _in("active", "lease_expires_at, id", "+queue")
+COMPLETED, FAILED, CANCELLED, DEAD = (_in(state, "finished_at DESC, id DESC") for state in ("completed", "failed", "cancelled", "dead"))
+BY_STATE = {"waiting": WAITING, "delayed": DELAYED, "active": ACTIVE, "completed": COMPLETED, "failed": FAILED,
+            "cancelled": CANCELLED, "dead": DEAD}
+
+
+# ── submitting ──
+
+
+@writes
+def submit(queue: str, task_type: str, payload: Any = None, *, priority: int = 0, max_attempts: int = 3, timeout: int = 300,
+           key: str | None = None, backoff: tuple[str, int] = ("exponential", 5000), run_at: str | None = None,
+           held_for: str | None = None, schedule: str | None = None) -> tuple[Job, bool]:
+    """Put a job into a queue; the job, and whether it was there already under `key`.
+
+    `run_at` delays it; `held_for` (a sentence) holds it until `unhold`. `timeout` is the lease in
+    seconds, `backoff` the kind and its milliseconds.
+    """
+    made = now()
+    state: State = "delayed" if held_for or (run_at and run_at > made) else "waiting"
+    text = jsoned({} if payload is None else payload)
+    due = run_at if state == "delayed" else None
+    # Not RETURNING: its temporary table costs more than the row. The row is known anyhow.
+    id = db.add("""
+        INSERT INTO jobs (tenant_id, queue, task_type, payload, priority, state, max_attempts, backoff_kind, backoff_ms,
+                          timeout_seconds, idempotency_key, run_at, held_for, schedule, created_at)
+        VALUES (:tenant, :queue, :task_type, :payload, :priority, :state, :max_attempts, :backoff_kind, :backoff_ms,
+                :timeout, :key, :run_at, :held_for, :schedule, :now)
+        ON CONFLICT DO NOTHING""",
+        queue=queue, task_type=task_type, payload=text, priority=priority, state=state, max_attempts=max_attempts,
+        backoff_kind=backoff[0], backoff_ms=backoff[1], timeout=timeout, key=key, run_at=due, held_for=held_for,
+        schedule=schedule, now=made)
+    if id is None:
+        return db.one(Job, "SELECT * FROM jobs WHERE tenant_id = :tenant AND queue = :queue AND idempotency_key = :key",
+                      queue=queue, key=key), True
+    job = Job(id, current().tenant or 0, queue, task_type, payload, priority, state, 0, max_attempts, backoff[0], backoff[1], timeout,
+              key, due, None, None, None, None, None, None, held_for, schedule, 0, made, None, None)
+    _ready(job)
+    return job, False
+
+
+def _ready(job: Job) -> None:
+    """After the commit, wake whoever waits for `job`; inside a write."""
+    if job.state == "waiting":
+        if (job.tenant_id, job.queue) in _sleepers:
+            db.after_commit(lambda: _wake(job.tenant_id, job.queue))
+    else:
+        db.after_commit(_sooner.set)
+
+
+# ── working ──
+
+
+@writes(durable=False)
+def claim(queue: str, worker: str, *, task_type: str | None = None, batch: int = 1) -> list[Job]:
+    """Lease up to `batch` waiting jobs to `worker`, in order; none while the queue is paused."""
+    return _claim(queue, worker, task_type, batch)
+
+
+def _claim(queue: str, worker: str, task_type: str | None = None, batch: int = 1) -> list[Job]:
+    # Two statements a job: one UPDATE over a subquery, RETURNING *, takes three times as long.
+    _polled[current().tenant, queue] = time.monotonic()
+    jobs = db.all(Job, NEXT_OF_TYPE if task_type else NEXT, queue=queue, task_type=task_type, batch=batch)
+    moment = now()
+    for job in jobs:
+        job.state, job.attempt, job.progress = "active", job.attempt + 1, None
+        job.worker_id, job.claimed_at = worker, moment
+        job.lease_token, job.lease_expires_at = secrets.token_hex(16), now(job.timeout_seconds)
+        db.run("""UPDATE jobs SET state = 'active', attempt = attempt + 1, progress = NULL, worker_id = :worker, claimed_at = :now,
+                         lease_token = :token, lease_expires_at = :until WHERE id = :id AND tenant_id = :tenant""",
+               id=job.id, worker=worker, now=moment, token=job.lease_token, until=job.lease_expires_at)
+        emit("job.claimed", job)
+    return jobs
+
+
+NEXT = """SELECT * FROM jobs WHERE tenant_id = :tenant AND queue = :queue AND state = 'waiting'
+             AND NOT EXISTS (SELECT 1 FROM queues WHERE tenant_id = :tenant AND name = :queue AND paused_at IS NOT NULL)
+          ORDER BY priority, id LIMIT :batch"""
+NEXT_OF_TYPE = NEXT.replace("ORDER BY", "AND task_type = :task_type ORDER BY")
+
+
+@writes
+def complete(id: int, token: str, result: Any = None, *, claim_next: bool = False, worker: str | None = None) -> tuple[Job, Job | None]:
+    """Finish a job with its lease token; with `claim_next`, lease the next of the queue in the same step.
+
+    Completing again with the same token changes nothing. NotFound, LeaseLost.
+    """
+    job = find(id)
+    if job.lease_token != token or job.state not in ("active", "completed"):
+        raise _lost(job)
+    if job.state == "active":
+        job.state, job.result, job.finished_at, job.lease_expires_at, job.error = "completed", result, now(), None, None
+        db.run("""UPDATE jobs SET state = 'completed', result = :result, finished_at = :now, lease_expires_at = NULL, error = NULL
+                   WHERE id = :id AND tenant_id = :tenant""",
+               id=id, result=None if result is None else jsoned_any(result), now=job.finished_at)
+        emit("job.completed", job)
+    following = _claim(job.queue, worker or job.worker_id or "") if claim_next else []
+    return job, following[0] if following else None
+
+
+@writes
+def fail(id: int, token: str, error: str, *, retryable: bool = True, retry_in: float | None = None) -> Job:
+    """Give a job back as failed: again later, or - not retryable, or attempts exhausted - never. NotFound, LeaseLost."""
+    job = _held(id, token)
+    return _failed(job, error, retryable, _backoff(job) if retry_in is None else retry_in)
+
+
+def _failed(job: Job, error: str, retryable: bool, pause: float) -> Job:
+    if retryable and job.attempt < job.max_attempts:
+        return _back(job, "job.retrying", error, pause)
+    job = db.one(Job, """
+        UPDATE jobs SET state = :state, error = :error, finished_at = :now, lease_expires_at = NULL
+         WHERE id = :id AND tenant_id = :tenant RETURNING *""",
+        id=job.id, state="dead" if retryable else "failed", error=error[:8192], now=now())
+    emit("job.failed", job)
+    return job
+
+
+def _back(job: Job, event: str, error: str | None, pause: float = 0.0, refund: int = 0) -> Job:
+    """Put an active job back: waiting, or delayed by `pause` seconds."""
+    job = db.one(Job, """
+        UPDATE jobs SET state = :state, run_at = :run_at, error = ifnull(:error, error), attempt = attempt - :refund,
+               lease_expires_at = NULL, lease_token = NULL
+         WHERE id = :id AND tenant_id = :tenant RETURNING *""",
+        id=job.id, state="delayed" if pause > 0 else "waiting", run_at=now(pause) if pause > 0 else None,
+        error=error and error[:8192], refund=refund)
+    _ready(job)
+    emit(event, job)
+    return job
+
+
+def _backoff(job: Job) -> float:
+    """Seconds before the next attempt: fixed, or 2^(attempts made - 1) times the base; a day at most."""
+    factor = 2 ** min(job.attempt - 1, 30) if job.backoff_kind == "exponential" else 1
+    return min(job.backoff_ms * factor / 1000, 86400)
+
+
+@writes(durable=False)
+def release(id: int, token: str) -> Job:
+    """Give a job back untouched: waiting again, at no cost of an attempt. NotFound, LeaseLost."""
+    return _back(_held(id, token), "job.released", None, refund=1)
+
+
+@writes(durable=False)
+def heartbeat(id: int, token: str, *, extend: float | None = None, progress: Any = None, tokens: int | None = None) -> Signals:
+    """Extend a lease by `extend` seconds from now (default: its timeout); never shortens it. NotFound, LeaseLost."""
+    job = find(id)
+    if job.state == "cancelled" and job.lease_token == token:
+        return Signals(True, False, None)
+    if job.state != "active" or job.lease_token != token:
+        raise _lost(job)
+    until = max(now(job.timeout_seconds if extend is None else extend), job.lease_expires_at or "")
+    db.run("""UPDATE jobs SET lease_expires_at = :until, progress = ifnull(:progress, progress), tokens_used = ifnull(:tokens, tokens_used)
+               WHERE id = :id AND tenant_id = :tenant""",
+           id=id, until=until, progress=None if progress is None else jsoned_any(progress), tokens=tokens)
+    return Signals(False, paused(job.queue), until)
+
+
+def jsoned_any(value: Any) -> str:
+    """`value` as JSON text, also where it is a bare string or number."""
+    return msgspec.json.encode(value).decode()
+
+
+def find(id: int) -> Job:
+    """One job of this tenant. NotFound."""
+    job = db.one(Job, "SELECT * FROM jobs WHERE id = :id AND tenant_id = :tenant", id=id)
+    if job is None:
+        raise NotFound(f"There is no job job_{id}")
+    return job
+
+
+def _held(id: int, token: str) -> Job:
+    job = find(id)
+    if job.state != "active" or job.lease_token != token:
+        raise _lost(job)
+    return job
+
+
+def _lost(job: Job) -> LeaseLost:
+    return LeaseLost(f"That lease of job_{job.id} is over: the job is {job.state}; claim again")
+
+
+# ── deciding ──
+
+
+@writes
+def cancel(id: int) -> Job:
+    """End an unfinished job at once; a worker that has it hears so at its next heartbeat. NotFound, Conflict."""
+    job = find(id)
+    if job.state not in UNFINISHED:
+        raise Conflict(f"job_{id} is already {job.state}")
+    job = db.one(Job, """
+        UPDATE jobs SET state = 'cancelled', finished_at = :now, lease_expires_at = NULL, run_at = NULL, held_for = NULL
+         WHERE id = :id AND tenant_id = :tenant RETURNING *""", id=id, now=now())
+    emit("job.cancelled", job)
+    return job
+
+
+@writes
+def retry(id: int) -> Job:
+    """Run a dead, failed or cancelled job again, with all its attempts. NotFound, Conflict."""
+    job = find(id)
+    if job.state not in ("dead", "failed", "cancelled"):
+        raise Conflict(f"job_{id} is {job.state}; only dead, failed and cancelled jobs are retried")
+    job = db.one(Job, """
+        UPDATE jobs SET state = 'waiting', attempt = 0, finished_at = NULL, lease_token = NULL, run_at = NULL
+         WHERE id = :id AND tenant_id = :tenant RETURNING *""", id=id)
+    _ready(job)
+    emit("job.revived", job)
+    return job
+
+
+def retry_dead(queue: str) -> int:
+    """Run every dead job of a queue again; how many. In steps, so that others get their turn."""
+    done = 0
+    while ids := [row[0] for row in db.all(tuple, """
+            SELECT id FROM jobs WHERE tenant_id = :tenant AND queue = :queue AND state = 'dead' AND finished_at IS NOT NULL
+             ORDER BY finished_at LIMIT 200""", queue=queue)]:
+        _retry_each(ids)
+        done += len(ids)
+    return done
+
+
+@writes
+def _retry_each(ids: list[int]) -> None:
+    for id in ids:
+        retry(id)
+
+
+@writes
+def hold(id: int, held_for: str) -> None:
+    """Keep a waiting or delayed job back until `unhold`; `held_for` is the sentence that says why."""
+    db.run("""UPDATE jobs SET state = 'delayed', held_for = :why WHERE id = :id AND tenant_id = :tenant
+               AND state IN ('waiting', 'delayed')""", id=id, why=held_for)
+
+
+@writes
+def unhold(id: int) -> None:
+    """Let a held job go: waiting at once, or when it is due."""
+    job = db.one(Job, """
+        UPDATE jobs SET held_for = NULL, state = CASE WHEN run_at > :now THEN 'delayed' ELSE 'waiting' END,
+               run_at = CASE WHEN run_at > :now THEN run_at END
+         WHERE id = :id AND tenant_id = :tenant AND state = 'delayed' AND held_for IS NOT NULL RETURNING *""", id=id, now=now())
+    if job:
+        _ready(job)
+
+
+@writes
+def reprioritize(id: int, priority: int) -> None:
+    """Let a waiting or delayed job run sooner or later; lower runs first."""
+    db.run("""UPDATE jobs SET priority = :priority WHERE id = :id AND tenant_id = :tenant
+               AND state IN ('waiting', 'delayed')""", id=id, priority=priority)
+
+
+@writes
+def pause(queue: str) -> None:
+    """Let nobody claim from a queue; what is running runs on."""
+    db.run("""INSERT INTO queues (tenant_id, name, paused_at) VALUES (:tenant, :queue, :now)
+              ON CONFLICT DO UPDATE SET paused_at = ifnull(paused_at, excluded.paused_at)""", queue=queue, now=now())
+
+
+@writes
+def resume(queue: str) -> None:
+    """Let workers claim again."""
+    db.run("UPDATE queues SET paused_at = NULL WHERE tenant_id = :tenant AND name = :queue", queue=queue)
+    tenant = current().tenant
+    db.after_commit(lambda: _wake(tenant, queue, everybody=True))
+
+
+def paused(queue: str) -> bool:
+    return db.value("SELECT paused_at FROM queues WHERE tenant_id = :tenant AND name = :queue", queue=queue) is not None
+
+
+@writes
+def release_active(queue: str) -> int:
+    """Take back every running job of a queue, at no cost of an attempt; how many."""
+    running = db.all(Job, "SELECT * FROM jobs WHERE tenant_id = :tenant AND state = 'active' AND queue = :queue", queue=queue)
+    for job in running:
+        _back(job, "job.released", None, refund=1)
+    return len(running)
+
+
+# ── seeing ──
+
+COUNTED = 10_000
+
+
+class QueueStats(Struct):
+    """How many jobs of a queue are in each state; `at_least` names the states whose count stopped at 10,000."""
+    queue_name: str
+    paused: bool
+    counts: dict[str, int]
+    oldest_waiting_at: str | None
+    at_least: list[str]
+
+
+def names() -> list[str]:
+    """Every queue of this tenant, by name: one index step for each, whatever their length."""
+    return [row[0] for row in db.all(tuple, """
+        WITH RECURSIVE found (name) AS (
+          SELECT min(queue) FROM jobs WHERE tenant_id = :tenant
+          UNION ALL SELECT (SELECT min(queue) FROM jobs WHERE tenant_id = :tenant AND queue > found.name) FROM found WHERE found.name IS NOT NULL)
+        SELECT name FROM found WHERE name IS NOT NULL UNION SELECT name FROM queues WHERE tenant_id = :tenant AND paused_at IS NOT NULL
+        ORDER BY name""")]
+
+
+# Literals again, so that each count walks one partial index and nothing else.
+_OF_STATE = {state: f"tenant_id = :tenant AND queue = :queue AND state = '{state}'"
+             + ("" if state in UNFINISHED else " AND finished_at IS NOT NULL") for state in get_args(State)}
+
+
+def stats(queue: str) -> QueueStats:
+    """Counts by state. Finished ones are counted to 10,000, so that a long history costs nothing."""
+    counts, at_least = {}, []
+    for state in get_args(State):
+        counts[state] = db.value(f"SELECT count(*) FROM (SELECT 1 FROM jobs WHERE {_OF_STATE[state]} LIMIT :most)",
+                                 queue=queue, most=-1 if state in UNFINISHED else COUNTED)
+        if counts[state] == COUNTED and state not in UNFINISHED:
+            at_least.append(state)
+    oldest = db.value(f"SELECT created_at FROM jobs WHERE {_OF_STATE['waiting']} ORDER BY priority, id LIMIT 1", queue=queue)
+    return QueueStats(queue, paused(queue), counts, oldest, at_least)
+
+
+_explainers: list[Callable[[Job], list[Why]]] = []
+
+
+def explains(ask: Callable[[Job], list[Why]]) -> Callable[[Job], list[Why]]:
+    """Register a function that knows further reasons why a job is not running."""
+    _explainers.append(ask)
+    return ask
+
+
+def why(job: Job) -> list[Why]:
+    """Why an unfinished or dead job is not running; empty while it is, or once it is done."""
+    found: list[Why] = []
+    if job.state == "dead":
+        return [Why("attempts_exhausted", f"All {job.max_attempts} attempts failed; the last: {job.error}")]
+    if job.state == "failed":
+        return [Why("not_retryable", f"The worker said not to try again: {job.error}")]
+    if job.state not in ("waiting", "delayed"):
+        return found
+    if paused(job.queue):
+        found.append(Why("queue_paused", f"The queue {job.queue} is paused"))
+    if job.held_for:
+        found.append(Why("held", job.held_for))
+    if job.run_at:
+        found.append(Why("delayed", f"Delayed until {job.run_at}" + (f"; the last attempt failed: {job.error}" if job.error else "")))
+    for ask in _explainers:
+        found += ask(job)
+    if job.state == "waiting" and not found:
+        found += _nobody_claims(job)
+    return found
+
+
+def _nobody_claims(job: Job) -> list[Why]:
+    seen = _polled.get((job.tenant_id, job.queue))
+    idle = (time.monotonic() - (seen or STARTED)) / 60
+    if idle >= 1:
+        since = f"for {idle:.0f} minutes" if seen else f"since the server started {idle:.0f} minutes ago"
+        return [Why("no_worker", f"No worker has claimed from {job.queue} {since}")]
+    return [Why("next", "It waits for its turn")] if seen else [Why("no_worker", f"No worker has claimed from {job.queue} yet")]
+
+
+STARTED = time.monotonic()
+_polled: dict[tuple[int | None, str], float] = {}
+
+# ── waiting for work ──
+
+MOST_SLEEPERS = 48  # of 64 server threads: the rest must be free for everybody else
+_sleepers: dict[tuple[int | None, str], deque[threading.Event]] = {}
+_sleepers_lock = threading.Lock()
+_places = threading.BoundedSemaphore(MOST_SLEEPERS)
+_sooner = threading.Event()
+
+
+def wait_and_claim(queue: str, worker: str, *, wait: float, task_type: str | None = None, batch: int = 1,
+                   allowed: Callable[[], bool] = lambda: True) -> list[Job]:
+    """Claim, and if there is nothing, wait up to `wait` seconds for something; `allowed` is asked every second."""
+    taken = claim(queue, worker, task_type=task_type, batch=batch)
+    if taken or wait <= 0 or not _places.acquire(blocking=False):
+        return taken
+    place, bell, end = (current().tenant, queue), threading.Event(), time.monotonic() + wait
+    try:
+        with _sleepers_lock:
+            _sleepers.setdefault(place, deque()).append(bell)
+        while True:
+            bell.clear()
+            if taken := claim(queue, worker, task_type=task_type, batch=batch):
+                return taken
+            left = end - time.monotonic()
+            if left <= 0 or stopping.is_set() or not allowed():
+                return []
+            bell.wait(min(left, 1.0))  # also by itself every second: another process may have submitted
+    finally:
+        with _sleepers_lock:
+            _sleepers[place].remove(bell)
+            if not _sleepers[place]:
+                del _sleepers[place]
+        _places.release()
+
+
+def _wake(tenant: int | None, queue: str, everybody: bool = False) -> None:
+    with _sleepers_lock:
+        bells = _sleepers.get((tenant, queue), ())
+        for bell in list(bells):
+            if not bell.is_set():
+                bell.set()
+                if not everybody:
+                    return
+
+
+@across_tenants
+def first_leases() -> list[tuple[int, str]]:
+    """(tenant, when its first lease runs out), for every tenant that has one: an index step each."""
+    return db.all(tuple, """
+        WITH RECURSIVE busy (tenant) AS (
+          SELECT min(tenant_id) FROM jobs WHERE state = 'active'
+          UNION ALL SELECT (SELECT min(tenant_id) FROM jobs WHERE state = 'active' AND tenant_id > busy.tenant)
+            FROM busy WHERE busy.tenant IS NOT NULL)
+        SELECT tenant, (SELECT min(lease_expires_at) FROM jobs WHERE state = 'active' AND tenant_id = tenant)
+          FROM busy WHERE tenant IS NOT NULL""")
+
+
+@across_tenants
+def next_due() -> float:
+    """Seconds until something is due, at most 1."""
+    first = db.value("SELECT run_at FROM jobs WHERE state = 'delayed' AND held_for IS NULL ORDER BY run_at LIMIT 1")
+    lease = min((until for _, until in first_leases()), default=None)
+    soonest = min((seconds(moment) for moment in (first, lease) if moment), default=float("inf"))
+    return max(0.01, min(1.0, soonest - time.time()))
+
+
+def id_of(text: str) -> int:
+    """12 of "job_12". Invalid."""
+    number = text.removeprefix("job_")
+    if not number.isascii() or not number.isdigit() or len(number) > 18:
+        raise Invalid(f"id: {text[:60]!r} is no job id; it looks like job_12", [{"field": "id", "message": "looks like job_12"}])
+    return int(number)
+
+
+from . import executor as executor  # noqa: E402  # last: it uses the verbs above
+from .executor import later as later  # noqa: E402

@@ -1,0 +1,252 @@
+"""The wire of the task queue. (BullMQ's face is another file over the same verbs.)"""
+from typing import Annotated, Any
+
+import msgspec
+
+from orkosi import Actor, Denied, Meta, Page, Paging, Reply, Request, Struct, acting, authenticate, db, may
+from plugins import queue, users
+from plugins.queue import BY_STATE, JOBS, Job, QueueStats, Signals, State, Why, plugin
+
+Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._:-]{0,99}\Z", description="Letters, digits and . _ : -")]
+Short = Annotated[str, Meta(min_length=1, max_length=200)]
+Token = Annotated[str, Meta(min_length=1, max_length=100)]
+MAX_PAYLOAD = 256 << 10
+
+WORK = may("member", "queue:work")
+SUBMIT = may("member", "queue:submit")
+READ = may("viewer", "queue:work")
+
+
+class NewJob(Struct, forbid_unknown_fields=True):
+    task_type: Name
+    payload: dict[str, Any] = {}
+    queue_name: Name = "default"
+    priority: Annotated[int, Meta(ge=-1_000_000, le=1_000_000, description="Lower runs first; 0 is the default")] = 0
+    tenant_id: int | None = None
+    max_attempts: Annotated[int, Meta(ge=1, le=25)] = 3
+    timeout_seconds: Annotated[int, Meta(ge=1, le=86400, description="How long a lease lasts")] = 300
+    idempotency_key: Short | None = None
+    delay_seconds: Annotated[float, Meta(ge=0, le=31_536_000)] = 0
+
+
+class Claim(Struct, forbid_unknown_fields=True):
+    worker_id: Short
+    queue_name: Name = "default"
+    task_type: Name | None = None
+    tenant_id: int | None = None
+    batch_size: Annotated[int, Meta(ge=1, le=100)] | None = None
+    wait_seconds: Annotated[float, Meta(ge=0, le=25)] = 0
+
+
+class Claimed(Struct):
+    """A job, leased: what a worker needs."""
+    id: str
+    task_type: str
+    queue_name: str
+    payload: Any
+    priority: int
+    attempt: int
+    max_attempts: int
+    lease_token: str
+    lease_expires_at: str
+
+
+class Shown(Struct):
+    """A job as operators see it."""
+    id: str
+    task_type: str
+    queue_name: str
+    status: State
+    payload: Any
+    priority: int
+    attempt: int
+    max_attempts: int
+    timeout_seconds: int
+    idempotency_key: str | None
+    run_at: str | None
+    lease_expires_at: str | None
+    worker_id: str | None
+    progress: Any
+    result: Any
+    error: str | None
+    tokens_used: int
+    created_at: str
+    claimed_at: str | None
+    finished_at: str | None
+    why: list[Why] | None = None
+
+
+class Completion(Struct, forbid_unknown_fields=True):
+    lease_token: Token
+    result: Any = None
+    claim_next: bool = False
+    worker_id: Short | None = None
+
+
+class Completed(Struct):
+    job: Shown
+    next: Claimed | None
+
+
+class Failure(Struct, forbid_unknown_fields=True):
+    lease_token: Token
+    error: Annotated[str, Meta(max_length=65536)]
+    retryable: bool = True
+    retry_in_seconds: Annotated[float, Meta(ge=0, le=86400)] | None = None
+
+
+class Heartbeat(Struct, forbid_unknown_fields=True):
+    lease_token: Token
+    extend_seconds: Annotated[float, Meta(ge=1, le=86400)] | None = None
+    progress: Any = None
+    tokens_used: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+
+
+class Release(Struct, forbid_unknown_fields=True):
+    lease_token: Token
+
+
+class Query(Paging):
+    queue_name: Name | None = None
+    status: State | None = None
+    task_type: Name | None = None
+
+
+class StatsQuery(Struct, forbid_unknown_fields=True):
+    queue_name: Name | None = None
+
+
+class RetryDead(Struct, forbid_unknown_fields=True):
+    queue_name: Name
+
+
+class Retried(Struct):
+    retried: int
+
+
+def claimed(job: Job) -> Claimed:
+    return Claimed(f"job_{job.id}", job.task_type, job.queue, job.payload, job.priority, job.attempt, job.max_attempts,
+                   job.lease_token or "", job.lease_expires_at or "")
+
+
+def shown(job: Job) -> Shown:
+    return Shown(f"job_{job.id}", job.task_type, job.queue, job.state, job.payload, job.priority, job.attempt, job.max_attempts,
+                 job.timeout_seconds, job.idempotency_key, job.run_at, job.lease_expires_at, job.worker_id, job.progress,
+                 job.result, job.error, job.tokens_used, job.created_at, job.claimed_at, job.finished_at)
+
+
+def own_queue(me: Actor, name: str) -> None:
+    """An agent's key works for its own queue alone."""
+    if me.kind == "agent" and name != f"agent:{me.name}":
+        raise Denied(f"The key of agent {me.name} works for queue agent:{me.name}, not {name}")
+
+
+@plugin.post("/api/task-queue/submit", auth=SUBMIT, status=201, statuses=(200,), raises=(400, 404, 503))
+def submit(body: NewJob, me: Actor) -> Reply[Shown]:
+    """Submit a job
+
+    With an `idempotency_key` a repeat answers 200 with the first job and `meta.duplicate`. Acknowledged when it is on the disk."""
+    if len(msgspec.json.encode(body.payload)) > MAX_PAYLOAD:
+        from orkosi import Invalid
+        raise Invalid(f"payload: At most {MAX_PAYLOAD >> 10} KiB; put large things into a file and name it here",
+                      [{"field": "payload", "message": "too large"}])
+    with acting(users.in_tenant(me, body.tenant_id)):
+        job, duplicate = queue.submit(
+            body.queue_name, body.task_type, body.payload, priority=body.priority, max_attempts=body.max_attempts,
+            timeout=body.timeout_seconds, key=body.idempotency_key,
+            run_at=queue.now(body.delay_seconds) if body.delay_seconds else None)
+    return Reply(shown(job), 200, {"duplicate": True}) if duplicate else Reply(shown(job))
+
+
+@plugin.post("/api/task-queue/claim", auth=WORK, raises=(400, 404))
+def claim(body: Claim, me: Actor, request: Request) -> Claimed | list[Claimed] | None:
+    """Claim the next job, or with `batch_size` the next jobs
+
+    `data` is null where there is nothing; `wait_seconds` waits for something to come. What is claimed is leased until
+    `lease_expires_at`: complete, fail, release or extend it with its `lease_token` before then."""
+    own_queue(me, body.queue_name)
+    with acting(users.in_tenant(me, body.tenant_id)):
+        jobs = queue.wait_and_claim(body.queue_name, body.worker_id, wait=body.wait_seconds, task_type=body.task_type,
+                                    batch=body.batch_size or 1, allowed=lambda: still_welcome(request, me))
+    if body.batch_size is None:
+        return claimed(jobs[0]) if jobs else None
+    return [claimed(job) for job in jobs] or None
+
+
+def still_welcome(request: Request, me: Actor) -> bool:
+    """Whether the credential of a long-poll is still good: one that was revoked must not get a job."""
+    return authenticate(request).credential == me.credential
+
+
+@plugin.get("/api/task-queue", auth=READ)
+def index(query: Query) -> Page[Shown]:
+    """List jobs, newest first
+
+    With a `status`: waiting and delayed ones as they will run, active ones by the end of their lease."""
+    page = db.page(BY_STATE[query.status] if query.status else JOBS, query)
+    page.items = [shown(job) for job in page.items]
+    return page
+
+
+@plugin.get("/api/task-queue/stats", auth=READ)
+def stats(query: StatsQuery) -> list[QueueStats]:
+    """Count the jobs of each queue by state; queues by name"""
+    return [queue.stats(name) for name in ([query.queue_name] if query.queue_name else queue.names())]
+
+
+@plugin.post("/api/task-queue/retry", auth=may("editor", "queue:submit"))
+def retry_dead(body: RetryDead) -> Retried:
+    """Run every dead job of a queue again, with all its attempts"""
+    return Retried(queue.retry_dead(body.queue_name))
+
+
+@plugin.get("/api/task-queue/{id}", auth=READ, raises=(404,))
+def show(id: str) -> Shown:
+    """Show a job, and why it is not running"""
+    job = queue.find(queue.id_of(id))
+    made = shown(job)
+    made.why = queue.why(job)
+    return made
+
+
+@plugin.post("/api/task-queue/{id}/complete", auth=WORK, raises=(404, 409))
+def complete(id: str, body: Completion) -> Completed:
+    """Complete a job with its lease token; with `claim_next`, get the queue's next job in the same answer
+
+    Completing again with the same token changes nothing. A token that does not match is 409 `lease_lost`."""
+    job, following = queue.complete(queue.id_of(id), body.lease_token, body.result, claim_next=body.claim_next, worker=body.worker_id)
+    return Completed(shown(job), claimed(following) if following else None)
+
+
+@plugin.post("/api/task-queue/{id}/fail", auth=WORK, raises=(404, 409))
+def fail(id: str, body: Failure) -> Shown:
+    """Report a failed attempt
+
+    It is tried again after a back-off, or `retry_in_seconds`; with `retryable` false, or all attempts used, never."""
+    return shown(queue.fail(queue.id_of(id), body.lease_token, body.error, retryable=body.retryable, retry_in=body.retry_in_seconds))
+
+
+@plugin.post("/api/task-queue/{id}/heartbeat", auth=WORK, raises=(404, 409))
+def heartbeat(id: str, body: Heartbeat) -> Signals:
+    """Extend a lease, and hear whether to stop
+
+    `cancel`: the job was cancelled, stop working on it. `pause`: finish it and claim no more."""
+    return queue.heartbeat(queue.id_of(id), body.lease_token, extend=body.extend_seconds, progress=body.progress, tokens=body.tokens_used)
+
+
+@plugin.post("/api/task-queue/{id}/release", auth=WORK, raises=(404, 409))
+def release(id: str, body: Release) -> Shown:
+    """Give a job back untouched; it costs no attempt"""
+    return shown(queue.release(queue.id_of(id), body.lease_token))
+
+
+@plugin.post("/api/task-queue/{id}/retry", auth=may("member", "queue:submit"), raises=(404, 409))
+def retry(id: str) -> Shown:
+    """Run a dead, failed or cancelled job again, with all its attempts"""
+    return shown(queue.retry(queue.id_of(id)))
+
+
+@plugin.post("/api/task-queue/{id}/cancel", auth=may("member", "queue:submit"), raises=(404, 409))
+def cancel(id: str) -> Shown:
+    """Cancel an unfinished job; its worker hears it at the next heartbeat"""
+    return shown(queue.cancel(queue.id_of(id)))

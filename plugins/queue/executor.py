@@ -1,0 +1,182 @@
+"""The server's own hands: the sweeper, the pruning, and the threads that run `@plugin.job` handlers.
+
+Surprise: the server's own jobs lie in the host tenant's queue `orkosi`, whoever they are for; the
+payload carries the tenant, and the handler runs in that tenant's name.
+"""
+import logging
+import threading
+import time
+import typing
+from typing import Any
+
+import msgspec
+
+from orkosi import HOST_TENANT, Problem, across_tenants, acting, current, db, now, plugins, settings, system, writes
+
+from . import (
+    Job,
+    _back,
+    _failed,
+    _sooner,
+    claim,
+    complete,
+    fail,
+    first_leases,
+    heartbeat,
+    next_due,
+    plugin,
+    submit,
+    wait_and_claim,
+)
+
+log = logging.getLogger("orkosi")
+OWN = "orkosi"
+HANDS = 2
+_running: dict[int, Job] = {}
+
+
+# ── sweeping ──
+
+
+@plugin.service
+def sweep(stop: threading.Event) -> None:
+    """Make due jobs waiting and take back those whose lease ran out, within a second of the moment."""
+    while not stop.is_set():
+        promote_due()
+        rescue()
+        _extend_own()
+        _sooner.wait(next_due())
+        _sooner.clear()
+
+
+@across_tenants
+def promote_due() -> None:
+    """Let delayed jobs whose time has come be claimed."""
+    while db.value("SELECT 1 FROM jobs WHERE state = 'delayed' AND held_for IS NULL AND run_at <= :now LIMIT 1", now=now()):
+        _promote()
+
+
+@writes(durable=False)
+@across_tenants
+def _promote() -> None:
+    from . import _ready
+    for job in db.all(Job, """
+            UPDATE jobs SET state = 'waiting', run_at = NULL
+             WHERE id IN (SELECT id FROM jobs WHERE state = 'delayed' AND held_for IS NULL AND run_at <= :now ORDER BY run_at LIMIT 200)
+            RETURNING *""", now=now()):
+        _ready(job)
+
+
+def rescue() -> None:
+    """Take back jobs whose lease ran out: the attempt counts, and the job goes to the head of its queue."""
+    for tenant, until in first_leases():
+        if until <= now():
+            with acting(system(tenant)):
+                for id, in db.all(tuple, """SELECT id FROM jobs WHERE tenant_id = :tenant AND state = 'active'
+                                             AND lease_expires_at <= :now ORDER BY lease_expires_at LIMIT 1000""", now=now()):
+                    _rescue(id)
+
+
+@writes
+def _rescue(id: int) -> None:
+    job = db.one(Job, """SELECT * FROM jobs WHERE id = :id AND tenant_id = :tenant AND state = 'active'
+                          AND lease_expires_at <= :now""", id=id, now=now())
+    if job is None:
+        return  # completed or extended in the meantime
+    error = f"The lease of {job.worker_id} ran out at {job.lease_expires_at} (attempt {job.attempt} of {job.max_attempts})"
+    if job.attempt < job.max_attempts:
+        _back(job, "job.retrying", error)
+    else:
+        _failed(job, error, True, 0)
+
+
+# ── pruning ──
+
+
+@plugin.every("1m")
+@across_tenants
+def prune() -> None:
+    """Delete finished jobs whose time is over, a few hundred at a time, so that nobody waits for it."""
+    kept = {"completed": settings.keep_completed_days} | dict.fromkeys(("failed", "cancelled", "dead"), settings.keep_failed_days)
+    for tenant, in db.all(tuple, "SELECT id FROM tenants"):
+        with acting(system(tenant)):
+            for state, days in kept.items():
+                while _prune(state, now(-days * 86400)) == 500:
+                    time.sleep(0.02)
+
+
+@writes(durable=False)
+def _prune(state: str, before: str) -> int:
+    return db.run("""DELETE FROM jobs WHERE id IN (
+                       SELECT id FROM jobs WHERE tenant_id = :tenant AND state = :state AND finished_at IS NOT NULL
+                          AND finished_at < :before ORDER BY finished_at LIMIT 500)""", state=state, before=before)
+
+
+# ── running the server's own jobs ──
+
+
+def later(kind: str, payload: Any, *, key: str | None = None, attempts: int = 5, timeout: int = 300, delay: float = 0.0) -> Job:
+    """Have the `@plugin.job(kind)` handler run soon, with retries; inside a write, only if that write holds."""
+    tenant = current().tenant
+    with acting(system(HOST_TENANT)):
+        job, _ = submit(OWN, kind, {"tenant": tenant, "payload": payload}, key=key, max_attempts=attempts, timeout=timeout,
+                        run_at=now(delay) if delay else None)
+    return job
+
+
+@plugin.service
+def work(stop: threading.Event) -> None:
+    """Run the server's own jobs on a few threads."""
+    hands = [threading.Thread(target=_hand, args=(stop, f"orkosi-{number}"), daemon=True) for number in range(HANDS)]
+    for hand in hands:
+        hand.start()
+    for hand in hands:
+        hand.join()
+
+
+def _hand(stop: threading.Event, name: str) -> None:
+    with acting(system()):
+        while not stop.is_set():
+            try:
+                for job in _take(name):
+                    run(job)
+            except Problem as problem:
+                log.error("job loop: %s", problem.message)
+                stop.wait(1)
+
+
+def _take(name: str) -> list[Job]:
+    return claim(OWN, name) or wait_and_claim(OWN, name, wait=5)
+
+
+def run(job: Job) -> None:
+    """Run one job's handler and settle the job; an error of the handler is a failed attempt, not a crash."""
+    handler = next((one.jobs[job.task_type] for one in plugins.values() if job.task_type in one.jobs), None)
+    assert job.lease_token
+    if handler is None:
+        fail(job.id, job.lease_token, f"This version knows no job {job.task_type!r}", retryable=False)
+        return
+    _running[job.id] = job
+    try:
+        kind = next(iter(typing.get_type_hints(handler).values()), Any)
+        with acting(system(job.payload["tenant"])):
+            result = handler(msgspec.convert(job.payload["payload"], kind))
+        complete(job.id, job.lease_token, result)
+    except Problem as problem:
+        fail(job.id, job.lease_token, problem.message, retryable=problem.status in (429, 500, 503, 507))
+    except Exception as error:
+        log.exception("job_%s %s failed", job.id, job.task_type)
+        fail(job.id, job.lease_token, f"{type(error).__name__}: {error}")
+    finally:
+        _running.pop(job.id, None)
+
+
+def _extend_own() -> None:
+    """Keep the leases of what this process is running."""
+    for job in list(_running.values()):
+        if job.lease_token and now(job.timeout_seconds / 2) > (job.lease_expires_at or ""):
+            with acting(system(job.tenant_id)):
+                try:
+                    job.lease_expires_at = heartbeat(job.id, job.lease_token).lease_expires_at
+                except Problem as problem:
+                    log.warning("job_%s: %s", job.id, problem.message)

@@ -1,0 +1,402 @@
+"""Tasks: what is to be done, by whom, and what became of it.
+
+Owns tasks and task_links. A task with an assignee has a job in that agent's queue, submitted in
+the same transaction; from then on the queue moves it, and this file follows by listening.
+Surprise: nobody sets `in_progress` by hand in the main job. A claim does, a completion makes it
+`done`, a failed attempt `todo` again, the last one `blocked`.
+"""
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from orkosi import (
+    UNSET,
+    Actor,
+    Conflict,
+    Denied,
+    Hit,
+    Invalid,
+    Listing,
+    NotFound,
+    Page,
+    Paging,
+    Plugin,
+    Struct,
+    db,
+    emit,
+    jsoned,
+    now,
+    terms,
+    writes,
+)
+from plugins import notifications, queue, users
+from plugins.queue import Job, Why
+
+plugin = Plugin("Tasks", layer="domain", needs=())
+plugin.setting("limit_task_create", str, "300/minute", "Tasks that one principal may create")
+
+Status = Literal["todo", "in_progress", "review", "done", "blocked", "archived"]
+Priority = Literal["P0", "P1", "P2", "P3"]
+Type = Literal["feature", "bug", "research", "ops", "infra", "content", "other"]
+OVER = ("done", "archived")
+RANK = {"P0": 0, "P1": 1, "P2": 2, "P3": 3}  # the job's priority: lower runs first
+LEASE, ATTEMPTS = 300, 3
+
+
+class Task(Struct):
+    """A task as it is shown."""
+    id: int
+    title: str
+    description: str
+    type: Type
+    status: Status
+    priority: Priority
+    assignee: str | None
+    product_slug: str | None
+    product: str | None
+    category: str | None
+    tags: str | None
+    estimated_minutes: int | None
+    due_date: str | None
+    max_duration_seconds: int
+    resolution: str | None
+    last_error: str | None
+    job_id: str | None
+    created_by: str
+    created_at: str
+    updated_at: str
+    finished_at: str | None
+    blocked_by: list[int] | None = None
+    blocks: list[int] | None = None
+    why: list[Why] | None = None
+
+
+COLUMNS = """tasks.*, product_slug AS product, CASE WHEN job_id IS NOT NULL THEN 'job_' || job_id END AS job_id"""
+# `+status` keeps SQLite from an index that would have to sort: the newest are found by walking back.
+TASKS = Listing(of=Task, columns=COLUMNS, source="tasks", filters={
+    "status": "status = :status", "statuses": "+status IN (SELECT value FROM json_each(:statuses))",
+    "assignee": "assignee = :assignee", "product": "product_slug = :product",
+    "priority": "priority = :priority", "priorities": "+priority IN (SELECT value FROM json_each(:priorities))",
+    "type": "+type = :type"})
+FOUND = Listing(of=Task, columns=COLUMNS, source="tasks_fts CROSS JOIN tasks ON tasks.id = tasks_fts.rowid",
+                base="tasks_fts MATCH :terms AND tenant_id = :tenant", filters={
+                    name: predicate.replace("+", "") for name, predicate in TASKS.filters.items()},
+                order="tasks_fts.rowid DESC")
+
+
+# ── reading ──
+
+
+def find(id: int) -> Task:
+    """One task of this tenant, with what it waits for and what waits for it. NotFound."""
+    task = db.one(Task, f"SELECT {COLUMNS} FROM tasks WHERE id = :id AND tenant_id = :tenant", id=id)
+    if task is None:
+        raise NotFound(f"There is no task {id}")
+    task.blocked_by = [row[0] for row in db.all(tuple, """
+        SELECT blocked_by FROM task_links WHERE task_id = :id AND tenant_id = :tenant ORDER BY blocked_by""", id=id)]
+    task.blocks = [row[0] for row in db.all(tuple, """
+        SELECT task_id FROM task_links WHERE blocked_by = :id AND tenant_id = :tenant ORDER BY task_id""", id=id)]
+    return task
+
+
+def listed(query: Paging, q: str | None, **filters: Any) -> Page[Task]:
+    """Tasks, newest first; with `q`, those whose title or description has every term."""
+    if q is None:
+        return db.page(TASKS, query, **filters)
+    words = terms(q)
+    if words is None:
+        return Page([], 0, query.limit, query.offset)
+    return db.page(FOUND, query, terms=words, **filters)
+
+
+def following(assignee: str) -> Task | None:
+    """The task `assignee` should take next: todo, waiting for nothing, highest priority, oldest."""
+    return db.one(Task, f"""
+        SELECT {COLUMNS} FROM tasks WHERE tenant_id = :tenant AND assignee = :assignee AND status = 'todo'
+           AND NOT EXISTS (SELECT 1 FROM task_links JOIN tasks AS other ON other.id = task_links.blocked_by
+                            WHERE task_links.task_id = tasks.id AND other.status NOT IN ('done', 'archived'))
+         ORDER BY priority, id LIMIT 1""", assignee=assignee)
+
+
+def why(task: Task) -> list[Why]:
+    """Why an open task is not being worked on, and what would change that."""
+    if task.status in OVER or task.status == "in_progress":
+        return []
+    if task.status == "review":
+        return [Why("review", "It waits for a person to look at it; set its status to done or todo")]
+    if task.assignee is None:
+        return [Why("unassigned", "Nobody is assigned; set an assignee")]
+    found = [Why("waits_for_task", f"Waits for task {id}") for id in _open_blockers(task.id)]
+    if task.status == "blocked":
+        found.append(Why("blocked", f"It is blocked: {task.last_error or 'no reason given'}; set its status to todo to try again"))
+    elif task.job_id:
+        found += [one for one in queue.why(queue.find(queue.id_of(task.job_id))) if one.code != "held"]
+    return found
+
+
+def _open_blockers(id: int) -> list[int]:
+    return [row[0] for row in db.all(tuple, """
+        SELECT other.id FROM task_links JOIN tasks AS other ON other.id = task_links.blocked_by
+         WHERE task_links.task_id = :id AND task_links.tenant_id = :tenant AND other.status NOT IN ('done', 'archived')
+         ORDER BY other.id""", id=id)]
+
+
+# ── writing ──
+
+
+def titled(title: str) -> str:
+    """`title`, trimmed, or Invalid: something must be left, on one line."""
+    title = " ".join(title.split())
+    if not title or len(title) > 300 or any(unicodedata.category(char) in ("Cc", "Cs") for char in title):
+        raise Invalid("title: Use 1 to 300 printable characters", [{"field": "title", "message": "1 to 300 printable characters"}])
+    return title
+
+
+def _key(title: str) -> str:
+    return unicodedata.normalize("NFKC", title).casefold()
+
+
+def assignable(name: str | None) -> str | None:
+    """`name` as an assignee, or Invalid. Whether such an agent exists is another matter, and `why` says it."""
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}", name):
+        raise Invalid("assignee: Use letters, digits and . _ - (61 at most)", [{"field": "assignee", "message": "not a name"}])
+    return name
+
+
+@writes
+def create(new: Struct, by: Actor, blocked_by: Iterable[int] = ()) -> tuple[Task, bool]:
+    """Create a task and, where it has an assignee, its job; the task, and whether it was there already.
+
+    Two open tasks of one product with one title are the same task: the first is returned.
+    """
+    values = {name: getattr(new, name) for name in new.__struct_fields__ if name != "blocked_by"}
+    title, assignee = titled(values["title"]), assignable(values.get("assignee"))
+    same = _open_with(_key(title), values.get("product_slug"))
+    if same and values.get("status") not in OVER:
+        return find(same), True
+    values |= {"title": title, "title_key": _key(title), "assignee": assignee, "created_by": by.ref, "created_at": now(), "updated_at": now()}
+    if values.get("status") in OVER:
+        values["finished_at"] = now()
+    id = db.insert(dict, "tasks", **values)["id"]
+    _link(id, blocked_by)
+    _follow(id)
+    task = find(id)
+    emit("task.created", task)
+    return task, False
+
+
+@writes
+def change(id: int, patch: Struct, by: Actor) -> Task:
+    """Change a task; its job follows. NotFound, Conflict where the new title is another open task's."""
+    before = find(id)
+    own(before, by)
+    values = {name: value for name in patch.__struct_fields__
+              if (value := getattr(patch, name)) is not UNSET and name != "blocked_by"}
+    if "title" in values:
+        values["title"] = titled(values["title"])
+        values["title_key"] = _key(values["title"])
+    assignable(values.get("assignee"))
+    status = values.get("status", before.status)
+    if status in OVER and before.status not in OVER:
+        values["finished_at"] = now()
+    elif status not in OVER and before.status in OVER:
+        values["finished_at"] = None
+    same = _open_with(values.get("title_key", _key(before.title)), values.get("product_slug", before.product_slug), but=id)
+    if same and status not in OVER:
+        raise Conflict(f"Task {same} is open with that title and product; work on that one, or choose another title")
+    db.patch(dict, "tasks", id, **values)
+    links = getattr(patch, "blocked_by", UNSET)
+    if links is not UNSET:
+        _link(id, links or ())
+    if values.get("assignee", before.assignee) != before.assignee or (status == "todo" and before.status == "blocked"):
+        _drop_job(id)
+    _follow(id)
+    task = find(id)
+    _tell(before, task)
+    return task
+
+
+def _open_with(key: str, product: str | None, but: int = 0) -> int | None:
+    return db.value("""
+        SELECT id FROM tasks WHERE tenant_id = :tenant AND title_key = :key AND ifnull(product_slug, '') = ifnull(:product, '')
+           AND status IN ('todo', 'in_progress', 'review', 'blocked') AND id <> :but""", key=key, product=product, but=but)
+
+
+def own(task: Task, by: Actor) -> None:
+    """An agent's key may change the agent's own tasks alone."""
+    if by.kind == "agent" and task.assignee != by.name:
+        raise Denied(f"Task {task.id} is not assigned to {by.name}")
+
+
+def _tell(before: Task, task: Task) -> None:
+    """One event for what happened to a task: its most important change."""
+    if task.status == "done" and before.status != "done":
+        _let_go(task.id)
+        emit("task.done", task)
+    elif task.status == "archived" and before.status != "archived":
+        _let_go(task.id)
+        emit("task.archived", task)
+    elif task.status != before.status:
+        emit({"in_progress": "task.started", "blocked": "task.blocked", "review": "task.review"}.get(task.status, "task.reopened"), task)
+    else:
+        emit("task.updated", task)
+
+
+@writes
+def delete(id: int) -> None:
+    """Delete a task for good, its job and its links with it; those that waited for it go on. NotFound."""
+    task = find(id)
+    _drop_job(id)
+    db.delete("tasks", id)
+    for other in task.blocks or ():
+        _follow(other)
+    emit("task.deleted", task)
+
+
+# ── dependencies ──
+
+
+def _link(id: int, blocked_by: Iterable[int]) -> None:
+    """Make `blocked_by` exactly what task `id` waits for. Invalid for unknown tasks and for circles."""
+    db.run("DELETE FROM task_links WHERE task_id = :id AND tenant_id = :tenant", id=id)
+    for other in dict.fromkeys(blocked_by):
+        if not db.value("SELECT 1 FROM tasks WHERE id = :other AND tenant_id = :tenant", other=other):
+            raise Invalid(f"blocked_by: There is no task {other}", [{"field": "blocked_by", "message": f"there is no task {other}"}])
+        if other == id or _waits_for(other, id):
+            raise Invalid(f"blocked_by: Task {other} waits for task {id} itself; that would be a circle",
+                          [{"field": "blocked_by", "message": "a circle"}])
+        db.run("INSERT INTO task_links (tenant_id, task_id, blocked_by) VALUES (:tenant, :id, :other)", id=id, other=other)
+
+
+def _waits_for(id: int, target: int) -> bool:
+    return bool(db.value("""
+        WITH RECURSIVE ahead (id) AS (
+          SELECT blocked_by FROM task_links WHERE task_id = :id AND tenant_id = :tenant
+          UNION SELECT task_links.blocked_by FROM task_links JOIN ahead ON task_links.task_id = ahead.id)
+        SELECT 1 FROM ahead WHERE id = :target""", id=id, target=target))
+
+
+def _let_go(id: int) -> None:
+    """Those that waited for a task that is over may have nothing left to wait for."""
+    for other, in db.all(tuple, "SELECT task_id FROM task_links WHERE blocked_by = :id AND tenant_id = :tenant", id=id):
+        _follow(other)
+
+
+# ── the job behind a task ──
+
+
+def _follow(id: int) -> None:
+    """Make a task's job what the task now asks for: there, gone, held, or of another priority."""
+    task = find(id)
+    job = _job(task)
+    wanted = task.assignee is not None and task.status in ("todo", "in_progress")
+    if not wanted:
+        return _drop_job(id)
+    blockers = _open_blockers(id)
+    held = f"Waits for task {', '.join(map(str, blockers))}" if blockers else None
+    if job is None:
+        if task.status == "todo":
+            job, _ = queue.submit(f"agent:{task.assignee}", "task", {"task_id": id}, priority=RANK[task.priority],
+                                  max_attempts=ATTEMPTS, timeout=LEASE, held_for=held)
+            db.run("UPDATE tasks SET job_id = :job WHERE id = :id AND tenant_id = :tenant", id=id, job=job.id)
+        return None
+    if job.priority != RANK[task.priority]:
+        queue.reprioritize(job.id, RANK[task.priority])
+    if held and job.held_for != held:
+        queue.hold(job.id, held)
+    elif not held and job.held_for:
+        queue.unhold(job.id)
+    return None
+
+
+def _job(task: Task) -> Job | None:
+    """The task's unfinished job."""
+    if task.job_id is None:
+        return None
+    job = queue.find(queue.id_of(task.job_id))
+    return job if job.state in queue.UNFINISHED else None
+
+
+def _drop_job(id: int) -> None:
+    job = _job(find(id))
+    db.run("UPDATE tasks SET job_id = NULL WHERE id = :id AND tenant_id = :tenant", id=id)
+    if job:
+        queue.cancel(job.id)
+
+
+def _of(job: Job) -> Task | None:
+    id = db.value("SELECT id FROM tasks WHERE job_id = :job AND tenant_id = :tenant", job=job.id) if job.task_type == "task" else None
+    return find(id) if id else None
+
+
+@plugin.on("job.claimed")
+def started(event: str, job: Job) -> None:
+    """A claimed task is in progress."""
+    _move(job, "in_progress")
+
+
+@plugin.on("job.completed")
+def completed(event: str, job: Job) -> None:
+    """What the worker reported becomes of the task: done, or what `status` in its result says."""
+    if job.task_type != "task":
+        return
+    told = job.result if isinstance(job.result, dict) else {"resolution": job.result}
+    status = str(told.get("status", "done"))
+    if status not in ("review", "blocked"):
+        status = "done"
+    resolution = told.get("resolution")
+    _move(job, status, resolution=resolution if isinstance(resolution, str) or resolution is None else jsoned(resolution),
+          error=told.get("note") if status == "blocked" else None, ended=True)
+
+
+@plugin.on("job.retrying")
+def retrying(event: str, job: Job) -> None:
+    """A failed attempt: to do again, with the error to see."""
+    _move(job, "todo", error=job.error)
+
+
+@plugin.on("job.released")
+@plugin.on("job.revived")
+def released(event: str, job: Job) -> None:
+    """Given back untouched, or brought back: to do."""
+    _move(job, "todo")
+
+
+@plugin.on("job.failed")
+def failed(event: str, job: Job) -> None:
+    """No attempt is left: blocked, and somebody must look."""
+    task = _move(job, "blocked", error=job.error)
+    if task:
+        notifications.notify(f"Task {task.id} is blocked", f"{task.title}: {(job.error or '')[:500]}", type="error", source="tasks",
+                             link=f"/api/tasks/{task.id}")
+
+
+def _move(job: Job, status: str, *, resolution: str | None = None, error: Any = None, ended: bool = False) -> Task | None:
+    before = _of(job)
+    if before is None:
+        return None
+    db.run("""
+        UPDATE tasks SET status = :status, resolution = ifnull(:resolution, resolution), last_error = CASE WHEN :status = 'done' THEN NULL
+               ELSE ifnull(:error, last_error) END, updated_at = :now, finished_at = CASE WHEN :status = 'done' THEN :now END,
+               job_id = CASE WHEN :ended THEN NULL ELSE job_id END
+         WHERE id = :id AND tenant_id = :tenant""",
+        id=before.id, status=status, resolution=resolution, error=None if error is None else str(error)[:8192], ended=ended, now=now())
+    task = find(before.id)
+    if task.status != before.status:
+        _tell(before, task)
+    return task
+
+
+@plugin.search("tasks")
+def search(q: str, limit: int) -> list[Hit]:
+    """Tasks whose title or description has every term, newest first."""
+    words = terms(q)
+    return [] if words is None else db.all(Hit, """
+        SELECT tasks.id, tasks.title, status AS detail FROM tasks_fts CROSS JOIN tasks ON tasks.id = tasks_fts.rowid
+         WHERE tasks_fts MATCH :words AND tenant_id = :tenant ORDER BY tasks_fts.rowid DESC LIMIT :most""", words=words, most=limit)
+
+
+def me(actor: Actor) -> str:
+    """What `assignee=me` means: an agent's name, or a person's."""
+    return users.find(actor.user).username if actor.user else actor.name

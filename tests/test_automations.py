@@ -1,0 +1,316 @@
+"""Automations and the supervisor: records, live state, and both drivers with real processes.
+
+launchctl is the one stand-in: a script on PATH that keeps its jobs in a file, records every argument
+list, and answers as launchd's does.
+"""
+import json
+import os
+import plistlib
+import stat
+import sys
+import threading
+import time
+
+import pytest
+from conftest import eventually
+
+from orkosi import Unavailable, Unprocessable, settings
+from plugins.automations import embedded, processes, supervisor
+from plugins.automations.launchd import driver as launchd_driver
+
+NEW = {"name": "nightly", "agent_name": "felix", "type": "script", "path": "agents/felix/run.sh"}
+
+
+def sleeper(label, data, script="echo $$ >> out; sleep 60 & sleep 60", **more):
+    """A plist whose job writes its pid into `out` and stays."""
+    return supervisor.write(label, {"ProgramArguments": ["/bin/sh", "-c", script], "WorkingDirectory": str(data), **more})
+
+
+def pids(data):
+    try:
+        return [int(line) for line in (data / "out").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+@pytest.fixture
+def driver(data):
+    """The embedded driver, running."""
+    made, stop = embedded.Embedded(), threading.Event()
+    thread = threading.Thread(target=made.run, args=(stop,))
+    thread.start()
+    made.finish = lambda: (stop.set(), thread.join())
+    yield made
+    made.finish()
+
+
+# ── records ──
+
+
+@pytest.mark.parametrize("change, status", [
+    ({}, 201),
+    ({"type": "launchagent", "path": "/etc/passwd"}, 201),       # stored, never looked at
+    ({"path": ""}, 400),
+    ({"status": "gone"}, 400),
+    ({"nmae": "x"}, 400),
+    ({"name": None}, 400),
+])
+def test_recording_an_automation(client, change, status):
+    assert client.post("/automations", NEW | change).status == status
+
+
+@pytest.mark.parametrize("who, read, write", [
+    ({"role": "viewer"}, 403, 403), ({"role": "member"}, 403, 403), ({"role": "editor"}, 200, 403), ({"role": "admin"}, 200, 201),
+    ({"tenant": None}, 403, 403),
+])
+def test_who_may(as_, who, read, write):
+    one = as_("ann", **who)
+    assert one.get("/automations").status == read
+    assert one.post("/automations", NEW).status == write
+
+
+def test_a_record_is_changed_listed_searched_and_deleted(client):
+    made = client.post("/automations", NEW).data
+    assert client.post("/automations", NEW).status == 409
+    assert client.patch(f"/automations/{made['id']}", {"label": "com.x", "status": "inactive"}).data["label"] == "com.x"
+    assert client.patch("/automations/999", {}).status == 404
+    for query, found in [("", 1), ("?agent_name=felix", 1), ("?type=launchagent", 0), ("?status=inactive", 1), ("?q=night", 1),
+                         ("?q=nothing", 0), ("?q=%22%20%2A", 0), ("?q=felix%20OR", 0)]:
+        assert client.get(f"/automations{query}").meta["total"] == found, query
+    assert client.get(f"/automations?q={'x' * 101}").status == 400
+    assert client.get("/automations?status=gone").status == 400
+    assert client.delete(f"/automations/{made['id']}").data == {"deleted": True, "id": made["id"]}
+    assert client.get(f"/automations/{made['id']}").status == 404
+
+
+def test_live_state_is_looked_up_inside_the_data_folder_alone(client, data, tmp_path):
+    script = data / "agents" / "felix" / "run.sh"
+    script.parent.mkdir(parents=True)
+    script.write_text("#!/bin/sh\n")
+    made = client.post("/automations", NEW).data
+    assert made["live"] == {"exists": True, "is_executable": False, "loaded": None, "pid": None, "last_exit": None}
+    script.chmod(0o755)
+    assert client.get(f"/automations/{made['id']}").data["live"]["is_executable"]
+    (data / "link").symlink_to(tmp_path)
+    (tmp_path / "secret").write_text("x")
+    for path in ("/etc/passwd", "../secret", "link/secret", str(tmp_path / "secret")):
+        shown = client.post("/automations", NEW | {"path": path}).data
+        assert shown["live"] is None and "outside" in shown["why"], path
+
+
+def test_only_a_plist_in_jobs_is_loaded(client, data, tmp_path):
+    body = NEW | {"type": "launchagent"}
+    elsewhere = tmp_path / "com.evil.plist"
+    elsewhere.write_bytes(plistlib.dumps({"Label": "com.evil", "ProgramArguments": ["/bin/true"]}))
+    client.post("/automations", body | {"path": str(elsewhere)})
+    (data / "jobs").mkdir(exist_ok=True)
+    (data / "jobs" / "com.evil.plist").symlink_to(elsewhere)
+    client.post("/automations", body | {"path": "jobs/com.evil.plist"})
+    assert "com.evil" not in embedded.driver.jobs
+    path = sleeper("com.good", data)
+    made = client.post("/automations", body | {"path": str(path)}).data
+    assert made["live"]["loaded"] is True
+    assert client.patch(f"/automations/{made['id']}", {"status": "disabled"}).data["live"]["loaded"] is False
+    client.patch(f"/automations/{made['id']}", {"status": "active"})
+    client.delete(f"/automations/{made['id']}")
+    assert "com.good" not in embedded.driver.jobs and path.exists()
+    path.write_text("not a plist")
+    assert client.post("/automations", body | {"path": str(path)}).status == 422
+
+
+# ── embedded ──
+
+
+def test_a_job_starts_at_load_in_its_folder_with_its_environment_and_files(driver, data, monkeypatch):
+    path = sleeper("com.a", data, 'echo "$GREETING $PWD"; echo bad >&2; env >&2', RunAtLoad=True, EnvironmentVariables={"GREETING": "hé llo"},
+                   StandardOutPath=str(data / "o.log"), StandardErrorPath=str(data / "e.log"))
+    monkeypatch.setenv("ORKOSI_STRIPE_SECRET_KEY", "sk_live_x")
+    driver.load(path)
+    assert eventually(lambda: driver.status(path).last_exit is not None)
+    assert driver.status(path) == supervisor.Status(True, None, 0)
+    assert (data / "o.log").read_text() == f"hé llo {data}\n"
+    assert "bad" in (data / "e.log").read_text() and "sk_live_x" not in (data / "e.log").read_text()
+
+
+def test_an_interval_starts_a_job_again_and_again_but_never_twice_at_once(driver, data):
+    driver.load(sleeper("com.a", data, "echo $$ >> out", StartInterval=1))
+    driver.load(sleeper("com.b", data, "echo $$ >> slow; sleep 2.3", StartInterval=1))
+    time.sleep(3.4)
+    assert 3 <= len(pids(data)) <= 4
+    assert len((data / "slow").read_text().split()) == 1
+
+
+@pytest.mark.parametrize("script, starts", [("echo $$ >> out; exit 1", 2), ("echo $$ >> out; exit 0", 1)])
+def test_a_job_kept_alive_is_started_again_as_it_asked_and_not_too_often(driver, data, script, starts):
+    driver.load(sleeper("com.a", data, script, KeepAlive={"SuccessfulExit": False}, RunAtLoad=True, ThrottleInterval=1))
+    time.sleep(1.7)
+    assert len(pids(data)) == starts
+
+
+def test_unloading_ends_the_whole_process_group(driver, data):
+    path = sleeper("com.a", data, "trap '' TERM; echo $$ >> out; sleep 60 & echo $! >> out; wait", RunAtLoad=True)
+    driver.load(path)
+    eventually(lambda: len(pids(data)) == 2)
+    driver.jobs["com.a"].end(0.3)  # it does not listen to TERM
+    driver.unload(path)
+    assert not driver.status(path).loaded
+    assert [pid for pid in pids(data) if processes.born(pid)] == []
+    driver.unload(path)
+
+
+def test_a_kickstart_ends_what_runs_and_starts_it_anew(driver, data):
+    path = sleeper("com.a", data, RunAtLoad=True)
+    driver.load(path)
+    first, = eventually(lambda: pids(data))
+    driver.load(path)  # as it stands: nothing happens
+    driver.kickstart(path)
+    eventually(lambda: len(pids(data)) == 2)
+    assert driver.status(path).pid == pids(data)[1] and not processes.born(first)
+    with pytest.raises(Unprocessable):
+        driver.kickstart(supervisor.plist_of("com.nothing"))
+
+
+def test_a_changed_plist_is_taken_in(driver, data):
+    driver.load(sleeper("com.a", data, RunAtLoad=True))
+    first, = eventually(lambda: pids(data))
+    driver.load(sleeper("com.a", data, "echo $$ >> out; sleep 50", RunAtLoad=True))
+    eventually(lambda: len(pids(data)) == 2)
+    assert not processes.born(first)
+
+
+def test_the_end_of_the_server_ends_its_children(driver, data):
+    driver.load(sleeper("com.a", data, RunAtLoad=True))
+    pid, = eventually(lambda: pids(data))
+    driver.finish()
+    assert not processes.born(pid)
+
+
+def test_what_a_killed_server_left_is_adopted_and_not_started_twice(driver, data):
+    path = sleeper("com.a", data, "echo $$ >> out; sleep 60", RunAtLoad=True)
+    driver.load(path)
+    pid, = eventually(lambda: pids(data))
+    later, stop = embedded.Embedded(), threading.Event()  # as the next server would find it
+    thread = threading.Thread(target=later.run, args=(stop,))
+    thread.start()
+    try:
+        later.load(path)
+        time.sleep(0.5)
+        assert later.status(path).pid == pid and pids(data) == [pid]
+        later.unload(path)
+        assert eventually(lambda: not processes.born(pid))
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_pid_that_came_back_as_another_process_is_not_ours(data):
+    (data / "a.pid").write_text(json.dumps({"pid": os.getpid(), "born": "1"}))
+    assert processes.remembered(data / "a.pid") is None
+    (data / "a.pid").write_text("[]")
+    assert processes.remembered(data / "a.pid") is None
+
+
+def test_a_program_that_is_not_there_is_reported_not_raised(driver, data):
+    path = supervisor.write("com.a", {"ProgramArguments": ["/nowhere/program"], "RunAtLoad": True})
+    driver.load(path)
+    assert eventually(lambda: driver.status(path).last_exit) == 78
+
+
+@pytest.mark.parametrize("content", [b"", b"<plist>", plistlib.dumps({"Label": "com.a"}), plistlib.dumps(["x"]),
+                                     plistlib.dumps({"Label": "com.b", "ProgramArguments": ["/bin/true"]})])
+def test_what_is_no_job_is_refused(data, content):
+    supervisor.plist_of("com.a").parent.mkdir()
+    supervisor.plist_of("com.a").write_bytes(content)
+    with pytest.raises(Unprocessable):
+        embedded.Embedded().load(supervisor.plist_of("com.a"))
+
+
+# ── launchd ──
+
+FAKE = r'''#!PYTHON
+import json, os, plistlib, subprocess, sys, signal
+state = os.environ["FAKE_LAUNCHD"]
+jobs = json.load(open(state)) if os.path.exists(state) else {}
+open(state + ".calls", "a").write(json.dumps(sys.argv[1:]) + "\n")
+verb, arguments = sys.argv[1], sys.argv[2:]
+def say(code, text):
+    json.dump(jobs, open(state, "w")); print(text, file=sys.stderr if code else sys.stdout); sys.exit(code)
+domain = "gui/%d" % os.getuid()
+if verb == "bootstrap":
+    spec = plistlib.load(open(arguments[1], "rb"))
+    if arguments[0] != domain: say(125, "Bootstrap failed: 125: Domain does not support specified action")
+    if spec["Label"] in jobs: say(5, "Bootstrap failed: 5: Input/output error")
+    jobs[spec["Label"]] = {"path": arguments[1], "pid": 4242 if spec.get("RunAtLoad") else None, "runs": 0}
+    say(0, "")
+label = [one for one in arguments if not one.startswith("-")][0].removeprefix(domain + "/")
+if label not in jobs:
+    say({"bootout": 3}.get(verb, 113), 'Could not find service "%s" in domain for user gui: %d' % (label, os.getuid()))
+if verb == "bootout": del jobs[label]; say(0, "")
+if verb == "kickstart":
+    jobs[label]["pid"] = (jobs[label]["pid"] or 4242) + 1; jobs[label]["runs"] += 1; say(0, "")
+if verb == "print":
+    job = jobs[label]
+    lines = ["%s/%s = {" % (domain, label), "\tactive count = %d" % bool(job["pid"]), "\tpath = " + job["path"], "\ttype = LaunchAgent",
+             "\tstate = " + ("running" if job["pid"] else "not running"), "", "\tprogram = /bin/sh", "\truns = %d" % job["runs"]]
+    if job["pid"]: lines.append("\tpid = %d" % job["pid"])
+    lines += ["\tlast exit code = " + ("(never exited)" if not job["runs"] else "0"), "}"]
+    say(0, "\n".join(lines))
+say(64, "Unrecognized subcommand")
+'''
+
+
+@pytest.fixture
+def launchctl(data, tmp_path, monkeypatch):
+    """A faithful launchctl first on PATH; what it gives is the list of calls."""
+    script = tmp_path / "bin" / "launchctl"
+    script.parent.mkdir()
+    script.write_text(FAKE.replace("PYTHON", sys.executable))
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE_LAUNCHD", str(tmp_path / "launchd.json"))
+    monkeypatch.setitem(settings.values, "supervisor", "launchd")
+    launchd_driver._loaded.clear()
+    return lambda: [json.loads(line) for line in (tmp_path / "launchd.json.calls").read_text().splitlines()]
+
+
+def test_launchd_is_asked_as_it_wants_to_be(launchctl, data):
+    domain, path = f"gui/{os.getuid()}", sleeper("com.a", data, RunAtLoad=True)
+    assert supervisor.status(path) == supervisor.Status()
+    supervisor.load(path)
+    supervisor.load(path)
+    assert supervisor.status(path) == supervisor.Status(True, 4242, None)
+    supervisor.kickstart(path)
+    assert supervisor.status(path) == supervisor.Status(True, 4243, 0)
+    supervisor.unload(path)
+    supervisor.unload(path)
+    assert [call for call in launchctl() if call[0] != "print"] == [
+        ["bootstrap", domain, str(path)], ["kickstart", "-k", f"{domain}/com.a"], ["bootout", f"{domain}/com.a"], ["bootout", f"{domain}/com.a"]]
+
+
+def test_launchd_reads_a_changed_plist_only_after_a_bootout(launchctl, data):
+    supervisor.load(sleeper("com.a", data))
+    supervisor.load(sleeper("com.a", data, StartInterval=5))
+    assert [call[0] for call in launchctl() if call[0] != "print"] == ["bootstrap", "bootout", "bootstrap"]
+
+
+def test_a_launchctl_that_fails_is_quoted(launchctl, data):
+    with pytest.raises(Unavailable, match="Could not find service"):
+        supervisor.kickstart(sleeper("com.a", data))
+
+
+def test_without_launchctl_the_way_out_is_named(data, monkeypatch, tmp_path):
+    monkeypatch.setitem(settings.values, "supervisor", "launchd")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Unavailable, match="embedded"):
+        supervisor.status(supervisor.plist_of("com.a"))
+
+
+def test_plists_are_written_whole_and_labels_carry_the_folder(data):
+    path = sleeper("com.a", data, StartInterval=5)
+    with open(path, "rb") as file:
+        assert plistlib.load(file)["Label"] == "com.a"
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    before = path.stat().st_mtime_ns
+    sleeper("com.a", data, StartInterval=5)
+    assert path.stat().st_mtime_ns == before
+    assert len(supervisor.folder_hash()) == 8

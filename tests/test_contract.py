@@ -1,0 +1,62 @@
+"""The API contract: 159 operations. What exists must agree with it to the letter; more may be added, nothing may differ.
+
+`contract.json` holds bare facts: method, path, whether a token is needed, parameters, fields, codes.
+"""
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import orkosi
+
+orkosi.load()
+FACTS = json.loads(Path(__file__).with_name("contract.json").read_text())
+OURS = {(one.method, one.path.removeprefix("/api")): one for one in orkosi.endpoints()}
+EXISTING = [fact for fact in FACTS if (fact["method"], fact["path"]) in OURS]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bound():
+    orkosi.Application()
+
+
+def test_how_many_operations_exist(capsys):
+    assert len(FACTS) == 159
+    with capsys.disabled():
+        print(f"\n{len(EXISTING)} of {len(FACTS)} operations of the contract exist")
+    assert EXISTING
+
+
+@pytest.mark.parametrize("fact", EXISTING, ids=lambda fact: f"{fact['method']} {fact['path']}")
+def test_an_operation_agrees_with_the_contract(fact):
+    ours = OURS[fact["method"], fact["path"]]
+    success = {code for code in fact["responses"] if code < 400}
+    assert success <= set(ours.statuses) and ours.status in success
+    assert ours.auth.public is not fact["auth"]
+    for one in fact["params"]:
+        if one["in"] == "path":
+            assert ours.path_types[orkosi._snake(one["name"])] is {"string": str, "integer": int}[one["type"]] or one["type"] == "string"
+        else:
+            agrees(ours.query_type, one)
+    for one in fact["body"]:
+        agrees(ours.body_type, one)
+    if fact["body"]:
+        required = {one["name"] for one in fact["body"] if one["required"]}
+        assert {one.name for one in msgspec.structs.fields(ours.body_type) if one.required} == required
+
+
+def agrees(kind, fact):
+    """A field of the contract is there, as required as it says, and takes every value it names."""
+    assert kind is not None, f"{fact['name']}: nothing is taken"
+    ours = {one.encode_name: one for one in msgspec.structs.fields(kind)}
+    assert fact["name"] in ours, f"{fact['name']} is missing"
+    assert ours[fact["name"]].required is fact["required"], fact["name"]
+    samples = {"string": "x", "integer": 1, "boolean": True, "object": {}, "string[]": ["x"]}
+    values = [samples[fact["type"]]] if fact["type"] in samples else fact["type"].split("|")
+    for value in values:
+        try:
+            msgspec.convert(value, ours[fact["name"]].type, strict=False)
+        except msgspec.ValidationError as error:
+            # A narrower string (a pattern, a list of values) is allowed; another kind of value is not.
+            assert fact["type"] == "string" and "Expected `" not in str(error), f"{fact['name']}: {value!r}: {error}"

@@ -1,0 +1,266 @@
+"""The queue's promises, in process: order, leases, attempts, idempotence, waiting."""
+import threading
+import time
+
+import pytest
+from conftest import eventually
+
+from orkosi import Conflict, acting, db, now, system
+from plugins import queue
+from plugins.queue import executor
+
+
+def submitted(client, **fields):
+    return client.post("/task-queue/submit", {"task_type": "t"} | fields)
+
+
+def claimed(client, **fields):
+    return client.post("/task-queue/claim", {"worker_id": "w"} | fields).data
+
+
+@pytest.mark.parametrize("body, status", [
+    ({"task_type": "index"}, 201),
+    ({"task_type": "index", "payload": {"deep": [1, {"a": None}]}, "priority": -5}, 201),
+    ({}, 400),
+    ({"task_type": ""}, 400),
+    ({"task_type": "index", "payload": []}, 400),
+    ({"task_type": "index", "prioritty": 1}, 400),
+    ({"task_type": "index", "timeout_seconds": 0}, 400),
+    ({"task_type": "index", "max_attempts": 26}, 400),
+    ({"task_type": "index", "queue_name": "../etc"}, 400),
+    ({"task_type": "index", "queue_name": "x\n"}, 400),
+    ({"task_type": "index", "tenant_id": 99}, 404),
+    ({"task_type": "index", "payload": {"x": "y" * 300_000}}, 400),
+])
+def test_submitting(client, body, status):
+    assert client.post("/task-queue/submit", body).status == status
+
+
+def test_every_wrong_field_is_named(client):
+    answer = client.post("/task-queue/submit", {"priority": "high", "max_attempts": 0, "colour": "red"})
+    assert answer.status == 400 and answer.wrong == ["colour", "max_attempts", "priority", "task_type"]
+
+
+def test_claiming_gives_a_lease_in_order(client):
+    ids = [submitted(client, priority=priority).data["id"] for priority in (1, 0, 0, -1)]
+    order = [claimed(client)["id"] for _ in range(4)]
+    assert order == [ids[3], ids[1], ids[2], ids[0]]
+    assert claimed(client) is None
+    assert claimed(client, batch_size=10) is None
+
+
+def test_a_batch_comes_in_order_and_as_a_list(client):
+    ids = [submitted(client).data["id"] for _ in range(5)]
+    jobs = claimed(client, batch_size=3)
+    assert [job["id"] for job in jobs] == ids[:3]
+    assert len({job["lease_token"] for job in jobs}) == 3 and jobs[0]["attempt"] == 1
+
+
+def test_a_claim_may_ask_for_one_type(client):
+    submitted(client, task_type="a")
+    wanted = submitted(client, task_type="b").data["id"]
+    assert claimed(client, task_type="b")["id"] == wanted
+    assert claimed(client, task_type="b") is None
+
+
+def test_a_repeat_with_the_same_key_is_the_first_job(client):
+    first = submitted(client, idempotency_key="k", payload={"n": 1})
+    again = submitted(client, idempotency_key="k", payload={"n": 2})
+    assert (first.status, again.status, again.meta) == (201, 200, {"duplicate": True})
+    assert again.data["id"] == first.data["id"] and again.data["payload"] == {"n": 1}
+    assert submitted(client, idempotency_key="k", queue_name="other").status == 201
+
+
+def test_completing_twice_changes_nothing(client):
+    submitted(client)
+    job = claimed(client)
+    done = client.post(f"/task-queue/{job['id']}/complete", {"lease_token": job["lease_token"], "result": {"ok": 1}})
+    again = client.post(f"/task-queue/{job['id']}/complete", {"lease_token": job["lease_token"], "result": {"ok": 2}})
+    assert (done.status, again.status) == (200, 200)
+    assert again.data["job"]["result"] == {"ok": 1} and again.data["next"] is None
+
+
+def test_one_round_trip_a_job(client):
+    first, second = submitted(client).data["id"], submitted(client).data["id"]
+    job = claimed(client)
+    answer = client.post(f"/task-queue/{job['id']}/complete", {"lease_token": job["lease_token"], "claim_next": True})
+    assert (job["id"], answer.data["next"]["id"]) == (first, second)
+
+
+@pytest.mark.parametrize("verb, body", [("complete", {}), ("fail", {"error": "x"}), ("release", {}), ("heartbeat", {})])
+def test_a_wrong_lease_token_is_409_and_changes_nothing(client, verb, body):
+    submitted(client)
+    job = claimed(client)
+    answer = client.post(f"/task-queue/{job['id']}/{verb}", body | {"lease_token": "stolen"})
+    assert (answer.status, answer.code) == (409, "lease_lost")
+    assert client.get(f"/task-queue/{job['id']}").data["status"] == "active"
+
+
+@pytest.mark.parametrize("id, status", [("job_999", 404), ("nonsense", 400), ("job_", 400), ("job_99999999999999999999", 400)])
+def test_unknown_jobs(client, id, status):
+    assert client.get(f"/task-queue/{id}").status == status
+
+
+def test_failing_backs_off_exponentially_and_then_dies(client):
+    submitted(client, max_attempts=3)
+    pauses = []
+    for _ in range(3):
+        job = claimed(client)
+        failed = client.post(f"/task-queue/{job['id']}/fail", {"lease_token": job["lease_token"], "error": "boom"}).data
+        if failed["run_at"]:
+            pauses.append(round(queue.seconds(failed["run_at"]) - time.time()))
+            db.write(lambda: db.run("UPDATE jobs SET run_at = :now", now=now(-1)))
+            executor.promote_due()
+    assert pauses == [5, 10] and failed["status"] == "dead" and failed["error"] == "boom"
+    assert client.get(f"/task-queue/{job['id']}").data["why"][0]["code"] == "attempts_exhausted"
+    assert client.post("/task-queue/retry", {"queue_name": "default"}).data == {"retried": 1}
+    assert claimed(client)["attempt"] == 1
+
+
+def test_not_retryable_is_final(client):
+    submitted(client)
+    job = claimed(client)
+    answer = client.post(f"/task-queue/{job['id']}/fail", {"lease_token": job["lease_token"], "error": "no", "retryable": False})
+    assert answer.data["status"] == "failed"
+
+
+def test_releasing_costs_no_attempt(client):
+    submitted(client)
+    job = claimed(client)
+    assert client.post(f"/task-queue/{job['id']}/release", {"lease_token": job["lease_token"]}).data["attempt"] == 0
+    assert claimed(client)["attempt"] == 1
+
+
+def test_an_expired_lease_is_taken_back_and_the_stale_worker_is_refused(client):
+    submitted(client, timeout_seconds=1)
+    stale = claimed(client)
+    db.write(lambda: db.run("UPDATE jobs SET lease_expires_at = :now", now=now(-1)))
+    executor.rescue()
+    fresh = claimed(client)
+    assert (fresh["id"], fresh["attempt"]) == (stale["id"], 2)
+    assert client.post(f"/task-queue/{stale['id']}/complete", {"lease_token": stale["lease_token"]}).status == 409
+    assert client.post(f"/task-queue/{fresh['id']}/complete", {"lease_token": fresh["lease_token"]}).status == 200
+
+
+def test_leases_that_keep_running_out_end_in_dead(client):
+    submitted(client, max_attempts=1)
+    job = claimed(client)
+    db.write(lambda: db.run("UPDATE jobs SET lease_expires_at = :now", now=now(-1)))
+    executor.rescue()
+    found = client.get(f"/task-queue/{job['id']}").data
+    assert found["status"] == "dead" and "lease" in found["error"]
+
+
+def test_a_heartbeat_only_extends(client):
+    submitted(client, timeout_seconds=100)
+    job = claimed(client)
+    beat = client.post(f"/task-queue/{job['id']}/heartbeat", {"lease_token": job["lease_token"], "extend_seconds": 1, "progress": {"at": 5}})
+    assert beat.data == {"cancel": False, "pause": False, "lease_expires_at": job["lease_expires_at"]}
+    later = client.post(f"/task-queue/{job['id']}/heartbeat", {"lease_token": job["lease_token"], "extend_seconds": 500})
+    assert later.data["lease_expires_at"] > job["lease_expires_at"]
+    assert client.get(f"/task-queue/{job['id']}").data["progress"] == {"at": 5}
+
+
+def test_a_cancelled_job_tells_its_worker(client):
+    submitted(client)
+    job = claimed(client)
+    assert client.post(f"/task-queue/{job['id']}/cancel").data["status"] == "cancelled"
+    assert client.post(f"/task-queue/{job['id']}/heartbeat", {"lease_token": job["lease_token"]}).data["cancel"] is True
+    assert client.post(f"/task-queue/{job['id']}/complete", {"lease_token": job["lease_token"]}).status == 409
+    assert client.post(f"/task-queue/{job['id']}/cancel").status == 409
+
+
+def test_a_paused_queue_gives_nothing_and_says_why(client):
+    job = submitted(client, queue_name="q").data
+    queue.pause("q")
+    assert claimed(client, queue_name="q") is None
+    assert client.get(f"/task-queue/{job['id']}").data["why"][0]["code"] == "queue_paused"
+    queue.resume("q")
+    assert claimed(client, queue_name="q")["id"] == job["id"]
+
+
+def test_a_long_poll_wakes_when_a_job_comes(client):
+    got = []
+    waiter = threading.Thread(target=lambda: got.append((claimed(client, wait_seconds=10), time.monotonic())))
+    waiter.start()
+    eventually(lambda: queue._sleepers)
+    sent = time.monotonic()
+    job = submitted(client).data
+    waiter.join()
+    assert got[0][0]["id"] == job["id"] and got[0][1] - sent < 0.5
+    assert not queue._sleepers
+
+
+def test_eight_workers_share_without_doubling(data):
+    def work(found):
+        with acting(system()):
+            while jobs := queue.claim("q", "w", batch=3):
+                for job in jobs:
+                    queue.complete(job.id, job.lease_token)
+                    found.append(job.id)
+    ids = [queue.submit("q", "t")[0].id for _ in range(200)]
+    found = []
+    workers = [threading.Thread(target=work, args=(found,)) for _ in range(8)]
+    for one in workers:
+        one.start()
+    for one in workers:
+        one.join()
+    assert sorted(found) == ids
+
+
+def test_listing_and_counting(client):
+    for number in range(5):
+        submitted(client, queue_name="a" if number % 2 else "b", task_type=f"t{number % 2}")
+    claimed(client, queue_name="a")
+    assert client.get("/task-queue?queue_name=a&limit=1").meta == {"total": 2, "limit": 1, "offset": 0, "has_more": True}
+    assert [job["status"] for job in client.get("/task-queue?status=active").data] == ["active"]
+    assert len(client.get("/task-queue?task_type=t0").data) == 3
+    counts = {one["queue_name"]: one["counts"] for one in client.get("/task-queue/stats").data}
+    assert counts["a"]["active"] == 1 and counts["a"]["waiting"] == 1 and counts["b"]["waiting"] == 3
+    assert client.get("/task-queue?statsu=active").status == 400
+
+
+def test_held_jobs_wait_until_let_go(data):
+    job, _ = queue.submit("q", "t", held_for="Waits for task 7")
+    assert queue.claim("q", "w") == [] and queue.why(queue.find(job.id))[0].sentence == "Waits for task 7"
+    queue.unhold(job.id)
+    assert queue.claim("q", "w")[0].id == job.id
+
+
+def test_the_servers_own_jobs_run_and_a_failed_one_is_tried_again(data, monkeypatch):
+    seen = []
+
+    def greet(payload: dict) -> None:
+        seen.append(payload)
+        if len(seen) == 1:
+            raise ValueError("not today")
+    monkeypatch.setitem(queue.plugin.jobs, "test.greet", greet)
+    job = executor.later("test.greet", {"name": "ann"})
+    executor.run(queue.claim(executor.OWN, "w")[0])
+    assert queue.find(job.id).state == "delayed" and "ValueError" in queue.find(job.id).error
+    db.write(lambda: db.run("UPDATE jobs SET run_at = :now", now=now(-1)))
+    executor.promote_due()
+    executor.run(queue.claim(executor.OWN, "w")[0])
+    assert queue.find(job.id).state == "completed" and seen == [{"name": "ann"}] * 2
+
+
+def test_finished_jobs_are_pruned_when_their_time_is_over(data):
+    for age in (8, 1):
+        job, _ = queue.submit("q", "t")
+        held = queue.claim("q", "w")[0]
+        queue.complete(held.id, held.lease_token)
+        db.write(lambda age=age, job=job: db.run("UPDATE jobs SET finished_at = :at WHERE id = :id", at=now(-age * 86400), id=job.id))
+    executor.prune()
+    assert db.value("SELECT count(*) FROM jobs") == 1
+
+
+def test_a_failed_verb_undoes_itself_alone(data):
+    from orkosi import writes
+
+    @writes
+    def half():
+        queue.submit("q", "t")
+        raise Conflict("changed my mind")
+    with pytest.raises(Conflict):
+        half()
+    assert queue.claim("q", "w") == []

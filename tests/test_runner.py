@@ -1,0 +1,278 @@
+"""The main job, end to end: a real server, a real shell, a real brain; and all that can go wrong with it."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+from conftest import HOME, eventually
+
+from plugins.automations import processes
+
+FOLDER = "my 'data' ü"
+
+
+class Company:
+    """A server with one agent whose brain the test writes. Nothing starts it but the test, or its interval."""
+
+    def __init__(self, server, tmp_path, interval=3600, env=None):
+        self.running = server(folder=tmp_path / FOLDER, env=env)
+        self.folder, self.token = self.running.folder, server.admin(self.running)
+        self.home = self.folder / "agents" / "felix"
+        made = self.call("POST", "/agents", {"name": "felix", "interval_sec": interval})
+        assert all(step["ok"] for step in made["steps"]), made["steps"]
+        eventually(lambda: self.call("GET", "/agents/felix")["process"]["last_exit"] == 0)  # the run at load found nothing to do
+
+    def call(self, method, path, body=None, status=(200, 201)):
+        got, answer = self.running.call(method, path, body, self.token)
+        assert got in status, answer
+        return answer["data"]
+
+    def brain(self, script):
+        path = self.home / "workspace" / "brain"
+        path.write_text("#!/bin/sh\n" + textwrap.dedent(script))
+        path.chmod(0o755)
+
+    def task(self, title="a task", **more):
+        return self.call("POST", "/tasks", {"title": title, "assignee": "felix", **more})["id"]
+
+    def run(self, wait=True, patience=30):
+        """One cycle of the run script, or of the runner alone while it goes on."""
+        process = subprocess.Popen(["/bin/sh", str(self.home / "run.sh")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                   env={"HOME": os.environ["HOME"]}, start_new_session=True)
+        if wait:
+            said, _ = process.communicate(timeout=patience)
+            assert process.returncode == 0, said
+        return process
+
+    def show(self, task):
+        return self.call("GET", f"/tasks/{task}")
+
+    def runs(self):
+        return self.call("GET", "/agent-runs")
+
+    def job(self, task):
+        return self.call("GET", "/task-queue?queue_name=agent:felix")[0]
+
+
+@pytest.fixture
+def company(server, tmp_path):
+    return Company(server, tmp_path)
+
+
+def test_a_task_is_done_from_end_to_end(company):
+    company.brain(r'''
+        cat > told.json
+        echo "thinking about it" >&2
+        printf 'bad \033[31m bytes \377\n' >&2
+        printf '{"tokens_in": 120, "tokens_out": 30, "cost_micros": 4500, "note": "easy"}' > "$ORKOSI_REPORT"
+        [ -r "$ORKOSI_KEY_FILE" ] && echo "Done by $ORKOSI_AGENT for task $ORKOSI_TASK_ID at $ORKOSI_URL in $PWD"''')
+    task = company.task(description="say 'hello'")
+    company.run()
+    shown = company.show(task)
+    assert shown["status"] == "done"
+    assert shown["resolution"] == f"Done by felix for task {task} at {company.running.url} in {company.home}/workspace"
+    run, = company.runs()
+    assert {name: run[name] for name in ("agent", "task_id", "status", "exit_code", "tokens_in", "tokens_out", "cost_micros", "note")} == {
+        "agent": "felix", "task_id": task, "status": "done", "exit_code": 0, "tokens_in": 120, "tokens_out": 30, "cost_micros": 4500,
+        "note": "easy"}
+    told = json.loads((company.home / "workspace" / "told.json").read_text())
+    assert told["task"]["description"] == "say 'hello'" and told["rules"] == [] and "lease_token" not in told["job"]
+    lines = (company.home / "logs" / "brain.log").read_text().splitlines()
+    assert lines[0].endswith(f"Z [task {task}] thinking about it") and "\\x1b[31m" in lines[1]
+    assert not list((company.home / "undelivered").iterdir())
+
+
+def test_all_that_waits_is_done_in_one_cycle(company):
+    company.brain("echo ok")
+    tasks = [company.task(f"task {number}") for number in range(3)]
+    company.run()
+    assert {company.show(task)["status"] for task in tasks} == {"done"}
+
+
+@pytest.mark.parametrize("script, task, job, run, said", [
+    ("echo 'no idea' >&2; exit 3", "todo", "delayed", "failed", "no idea"),
+    ("exit 75", "todo", "delayed", "retry", "tried again"),
+    ("kill -9 $$", "todo", "delayed", "failed", "-9"),
+    ("printf '{\"status\": \"review\"}' > $ORKOSI_REPORT", "review", "completed", "done", None),
+    ("printf '{\"status\": \"blocked\", \"note\": \"needs a key\"}' > $ORKOSI_REPORT", "blocked", "completed", "done", "needs a key"),
+    ("printf '{\"tokens_in\": -5}' > $ORKOSI_REPORT", "done", "completed", "done", None),
+    ("ln -s /etc/passwd $ORKOSI_REPORT", "done", "completed", "done", None),
+    ("exec 0<&-; echo early", "done", "completed", "done", None),
+])
+def test_how_a_brain_may_end(company, script, task, job, run, said):
+    company.brain(script)
+    id = company.task(description="x" * 60_000)
+    company.run()
+    shown = company.show(id)
+    assert (shown["status"], company.job(id)["status"], company.runs()[0]["status"]) == (task, job, run)
+    assert said is None or said in shown["last_error"]
+
+
+def test_a_missing_brain_is_named(company):
+    id = company.task()
+    company.run()
+    assert f"{company.home}/workspace/brain" in company.show(id)["last_error"]
+    company.call("PATCH", "/agents/felix", {"command": [sys.executable, "-c", "print('by command')"]})
+    time.sleep(5)  # the back-off of the failed attempt
+    eventually(lambda: company.job(id)["status"] == "waiting")
+    company.run()
+    assert company.show(id)["resolution"] == "by command"
+
+
+def test_much_output_is_cut_and_never_stops_the_brain(company):
+    company.brain("head -c 3000000 /dev/zero | tr '\\0' 'x'; head -c 3000000 /dev/zero | tr '\\0' 'y' >&2; printf '\\000'")
+    id = company.task()
+    company.run()
+    assert company.show(id)["resolution"] == "x" * 65536
+
+
+def test_a_task_that_takes_too_long_is_ended_with_all_its_children(company):
+    company.brain("(trap '' TERM; sleep 60 & echo $! > child; wait) & sleep 60")
+    id = company.task(max_duration_seconds=1)
+    began = time.monotonic()
+    company.run()
+    assert time.monotonic() - began < 12
+    assert "longer than 1 s" in company.show(id)["last_error"] and company.runs()[0]["status"] == "timeout"
+    assert not processes.born(int((company.home / "workspace" / "child").read_text()))
+
+
+def test_what_a_brain_leaves_running_ends_with_it(company):
+    company.brain("sleep 60 & echo $! > child; echo done")
+    id = company.task()
+    company.run()
+    assert company.show(id)["resolution"] == "done"
+    assert not processes.born(int((company.home / "workspace" / "child").read_text()))
+
+
+SLOW = "echo $$ > pid; echo on it >&2; sleep 60 & wait"
+
+
+def brain_pid(company):
+    path = company.home / "workspace" / "pid"
+    return eventually(lambda: path.exists() and path.read_text().strip() and int(path.read_text()))
+
+
+def test_a_stop_ends_the_brain_and_costs_no_attempt(server, tmp_path):
+    company = Company(server, tmp_path, interval=1)
+    company.brain(SLOW)
+    id = company.task()
+    pid = brain_pid(company)
+    assert company.call("GET", "/agents/felix")["status"] == "working"
+    began = time.monotonic()
+    assert company.call("POST", "/agents/felix/stop", {})["status"] == "stopped"
+    assert time.monotonic() - began < 8 and not processes.born(pid)
+    job = company.job(id)
+    assert (job["status"], job["attempt"]) == ("waiting", 0) and company.show(id)["status"] == "todo"
+    assert eventually(lambda: company.runs()[0]["status"] == "stopped")
+    company.brain("echo second time")
+    company.call("POST", "/agents/felix/start", {})
+    assert eventually(lambda: company.show(id)["resolution"] == "second time", patience=15)
+
+
+def test_a_pause_lets_the_brain_finish_and_takes_no_more(server, tmp_path):
+    company = Company(server, tmp_path, interval=1)
+    company.brain("echo $$ > pid; sleep 1.5; echo finished")
+    first, second = company.task("one"), company.task("two")
+    brain_pid(company)
+    company.call("POST", "/agents/felix/pause", {})
+    assert eventually(lambda: company.show(first)["status"] == "done")
+    time.sleep(2)
+    assert company.show(second)["status"] == "todo" and company.call("GET", "/agents/felix")["status"] == "paused"
+    company.call("POST", "/agents/felix/resume", {})
+    assert eventually(lambda: company.show(second)["status"] == "done", patience=15)
+
+
+def test_the_end_of_the_server_gives_the_job_back(server, tmp_path):
+    company = Company(server, tmp_path, interval=1)
+    company.brain(SLOW)
+    id = company.task()
+    pid = brain_pid(company)
+    company.running.stop()
+    assert not processes.born(pid)
+    company.brain("echo after")
+    company.running = server(folder=tmp_path / FOLDER)
+    assert eventually(lambda: company.show(id)["resolution"] == "after", patience=15)
+    assert company.job(id)["attempt"] == 1
+
+
+def test_a_killed_server_neither_loses_nor_doubles_the_work(server, tmp_path):
+    company = Company(server, tmp_path, interval=1)
+    company.brain("echo $$ >> started; echo $$ > pid; sleep 3; echo survived")
+    id = company.task()
+    brain_pid(company)
+    company.running.kill()
+    company.running = server(folder=tmp_path / FOLDER)
+    assert eventually(lambda: company.show(id)["resolution"] == "survived", patience=20)
+    assert len((company.home / "workspace" / "started").read_text().split()) == 1
+
+
+def test_a_result_is_kept_until_the_server_is_back(company, server, tmp_path):
+    company.brain("echo $$ > pid; sleep 1; echo kept")
+    id = company.task()
+    runner = company.run(wait=False)
+    brain_pid(company)
+    company.running.kill()
+    eventually(lambda: list((company.home / "undelivered").glob("*.json")))
+    os.killpg(runner.pid, signal.SIGKILL)
+    runner.communicate()
+    company.brain("echo twice")
+    company.running = server(folder=tmp_path / FOLDER)
+    eventually(lambda: company.show(id)["status"] == "done", patience=15)
+    assert company.show(id)["resolution"] == "kept" and not list((company.home / "undelivered").glob("*.json"))
+
+
+def test_a_result_whose_lease_is_lost_is_dropped(company):
+    (company.home / "undelivered" / "job_1-1.json").write_text(json.dumps([
+        ["POST", "/task-queue/job_999/complete", {"lease_token": "x", "result": {}}]]))
+    company.run()
+    assert not list((company.home / "undelivered").iterdir())
+
+
+def test_a_killed_runner_leaves_a_brain_that_the_next_one_ends(company):
+    company.brain(SLOW)
+    company.task()
+    runner = company.run(wait=False)
+    pid = brain_pid(company)
+    os.kill(runner.pid, signal.SIGKILL)
+    runner.communicate()
+    assert processes.born(pid)
+    subprocess.run([sys.executable, str(HOME / "orkosi.py"), "run-agent", "felix", "--data", str(company.folder)], check=True, timeout=20,
+                   env=os.environ | {"ORKOSI_NO_INSTALL": "1"})
+    assert not processes.born(pid)
+
+
+def test_a_cancelled_task_ends_its_brain(company):
+    company.brain("echo $$ > pid; trap 'exit 0' TERM; sleep 60 & wait")
+    id = company.task()
+    claimed = company.run(wait=False)
+    brain_pid(company)
+    # The lease of a task is five minutes; nobody wants to wait for a third of that here.
+    claimed.terminate()
+    claimed.communicate(timeout=15)
+    assert company.job(id)["status"] == "waiting" and company.job(id)["attempt"] == 0
+    job = company.call("POST", "/task-queue/submit", {"task_type": "chore", "queue_name": "agent:felix", "timeout_seconds": 1, "priority": -1})
+    (company.home / "workspace" / "pid").unlink()
+    runner = company.run(wait=False)
+    pid = brain_pid(company)
+    company.call("POST", f"/task-queue/{job['id']}/cancel")
+    assert eventually(lambda: not processes.born(pid))
+    runner.communicate(timeout=15)
+    assert company.call("GET", f"/task-queue/{job['id']}")["status"] == "cancelled"
+
+
+def test_a_lease_is_kept_alive_while_the_brain_thinks(company):
+    company.brain("sleep 2.5; echo slow but sure")
+    job = company.call("POST", "/task-queue/submit", {"task_type": "chore", "queue_name": "agent:felix", "timeout_seconds": 1})
+    company.run()
+    shown = company.call("GET", f"/task-queue/{job['id']}")
+    assert (shown["status"], shown["attempt"], shown["result"]["resolution"]) == ("completed", 1, "slow but sure")
+
+
+def test_an_unknown_agent_is_one_sentence(company):
+    done = subprocess.run([sys.executable, str(HOME / "orkosi.py"), "run-agent", "../x", "--data", str(company.folder)], text=True,
+                          capture_output=True, env=os.environ | {"ORKOSI_NO_INSTALL": "1"})
+    assert done.returncode == 1 and "There is no agent" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,251 @@
+"""The shape of the house, tested and not hoped for: layers, ownership, tenancy, sizes, words."""
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import apsw
+import apsw.ext
+import pytest
+
+import orkosi
+
+orkosi.load()
+HOME = Path(orkosi.HOME)
+SCHEMA = (HOME / "schema.sql").read_text()
+FILES = sorted(HOME.glob("plugins/*/*.py"))
+KERNEL_LINES, FILE_LINES, FUNCTION_LINES = 1750, 600, 45
+
+
+def owners():
+    """table → the plugin whose banner it stands under."""
+    found, owner = {}, ""
+    for line in SCHEMA.splitlines():
+        if banner := re.match(r"-- ═+ (\w+) ═+", line):
+            owner = banner[1]
+        elif table := re.match(r"CREATE (?:VIRTUAL )?TABLE (?:logs\.)?(\w+)", line):
+            found[table[1]] = owner
+    return found
+
+
+OWNERS = owners()
+MODEL = orkosi._model(SCHEMA)
+TENANT_OWNED = {name for name in OWNERS
+                if any(row[1] == "tenant_id" for space in ("main", "logs") for row in MODEL.execute(f"PRAGMA {space}.table_xinfo({name})"))}
+
+
+class Statement:
+    def __init__(self, file, sql, line, function, marked):
+        self.file, self.sql, self.line, self.function, self.marked = file, sql, line, function, marked
+
+    def __repr__(self):
+        return f"{self.file.parent.name}/{self.file.name}:{self.line}"
+
+
+def statements():
+    """Every SQL text of every plugin: plain, or an f-string over the module's own constants."""
+    found = []
+    for file in FILES:
+        tree = ast.parse(file.read_text())
+        name = f"plugins.{file.parent.name}" + ("" if file.stem == "__init__" else f".{file.stem}")
+        world = vars(sys.modules[name]) if name in sys.modules else {}
+        marked = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
+                  and any("across_tenants" in ast.unparse(one) for one in node.decorator_list)}
+        docs = {id(node.body[0].value) for node in ast.walk(tree)
+                if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Module)) and node.body and isinstance(node.body[0], ast.Expr)}
+        parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+        for node in ast.walk(tree):
+            text = text_of(node, world, docs)
+            if text is None or isinstance(parents.get(node), ast.JoinedStr):
+                continue
+            above, function = node, ""
+            while above in parents:
+                above = parents[above]
+                if isinstance(above, ast.FunctionDef):
+                    function = above.name
+            used_by = {function} if function else users_of(tree, parents[node])
+            found.append(Statement(file, text, node.lineno, function, used_by <= marked))
+    return found
+
+
+def text_of(node, world, docs):
+    if id(node) in docs:
+        return None
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        text = node.value
+    elif isinstance(node, ast.JoinedStr):
+        try:
+            text = eval(compile(ast.Expression(node), "sql", "eval"), dict(world))
+        except (NameError, KeyError, AttributeError, TypeError):
+            return None
+    else:
+        return None
+    return text if re.match(r"\s*(SELECT|INSERT INTO|INSERT OR|UPDATE \w+\s+SET|DELETE FROM|WITH RECURSIVE)\s", text) else None
+
+
+def users_of(tree, assignment):
+    """The functions that mention a module constant."""
+    names = {target.id for target in getattr(assignment, "targets", []) if isinstance(target, ast.Name)}
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
+            and any(isinstance(one, ast.Name) and one.id in names for one in ast.walk(node))}
+
+
+STATEMENTS = statements()
+
+
+def info(sql):
+    return apsw.ext.query_info(MODEL, sql, actions=True)
+
+
+def tables(sql, kinds):
+    found = set()
+    for action in info(sql).actions:
+        if action.action_name in kinds and action.trigger_or_view is None:
+            found.add(getattr(action, "table_name", None))
+    return found & set(OWNERS)
+
+
+def test_sql_is_found():
+    assert len(STATEMENTS) > 60
+
+
+@pytest.mark.parametrize("one", STATEMENTS, ids=repr)
+def test_every_statement_compiles_against_the_schema(one):
+    info(one.sql)
+
+
+@pytest.mark.parametrize("one", STATEMENTS, ids=repr)
+def test_a_table_is_written_by_its_owner_alone(one):
+    for table in tables(one.sql, ("SQLITE_INSERT", "SQLITE_UPDATE", "SQLITE_DELETE")):
+        assert OWNERS[table] == one.file.parent.name, f"{table} belongs to {OWNERS[table]}"
+
+
+@pytest.mark.parametrize("one", STATEMENTS, ids=repr)
+def test_a_statement_stays_in_its_tenant_or_says_that_it_does_not(one):
+    touched = tables(one.sql, ("SQLITE_READ", "SQLITE_INSERT", "SQLITE_UPDATE", "SQLITE_DELETE")) & TENANT_OWNED
+    assert not touched or ":tenant" in one.sql or one.marked, f"{one.function} touches {touched} without :tenant"
+
+
+def test_tables_are_named_by_their_owner_in_calls_too():
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("db.insert", "db.patch", "db.delete"):
+                table = node.args[0 if ast.unparse(node.func) == "db.delete" else 1].value
+                assert OWNERS[table] == file.parent.name, f"{file}: {table}"
+
+
+def imports(file):
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            if node.module == "plugins":
+                yield from ((alias.name, "") for alias in node.names)
+            elif node.module.startswith("plugins."):
+                _, name, *rest = node.module.split(".")
+                yield name, ".".join(rest)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.name}")
+def test_imports_go_down_or_to_what_a_plugin_needs(file):
+    mine = orkosi.plugins[file.parent.name]
+    for name, inner in imports(file):
+        if name == mine.name:
+            continue
+        other = orkosi.plugins[name]
+        assert inner != "api", f"nobody imports an api: {name}.{inner}"
+        lower = orkosi.LAYERS.index(other.layer) < orkosi.LAYERS.index(mine.layer)
+        assert lower or name in mine.needs, f"{mine.name} ({mine.layer}) imports {name} ({other.layer}) without needing it"
+
+
+def test_nothing_needs_itself_in_a_circle():
+    def ahead(name, seen=()):
+        assert name not in seen, " → ".join([*seen, name])
+        for other in orkosi.plugins[name].needs:
+            ahead(other, (*seen, name))
+    for name in orkosi.plugins:
+        ahead(name)
+
+
+def test_the_kernel_knows_no_table():
+    tree = ast.parse((HOME / "orkosi.py").read_text())
+    docs = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Module))
+            and isinstance(node.body[0], ast.Expr)}
+    said = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs]
+    for table in set(OWNERS):
+        assert not [text for text in said if re.search(rf"\b{table}\b", text)], table
+
+
+@pytest.mark.parametrize("file", [HOME / "orkosi.py", *FILES], ids=lambda file: f"{file.parent.name}/{file.name}")
+def test_sizes_and_openings(file):
+    text = file.read_text()
+    tree = ast.parse(text)
+    assert len(text.splitlines()) <= (KERNEL_LINES if file.name == "orkosi.py" else FILE_LINES)
+    assert ast.get_docstring(tree), "every file opens with what it is"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < FUNCTION_LINES, f"{node.name} is longer than a screen"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.name}")
+def test_public_functions_say_what_they_do_and_nobody_catches_everything(file):
+    tree = ast.parse(file.read_text())
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and file.name == "__init__.py":
+            assert ast.get_docstring(node) or len(node.body) == 1, f"{node.name} has no docstring"
+    loops = {"executor.py": 1, "__init__.py": 1 if file.parent.name in ("health", "search") else 0}
+    broad = [node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)
+             and (node.type is None or ast.unparse(node.type) in ("Exception", "BaseException"))]
+    assert len(broad) <= loops.get(file.name, 0), "only the loops catch everything"
+
+
+def test_every_verb_plugin_and_setting_says_what_it_is():
+    for name in ("get", "command", "service", "job", "every", "on", "health", "search", "authenticator", "setting"):
+        assert name in inspect.getdoc(orkosi.Plugin)
+    for plugin in orkosi.plugins.values():
+        assert plugin.title and sys.modules[f"plugins.{plugin.name}"].__doc__
+    assert all(one.sentence for one in orkosi.settings.known.values())
+
+
+def test_every_operation_has_a_policy_and_a_name_of_its_own():
+    names = [one.operation for one in orkosi.endpoints()]
+    assert len(names) == len(set(names))
+    assert all(isinstance(one.auth, orkosi.Policy) for one in orkosi.endpoints())
+
+
+def test_the_readme_lists_every_command():
+    readme = (HOME / "README.md").read_text()
+    for plugin in orkosi.plugins.values():
+        for command in plugin.commands:
+            assert f"orkosi.py {command.name}" in readme, command.name
+
+
+def test_the_script_and_the_plugins_share_one_kernel():
+    done = subprocess.run([sys.executable, str(HOME / "orkosi.py"), "routes"], capture_output=True, text=True,
+                          env={"PATH": "/usr/bin:/bin", "ORKOSI_NO_INSTALL": "1"})
+    assert done.returncode == 0 and "/api/tasks" in done.stdout, done.stderr
+
+
+def test_the_kernel_parses_on_an_old_python():
+    ast.parse((HOME / "orkosi.py").read_text(), feature_version=(3, 9))
+
+
+def test_importing_the_kernel_does_nothing():
+    done = subprocess.run([sys.executable, "-c", "import orkosi, threading, os; print(threading.active_count(), orkosi.db.folder)"],
+                          capture_output=True, text=True, cwd=HOME)
+    assert done.stdout.split() == ["1", "None"], done.stderr
+
+
+def test_a_second_sqlite_never_comes_into_the_server():
+    code = ("import sys; sys.path.insert(0, '.'); import orkosi; orkosi.load(); orkosi.Application(); "
+            "import plugins.server.http; print([name for name in ('sqlite3', '_sqlite3', 'sqlite_utils', 'stripe') if name in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HOME)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+    for file in [HOME / "orkosi.py", *FILES]:
+        assert not re.search(r"^\s*(import|from) (sqlite3|sqlite_utils)\b", file.read_text(), re.M)
+
+
+@pytest.mark.parametrize("word", [r"\.\./shared", r"issue \d", r"/work/", "before-stop"])
+def test_the_project_speaks_of_itself_alone(word):
+    for file in [HOME / "orkosi.py", HOME / "schema.sql", HOME / "pyproject.toml", *FILES]:
+        assert not re.search(word, file.read_text()), file

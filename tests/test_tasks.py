@@ -1,0 +1,208 @@
+"""Tasks: what may be said of them, what they wait for, and the job behind each."""
+import pytest
+from conftest import Client
+
+from plugins import keys, queue
+
+
+def made(client, **fields):
+    return client.post("/tasks", {"title": "Fix login bug"} | fields).data
+
+
+def work(client, agent="felix"):
+    return client.post("/task-queue/claim", {"worker_id": "w", "queue_name": f"agent:{agent}"}).data
+
+
+def settle(client, job, verb, **fields):
+    return client.post(f"/task-queue/{job['id']}/{verb}", {"lease_token": job["lease_token"]} | fields)
+
+
+@pytest.mark.parametrize("body, status", [
+    ({"title": "Fix login bug"}, 201),
+    ({"title": "Ünïcode ✓", "description": "x" * 65536, "due_date": "2027-01-31"}, 201),
+    ({"title": ""}, 400),
+    ({"title": "   "}, 400),
+    ({"title": "x" * 301}, 400),
+    ({"title": 7}, 400),
+    ({}, 400),
+    ({"title": "x", "prioritty": "P1"}, 400),  # typos are errors, not silence
+    ({"title": "x", "priority": "urgent"}, 400),
+    ({"title": "x", "status": "cancelled"}, 400),
+    ({"title": "x", "assignee": "../felix"}, 400),
+    ({"title": "x", "assignee": "felix", "blocked_by": [99]}, 400),
+    ({"title": "x", "due_date": "tomorrow"}, 400),
+])
+def test_creating_a_task(client, body, status):
+    assert client.post("/tasks", body).status == status
+
+
+@pytest.mark.parametrize("raw, said", [
+    (b'{"title": "a", "title": "b"}', "stands twice"),
+    (b'{"title": NaN}', "NaN"),
+    (b'{"title": "a\\u0000b"}', "NUL"),
+    (b'{"title": "\\ud800"}', ""),
+    (b"[" * 40 + b"]" * 40, "nests deeper"),
+    (b'{"title": "x"', "not JSON"),
+    (b'\xff{"title": 1}', "UTF-8"),
+    (b'[]', "Expected"),
+])
+def test_malformed_bodies_say_what_is_wrong(client, raw, said):
+    answer = client.post("/tasks", raw=raw)
+    assert answer.status == 400 and said in answer.error["message"]
+
+
+def test_a_body_that_is_no_json_is_415(client):
+    answer = client.post("/tasks", raw=b"title=x", headers={"Content-Type": "application/x-www-form-urlencoded"})
+    assert answer.status == 415 and "application/json" in answer.error["message"]
+
+
+def test_the_same_open_title_is_the_same_task(client):
+    first = client.post("/tasks", {"title": "Fix login bug"})
+    again = client.post("/tasks", {"title": "  fix  LOGIN bug "})
+    assert (first.status, again.status, again.meta) == (201, 200, {"duplicate": True})
+    assert again.data["id"] == first.data["id"]
+    assert client.post("/tasks", {"title": "Fix login bug", "product_slug": "shop"}).status == 201
+    client.patch(f"/tasks/{first.data['id']}", {"status": "done"})
+    assert client.post("/tasks", {"title": "Fix login bug"}).status == 201
+
+
+def test_a_flood_of_tasks_is_answered_429(client, monkeypatch):
+    from orkosi import settings
+    monkeypatch.setitem(settings.values, "limit_task_create", "2/minute")
+    statuses = [client.post("/tasks", {"title": f"t{n}"}) for n in range(3)]
+    assert [one.status for one in statuses] == [201, 201, 429] and int(statuses[2].headers["Retry-After"]) > 0
+
+
+def test_an_agent_claims_works_and_reports(client):
+    task = made(client, assignee="felix", priority="P1")
+    assert task["status"] == "todo" and task["job_id"].startswith("job_")
+    job = work(client)
+    assert job["payload"] == {"task_id": task["id"]}
+    assert client.get(f"/tasks/{task['id']}").data["status"] == "in_progress"
+    settle(client, job, "complete", result={"resolution": "Fixed the redirect"})
+    done = client.get(f"/tasks/{task['id']}").data
+    assert (done["status"], done["resolution"]) == ("done", "Fixed the redirect") and done["finished_at"]
+
+
+@pytest.mark.parametrize("result, status", [
+    ({"status": "review", "resolution": "look"}, "review"),
+    ({"status": "blocked", "note": "no access"}, "blocked"),
+    ({"status": "nonsense"}, "done"),
+    ("just text", "done"),
+    (None, "done"),
+])
+def test_the_report_decides_what_becomes_of_the_task(client, result, status):
+    task = made(client, assignee="felix")
+    settle(client, work(client), "complete", result=result)
+    assert client.get(f"/tasks/{task['id']}").data["status"] == status
+
+
+def test_a_failed_attempt_is_to_do_again_and_the_last_one_blocks(client):
+    task = made(client, assignee="felix")
+    settle(client, work(client), "fail", error="exit 1: no such file", retry_in_seconds=0)
+    seen = client.get(f"/tasks/{task['id']}").data
+    assert (seen["status"], seen["last_error"]) == ("todo", "exit 1: no such file")
+    settle(client, work(client), "fail", error="hopeless", retryable=False)
+    seen = client.get(f"/tasks/{task['id']}").data
+    assert (seen["status"], seen["last_error"]) == ("blocked", "hopeless")
+    assert "hopeless" in client.get("/notifications").data[0]["message"]
+    client.patch(f"/tasks/{task['id']}", {"status": "todo"})
+    assert work(client)["attempt"] == 1
+
+
+@pytest.mark.parametrize("change", [{"status": "done"}, {"status": "archived"}, {"status": "review"}, {"assignee": None}])
+def test_a_task_that_is_over_or_nobodys_has_no_job(client, change):
+    task = made(client, assignee="felix")
+    client.patch(f"/tasks/{task['id']}", change)
+    assert work(client) is None
+    assert client.get(f"/task-queue/{task['job_id']}").data["status"] == "cancelled"
+
+
+def test_a_new_assignee_gets_the_job(client):
+    task = made(client, assignee="felix")
+    client.patch(f"/tasks/{task['id']}", {"assignee": "ada"})
+    assert work(client) is None and work(client, "ada")["payload"] == {"task_id": task["id"]}
+
+
+def test_priorities_decide_who_is_next(client):
+    low, high = made(client, title="a", assignee="felix", priority="P3"), made(client, title="b", assignee="felix", priority="P0")
+    assert client.get("/tasks?assignee=felix&next=true").data[0]["id"] == high["id"]
+    client.patch(f"/tasks/{low['id']}", {"priority": "P0"})
+    assert work(client)["payload"]["task_id"] == low["id"]
+
+
+def test_a_task_waits_for_the_ones_that_block_it(client):
+    first = made(client, title="first", assignee="felix")
+    second = made(client, title="second", assignee="ada", blocked_by=[first["id"]])
+    assert work(client, "ada") is None
+    why = client.get(f"/tasks/{second['id']}").data["why"]
+    assert why[0] == {"code": "waits_for_task", "sentence": f"Waits for task {first['id']}"}
+    assert client.get("/tasks?assignee=ada&next=true").data == []
+    settle(client, work(client), "complete")
+    assert work(client, "ada")["payload"]["task_id"] == second["id"]
+
+
+@pytest.mark.parametrize("how", ["delete", "archive"])
+def test_what_goes_away_blocks_nobody(client, how):
+    first = made(client, title="first")
+    made(client, title="second", assignee="ada", blocked_by=[first["id"]])
+    client.delete(f"/tasks/{first['id']}") if how == "delete" else client.patch(f"/tasks/{first['id']}", {"status": "archived"})
+    assert work(client, "ada")
+
+
+def test_circles_are_refused(client):
+    a, b, c = (made(client, title=name)["id"] for name in "abc")
+    assert client.patch(f"/tasks/{b}", {"blocked_by": [a]}).status == 200
+    assert client.patch(f"/tasks/{c}", {"blocked_by": [b]}).status == 200
+    answer = client.patch(f"/tasks/{a}", {"blocked_by": [c]})
+    assert answer.status == 400 and "circle" in answer.error["message"]
+    assert client.patch(f"/tasks/{a}", {"blocked_by": [a]}).status == 400
+    assert client.get(f"/tasks/{a}").data["blocked_by"] == []
+
+
+def test_finding_tasks(client):
+    made(client, title="Alpha engine", description="the quick brown fox", priority="P0", assignee="felix")
+    made(client, title="Beta engine", priority="P1")
+    titles = lambda query: sorted(task["title"] for task in client.get(f"/tasks?{query}").data)  # noqa: E731
+    assert titles("q=engine") == ["Alpha engine", "Beta engine"]
+    assert titles("q=brown&priority=P0") == ["Alpha engine"] and titles("q=eng+alp") == ["Alpha engine"]
+    assert titles("priority=P0,P1") == ["Alpha engine", "Beta engine"] and titles("assignee=felix") == ["Alpha engine"]
+    assert titles("status=todo,done&limit=1") == ["Beta engine"]
+    assert client.get("/tasks?status=nope").status == 400
+
+
+@pytest.mark.parametrize("q", ['"', "-x", "NEAR(", "*", "a AND", "(", "col:x", "^", "'", "%00"])
+def test_a_search_never_fails_on_what_is_searched(client, q):
+    from urllib.parse import quote
+    answer = client.get("/tasks?q=" + (q if q == "%00" else quote(q)))
+    assert answer.status == (400 if q == "%00" else 200)
+
+
+@pytest.mark.parametrize("path, status", [("/tasks/999", 404), ("/tasks/abc", 400), ("/tasks/0x1", 400), ("/tasks?limit=0", 400),
+                                          ("/tasks?limit=201", 400), ("/tasks?offset=-1", 400), ("/tasks?limit=x", 400),
+                                          ("/tasks?statsu=todo", 400), ("/tasks?next=true", 400), ("/tasks?limit=1&limit=2", 400)])
+def test_bad_requests(client, path, status):
+    assert client.get(path).status == status
+
+
+def test_who_may(as_, client, application):
+    task = made(client, assignee="felix")["id"]
+    assert as_("vi", "viewer").post("/tasks", {"title": "x"}).status == 403
+    assert as_("me").delete(f"/tasks/{task}").status == 403
+    assert as_("other", tenant=None).get(f"/tasks/{task}").status == 404
+    assert as_("other2", tenant=None).patch(f"/tasks/{task}", {"title": "mine"}).status == 404
+    felix = Client(application, keys.issue(1, "felix", keys.AGENT_SCOPES, agent="felix")[1])
+    ada = Client(application, keys.issue(1, "ada", keys.AGENT_SCOPES, agent="ada")[1])
+    assert felix.patch(f"/tasks/{task}", {"description": "seen"}).status == 200
+    assert ada.patch(f"/tasks/{task}", {"description": "mine"}).status == 403
+    assert ada.post("/task-queue/claim", {"worker_id": "ada", "queue_name": "agent:felix"}).status == 403
+    assert [one["id"] for one in felix.get("/tasks?assignee=me").data] == [task]
+    assert client.delete(f"/tasks/{task}").json == {"data": {"deleted": True, "id": task}}
+
+
+def test_a_retried_job_brings_its_task_back(client):
+    task = made(client, assignee="felix")
+    settle(client, work(client), "fail", error="x", retryable=False)
+    assert client.post(f"/task-queue/{task['job_id']}/retry").status == 200
+    assert client.get(f"/tasks/{task['id']}").data["status"] == "todo"
+    assert queue.names() == ["agent:felix"]
