@@ -10,9 +10,10 @@ import stat
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
-from conftest import eventually
+from conftest import HOME, eventually
 
 from orkosi import Unavailable, Unprocessable, settings
 from plugins.automations import embedded, processes, supervisor
@@ -314,3 +315,19 @@ def test_plists_are_written_whole_and_labels_carry_the_folder(data):
     sleeper("com.a", data, StartInterval=5)
     assert path.stat().st_mtime_ns == before
     assert len(supervisor.folder_hash()) == 8
+
+
+@pytest.mark.parametrize("name", ["server", "agent", "worker"])
+def test_the_templates_are_plists_of_the_right_shape(name):
+    with open(HOME / "launchd" / f"com.orkosi.{name}.plist", "rb") as file:
+        spec = plistlib.load(file)
+    assert spec["Label"].startswith("com.orkosi.") and spec["RunAtLoad"] is True
+    assert all(one.startswith(("/", "@", "serve", "--data")) for one in spec["ProgramArguments"])
+    assert ("StartInterval" in spec) is (name == "agent") and ("KeepAlive" in spec) is (name != "agent")
+
+
+def test_the_agent_template_shows_what_is_written(data):
+    from plugins.agents import bootstrap, register
+    with open(HOME / "launchd" / "com.orkosi.agent.plist", "rb") as file:
+        template = plistlib.load(file)
+    assert set(template) == set(supervisor.read(Path(bootstrap._plist(register("felix")))))
