@@ -20,6 +20,9 @@ def forget_jobs():
     """The embedded driver is one for the process; each test finds it empty. Nothing runs: no service does."""
     yield
     embedded.driver.jobs.clear()
+    if "data" in settings.values:
+        for flag in bootstrap.stop_flag("x").parent.glob(f"orkosi-{supervisor.folder_hash()}-*.stop"):
+            flag.unlink()
 
 
 @pytest.fixture
