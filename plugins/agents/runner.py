@@ -7,6 +7,7 @@ and gives the job back, at no cost of an attempt.
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -21,7 +22,7 @@ import click
 from orkosi import DATA, NotFound, clean, now, seconds, settings
 from plugins.automations import processes
 
-from . import plugin
+from . import NAME, plugin
 from .brain import Brain, Ending, Outcome, Report, append, read_report
 from .client import Client, Unreachable
 
@@ -36,7 +37,7 @@ def run_agent(name: str, data: Path | None) -> None:
     """Let an agent do what waits in its queue, once; its run script calls this."""
     settings.load(data=data)
     folder = settings.data / "agents" / name
-    if not name.replace("-", "").isalnum() or not (folder / "agent.json").exists():
+    if not re.match(NAME, name) or not (folder / "agent.json").exists():
         raise NotFound(f"There is no agent {name!r} in {settings.data}")
     with open(folder / "run.lock", "w") as lock:
         try:
