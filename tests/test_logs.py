@@ -168,6 +168,19 @@ def test_links_pipes_and_databases_are_not_opened(data, folder, tmp_path):
     assert look(Tailer(data)) == []
 
 
+def test_a_folder_that_cannot_be_opened_for_a_while_is_not_read_again(data, stderr):
+    tailer = Tailer(data)
+    write(stderr, "one")
+    look(tailer)
+    stderr.parent.rename(data / "elsewhere")
+    stderr.parent.symlink_to(data / "elsewhere")
+    look(tailer)
+    stderr.parent.unlink()
+    (data / "elsewhere").rename(stderr.parent)
+    write(stderr, "two")
+    assert look(tailer) == ["one", "two"]
+
+
 @pytest.mark.parametrize("path", ["logs/orkosi.log", "logs/other.log", "agents/felix/logs/stderr.log"])
 def test_answered_requests_stay_in_the_servers_file(data, folder, path):
     (data / "logs").mkdir()

@@ -162,7 +162,7 @@ def workspace_of(path: str) -> str | None:
 
 def category_of(path: str) -> str:
     """identity, memory, docs, code, media or other."""
-    *folders, name = path.split("/")
+    *folders, name = path.rpartition("/workspace/")[2].split("/")
     if name in IDENTITY:
         return "identity"
     if "memory" in folders or name == "MEMORY.md":

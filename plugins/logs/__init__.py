@@ -18,7 +18,7 @@ plugin.setting("log_keep_days", int, 14, "For how many days log lines stay searc
 plugin.setting("log_keep_lines", int, 5_000_000, "How many log lines stay searchable at most")
 
 Level = Literal["error", "warn", "info"]
-BATCH = 1000  # lines a transaction: whoever claims a job waits behind one
+BATCH = 500  # lines a transaction: whoever claims a job waits behind one
 
 
 class Line(Struct):
@@ -64,7 +64,8 @@ class LogQuery(Paging):
 
 LINES = Listing(
     of=Line, source="log_lines", base="id > 0",
-    filters={"source": "source = :source", "agent": "agent = :agent", "level": "level = :level"})
+    filters={"agent": "agent = :agent", "db": "source = 'db'", "file": "source = 'file'",
+             "error": "level = 'error'", "warn": "level = 'warn'", "info": "level = 'info'"})
 
 FOUND = Listing(
     of=Line, columns="log_lines.*", source="log_lines_fts CROSS JOIN log_lines ON log_lines.id = log_lines_fts.rowid",
@@ -88,13 +89,13 @@ MARK = """
 
 def lines(query: LogQuery) -> Page[Line]:
     """Lines as they came in, newest first; with `q` those that have all its words."""
-    source = None if query.source == "all" else query.source
+    given = {name: True for name in (query.source, query.level) if name not in (None, "all")}
     if query.q is None:
-        return db.page(LINES, query, source=source)
+        return db.page(LINES, query, **given)
     wanted = terms(query.q)
     if wanted is None:
         return Page([], 0, query.limit, query.offset)
-    return db.page(FOUND, query, source=source, terms=wanted)
+    return db.page(FOUND, query, terms=wanted, **given)
 
 
 def tail(agent: str, task_id: int, lines: int = 20) -> list[str]:

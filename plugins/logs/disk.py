@@ -5,6 +5,7 @@ database, or a pipe that never answers. So every step down is taken from the fol
 and without following links, and a file is looked at once more after it was opened. Owns no table.
 Surprise: the observers only say that it is worth looking. What they miss, the next look finds.
 """
+import errno
 import logging
 import os
 import stat
@@ -25,11 +26,13 @@ NEVER = (".db", ".db-wal", ".db-shm", ".db-journal")
 
 @contextmanager
 def directory(name: str | Path, parent: int | None = None) -> Iterator[int | None]:
-    """A folder's descriptor; None where there is none, or a link stands in its place."""
+    """A folder's descriptor; None where there is none, none that may be read, or a link stands in its place."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (os.O_NOFOLLOW if parent is not None else 0)
     try:
         fd = os.open(name, flags, dir_fd=parent)
-    except OSError:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM):
+            raise  # too many open files is no reason to believe that a folder is gone
         yield None
         return
     try:
