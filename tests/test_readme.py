@@ -1,0 +1,46 @@
+"""The README's walk-through, pasted line by line into a real shell."""
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from browser import required
+from conftest import HOME
+
+
+def blocks():
+    return re.findall(r"```sh\n(.*?)```", (HOME / "README.md").read_text(), re.S)
+
+
+def test_the_walk_through_does_what_it_says(server, tmp_path):
+    required("curl", "curl")
+    running = server()
+    walk = next(block for block in blocks() if "brain" in block)
+    worker = next(block for block in blocks() if "claim_next" in block).splitlines()
+    (tmp_path / "orkosi.py").symlink_to(HOME / "orkosi.py")
+    script = walk.replace("http://127.0.0.1:3001", running.url).replace("python3 orkosi.py", f"{sys.executable} {HOME}/orkosi.py")
+    script = script.replace("sleep 5", "sleep 6") + "\n" + "\n".join(worker[:3])
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=90,
+                          env=os.environ | {"ORKOSI_DATA": str(running.folder), "ORKOSI_NO_INSTALL": "1"})
+    assert Path(running.folder).name == "data" and done.stderr == "", done.stderr
+    assert '"step":10' in done.stdout
+    assert '"status":"done"' in done.stdout and '"resolution":"Looked into it: all is well"' in done.stdout
+    assert '"message":"thinking hard"' in done.stdout
+    assert '"task_type":"resize"' in done.stdout and '"lease_token":' in done.stdout
+
+
+def test_the_demo_finishes_tasks_by_itself(server):
+    running = server("--demo")
+    lines = []
+    for line in iter(running.process.stdout.readline, ""):
+        lines.append(line)
+        if "Count the gulls" in line:
+            break
+    said = "".join(lines)
+    key = re.search(r"ork_live_\w+", said)[0]
+    from conftest import eventually
+    found = eventually(lambda: running.call("GET", "/changelog", token=key)[1].get("data"), patience=60, every=0.5)
+    assert found[0]["agent"] and found[0]["summary"]
+    assert running.call("GET", "/agent-runs", token=key)[0] in (200, 403)
+    assert "/setup/" not in said
