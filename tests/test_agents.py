@@ -8,6 +8,7 @@ import time
 
 import pytest
 from conftest import Client, eventually
+from test_automations import launchctl as launchctl
 
 from orkosi import acting, settings, system
 from plugins import agents, keys, queue
@@ -20,6 +21,9 @@ def forget_jobs():
     """The embedded driver is one for the process; each test finds it empty. Nothing runs: no service does."""
     yield
     embedded.driver.jobs.clear()
+    if "data" in settings.values:
+        for flag in bootstrap.stop_flag("x").parent.glob(f"orkosi-{supervisor.folder_hash()}-*.stop"):
+            flag.unlink()
 
 
 @pytest.fixture
@@ -246,6 +250,25 @@ def test_files_are_written_anew_where_the_folder_has_moved(client, data, felix, 
             str(plist), str(elsewhere / "agents" / "felix" / "run.sh")}
     finally:
         elsewhere.rename(data)
+
+
+def test_under_launchd_an_agent_is_booted_kicked_and_put_out(client, data, launchctl):
+    made = client.post("/agents", {"name": "felix"}).data
+    assert made["status"] == "active" and made["process"]["pid"] == 4242
+    assert client.post("/agents/felix/restart").data["process"]["pid"] == 4243
+    assert client.post("/agents/felix/stop").data["process"]["loaded"] is False
+    assert client.post("/agents/felix/start").data["status"] == "active"
+    client.patch("/agents/felix", {"interval_sec": 5})
+    client.delete("/agents/felix")
+    assert [call[0] for call in launchctl() if call[0] != "print"] == [
+        "bootstrap", "kickstart", "bootout", "bootstrap", "bootout", "bootstrap", "bootout"]
+
+
+def test_a_launchd_that_fails_is_a_named_step(client, launchctl, tmp_path):
+    (tmp_path / "bin" / "launchctl").write_text("#!/bin/sh\necho 'Bootstrap failed: 5: Input/output error' >&2; exit 5\n")
+    step = client.post("/agents", {"name": "felix"}).data["steps"][7]
+    assert (step["name"], step["ok"]) == ("load", False) and "Input/output error" in step["detail"]
+    assert client.get("/agents/felix").data["status"] == "offline"
 
 
 # ── idle check and runs ──

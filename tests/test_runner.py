@@ -100,7 +100,7 @@ def test_all_that_waits_is_done_in_one_cycle(company):
     ("printf '{\"status\": \"review\"}' > $ORKOSI_REPORT", "review", "completed", "done", None),
     ("printf '{\"status\": \"blocked\", \"note\": \"needs a key\"}' > $ORKOSI_REPORT", "blocked", "completed", "done", "needs a key"),
     ("printf '{\"tokens_in\": -5}' > $ORKOSI_REPORT", "done", "completed", "done", None),
-    ("ln -s /etc/passwd $ORKOSI_REPORT", "done", "completed", "done", None),
+    ("ln -s /etc/passwd \"$ORKOSI_REPORT\"", "done", "completed", "done", None),
     ("exec 0<&-; echo early", "done", "completed", "done", None),
 ])
 def test_how_a_brain_may_end(company, script, task, job, run, said):
@@ -222,7 +222,8 @@ def test_a_result_is_kept_until_the_server_is_back(company, server, tmp_path):
     company.brain("echo twice")
     company.running = server(folder=tmp_path / FOLDER)
     eventually(lambda: company.show(id)["status"] == "done", patience=15)
-    assert company.show(id)["resolution"] == "kept" and not list((company.home / "undelivered").glob("*.json"))
+    assert company.show(id)["resolution"] == "kept"
+    assert eventually(lambda: not list((company.home / "undelivered").glob("*.json")))
 
 
 def test_a_result_whose_lease_is_lost_is_dropped(company):

@@ -249,3 +249,13 @@ def test_a_second_sqlite_never_comes_into_the_server():
 def test_the_project_speaks_of_itself_alone(word):
     for file in [HOME / "orkosi.py", HOME / "schema.sql", HOME / "pyproject.toml", *FILES]:
         assert not re.search(word, file.read_text()), file
+
+
+def test_every_connection_is_set_up_to_the_last_pragma(data):
+    for con in (orkosi.db._con, orkosi.db._reader()):
+        pragmas = {name: con.pragma(name) for name in ("foreign_keys", "trusted_schema", "fullfsync", "checkpoint_fullfsync", "cache_size",
+                                                       "secure_delete", "cell_size_check", "mmap_size")}
+        assert pragmas == {"foreign_keys": 1, "trusted_schema": 0, "fullfsync": 1, "checkpoint_fullfsync": 1, "cache_size": -1024,
+                           "secure_delete": 1, "cell_size_check": 1, "mmap_size": 0}
+        modes = [con.execute(f"PRAGMA {space}.{name}").fetchall()[0][0] for space in ("main", "logs") for name in ("journal_mode", "synchronous")]
+        assert modes == ["wal", 2, "wal", 1]

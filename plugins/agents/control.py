@@ -164,6 +164,7 @@ def _settle(agent: Agent) -> None:
     if not bootstrap.stands_here(agent):
         log.info("agent %s: its files are written anew for %s", agent.name, settings.data)
         bootstrap.lay(agent)
+        supervisor.unload(_plist(agent))  # what launchd may hold is the old one
     if agent.wanted == "stopped":
         _put_flag(agent.name)
         supervisor.unload(_plist(agent))

@@ -7,6 +7,8 @@ and gives the job back, at no cost of an attempt.
 import fcntl
 import json
 import os
+import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -20,7 +22,7 @@ import click
 from orkosi import DATA, NotFound, clean, now, seconds, settings
 from plugins.automations import processes
 
-from . import plugin
+from . import NAME, plugin
 from .brain import Brain, Ending, Outcome, Report, append, read_report
 from .client import Client, Unreachable
 
@@ -35,7 +37,7 @@ def run_agent(name: str, data: Path | None) -> None:
     """Let an agent do what waits in its queue, once; its run script calls this."""
     settings.load(data=data)
     folder = settings.data / "agents" / name
-    if not name.replace("-", "").isalnum() or not (folder / "agent.json").exists():
+    if not re.match(NAME, name) or not (folder / "agent.json").exists():
         raise NotFound(f"There is no agent {name!r} in {settings.data}")
     with open(folder / "run.lock", "w") as lock:
         try:
@@ -83,6 +85,7 @@ class Runner:
         self.key_file = settings.data / "keys" / name
         self.client = Client(settings.data, self.key_file)
         self.log = folder / "logs" / "brain.log"
+        self.scratch = folder / "scratch"
         self.told_to_end = False
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a brain need not read what it is told
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -95,6 +98,8 @@ class Runner:
         """Deliver what was kept; then work on what waits, until nothing does or the interval is over."""
         if left := processes.remembered(self.folder / "brain.pid"):
             processes.end_group(left.pid, 3.0)  # of a runner that was killed; its job is, or will be, somebody's again
+        shutil.rmtree(self.scratch, ignore_errors=True)  # likewise
+        self.scratch.mkdir(mode=0o700)
         end = time.monotonic() + self.config["interval_sec"]
         try:
             self._deliver_kept()
@@ -143,7 +148,7 @@ class Runner:
     def _think(self, lease: Lease, run: int | None, task: dict[str, Any] | None, rules: list[Any]) -> bool:
         mark = f"task {task['id']}" if task else lease.job["id"]
         limit = float(task.get("max_duration_seconds") or 3600) if task else 3600.0
-        with tempfile.TemporaryDirectory(prefix="orkosi-") as scratch:
+        with tempfile.TemporaryDirectory(dir=self.scratch) as scratch:
             report_file = Path(scratch, "report.json")
             argv, environment = self._brain(), self._environment(task, run, report_file)
             try:
