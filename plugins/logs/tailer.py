@@ -114,8 +114,8 @@ class Tailer:
         moved = {key: replace(mark, path=path_of[key]) for key, mark in known.items() if path_of.get(key, mark.path) != mark.path}
         fresh = {_key(info): Mark(f"{name}/{file}", *_key(info)) for file, info in found.items()
                  if _key(info) not in known and (file == base(file) or self._turned_over(name, file, folder, found, moved))}
-        if name not in self.old:
-            self.old[name] = path_of.keys() - known.keys() - fresh.keys()
+        # An inode whose file is gone may come back as another file, which is then not old.
+        self.old[name] = self.old.get(name, path_of.keys() - known.keys() - fresh.keys()) & path_of.keys()
         if left or fresh:
             logs.settle(left, [*moved.values(), *fresh.values()])
             self.marks[name] = {key: mark for key, mark in known.items() if key in path_of} | moved | fresh
