@@ -238,6 +238,7 @@ def test_a_killed_runner_leaves_a_brain_that_the_next_one_ends(company):
     company.task()
     runner = company.run(wait=False)
     pid = brain_pid(company)
+    eventually(lambda: (company.home / "brain.pid").exists())
     os.kill(runner.pid, signal.SIGKILL)
     runner.communicate()
     assert processes.born(pid)
