@@ -70,6 +70,7 @@ def test_a_task_is_done_from_end_to_end(company):
         printf 'bad \033[31m bytes \377\n' >&2
         printf '{"tokens_in": 120, "tokens_out": 30, "cost_micros": 4500, "note": "easy"}' > "$ORKOSI_REPORT"
         [ -r "$ORKOSI_KEY_FILE" ] && echo "Done by $ORKOSI_AGENT for task $ORKOSI_TASK_ID at $ORKOSI_URL in $PWD"''')
+    rules = [company.call("POST", "/rules", {"rule": f"rule {number}"})["rule"] for number in range(60)]
     task = company.task(description="say 'hello'")
     company.run()
     shown = company.show(task)
@@ -80,7 +81,7 @@ def test_a_task_is_done_from_end_to_end(company):
         "agent": "felix", "task_id": task, "status": "done", "exit_code": 0, "tokens_in": 120, "tokens_out": 30, "cost_micros": 4500,
         "note": "easy"}
     told = json.loads((company.home / "workspace" / "told.json").read_text())
-    assert told["task"]["description"] == "say 'hello'" and told["rules"] == [] and "lease_token" not in told["job"]
+    assert told["task"]["description"] == "say 'hello'" and sorted(rule["rule"] for rule in told["rules"]) == sorted(rules) and "lease_token" not in told["job"]
     lines = (company.home / "logs" / "brain.log").read_text().splitlines()
     assert lines[0].endswith(f"Z [task {task}] thinking about it") and "\\x1b[31m" in lines[1]
     assert not list((company.home / "undelivered").iterdir())
@@ -238,6 +239,7 @@ def test_a_killed_runner_leaves_a_brain_that_the_next_one_ends(company):
     company.task()
     runner = company.run(wait=False)
     pid = brain_pid(company)
+    eventually(lambda: (company.home / "brain.pid").exists())
     os.kill(runner.pid, signal.SIGKILL)
     runner.communicate()
     assert processes.born(pid)

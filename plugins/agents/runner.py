@@ -142,7 +142,7 @@ class Runner:
 
     def _gather(self, task_id: int | None) -> tuple[dict[str, Any] | None, list[Any]]:
         status, task = self.client.call("GET", f"/tasks/{task_id}") if task_id else (404, None)
-        known, rules = self.client.call("GET", f"/rules?agent={self.name}")
+        known, rules = self.client.call("GET", f"/rules?agent={self.name}&limit=200")
         return task if status == 200 else None, rules if known == 200 else []
 
     def _think(self, lease: Lease, run: int | None, task: dict[str, Any] | None, rules: list[Any]) -> bool:
