@@ -264,3 +264,33 @@ def test_a_failed_verb_undoes_itself_alone(data):
     with pytest.raises(Conflict):
         half()
     assert queue.claim("q", "w") == []
+
+
+def test_a_write_that_fails_in_a_shared_commit_fails_alone(data):
+    """Many writers at once, every third of which fails: the others hold, exactly once."""
+    from orkosi import writes
+
+    @writes
+    def perhaps(number):
+        job, _ = queue.submit("q", "t", {"n": number})
+        if number % 3 == 0:
+            raise Conflict(f"no {number}")
+        return job.id
+    made, refused, lock = {}, [], threading.Lock()
+
+    def work(start):
+        with acting(system()):
+            for number in range(start, start + 50):
+                try:
+                    id = perhaps(number)
+                    with lock:
+                        made[number] = id
+                except Conflict as problem:
+                    refused.append(problem.message)
+    workers = [threading.Thread(target=work, args=(at * 50,)) for at in range(8)]
+    for one in workers:
+        one.start()
+    for one in workers:
+        one.join()
+    rows = {job.payload["n"]: job.id for job in db.all(queue.Job, "SELECT * FROM jobs")}
+    assert rows == made and sorted(refused) == sorted(f"no {number}" for number in range(0, 400, 3))

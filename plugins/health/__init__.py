@@ -12,8 +12,8 @@ STARTED = time.monotonic()
 
 
 def alive() -> bool:
-    """Whether the database answers a read, and the writer lives."""
-    return db.value("SELECT 1") == 1 and db._thread is not None and db._thread.is_alive()
+    """Whether the database answers."""
+    return db.value("SELECT count(*) FROM tenants") is not None
 
 
 def uptime() -> int:

@@ -48,5 +48,5 @@ def ready() -> Ready:
     except Problem as problem:
         raise Unavailable(f"Not ready: {problem.message}") from None
     if not fine:
-        raise Unavailable("Not ready: the writer has stopped; restart the server")
+        raise Unavailable("Not ready: the database does not answer")
     return Ready(True)
