@@ -130,7 +130,8 @@ def lost(known, left, folder):
     con = apsw.Connection(str(folder / "orkosi.db"))
     try:
         assert con.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        rows = dict(con.execute("SELECT id, state FROM jobs"))
+        there = con.execute("SELECT 1 FROM sqlite_schema WHERE name = 'jobs'").fetchall()
+        rows = dict(con.execute("SELECT id, state FROM jobs")) if there else {}  # without a flush, not even the schema is sure
     finally:
         con.close()
     return sum((rows.get(-one) != "completed") if one < 0 else (one not in rows) for one in known)
