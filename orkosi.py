@@ -575,7 +575,10 @@ class Database:
         params["tenant"] = current().tenant
         if threading.get_ident() == self._writer_thread:
             return self._rows(self._con, kind, sql, params)
-        con = self._idle.pop() if self._idle else self._reader()
+        try:
+            con = self._idle.pop()
+        except IndexError:
+            con = self._reader()
         try:
             return self._rows(con, kind, sql, params)
         except (apsw.Error, OverflowError) as error:
@@ -1052,15 +1055,17 @@ class Limiter:
         allowed, width = parse_rate(rule)
         moment = time.monotonic()
         with self._lock:
-            began, used = self._windows.get((bucket, key), (moment, 0))
-            if moment - began >= width:
-                began, used = moment, 0
+            ends, used = self._windows.get((bucket, key), (0.0, 0))
+            if ends <= moment:
+                ends, used = moment + width, 0
             if used >= allowed:
-                wait = int(began + width - moment) + 1
+                wait = int(ends - moment) + 1
                 raise TooMany(f"At most {rule} here; try again in {wait} s", headers={"Retry-After": str(wait)})
-            if len(self._windows) > 50_000:
-                self._windows.clear()
-            self._windows[bucket, key] = (began, used + 1)
+            if len(self._windows) >= 50_000:  # bounded, whoever calls: first what is over, then the oldest
+                self._windows = {place: window for place, window in self._windows.items() if window[0] > moment}
+                while len(self._windows) >= 50_000:
+                    del self._windows[next(iter(self._windows))]
+            self._windows[bucket, key] = (ends, used + 1)
 
 
 def parse_rate(rule: str) -> tuple[int, float]:
