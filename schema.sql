@@ -110,8 +110,9 @@ CREATE TABLE jobs (
   task_type TEXT NOT NULL,
   payload TEXT NOT NULL DEFAULT '{}',
   priority INTEGER NOT NULL DEFAULT 0,          -- lower first; first in, first out within a number
-  state TEXT NOT NULL
-    CHECK (state IN ('waiting', 'delayed', 'active', 'completed', 'failed', 'cancelled', 'dead')),
+  state TEXT NOT NULL                           -- OR, not IN: SQLite builds a table for an IN at every write
+    CHECK (state = 'active' OR state = 'waiting' OR state = 'completed' OR state = 'delayed' OR state = 'failed'
+           OR state = 'cancelled' OR state = 'dead'),
   attempt INTEGER NOT NULL DEFAULT 0,
   max_attempts INTEGER NOT NULL DEFAULT 3,
   backoff_kind TEXT NOT NULL DEFAULT 'exponential' CHECK (backoff_kind IN ('exponential', 'fixed')),
@@ -132,7 +133,7 @@ CREATE TABLE jobs (
   claimed_at TEXT,
   finished_at TEXT,
   CHECK ((state = 'active') = (lease_expires_at IS NOT NULL)),
-  CHECK ((state IN ('completed', 'failed', 'cancelled', 'dead')) = (finished_at IS NOT NULL))
+  CHECK ((state = 'completed' OR state = 'failed' OR state = 'cancelled' OR state = 'dead') = (finished_at IS NOT NULL))
 ) STRICT;
 CREATE UNIQUE INDEX jobs_once ON jobs (tenant_id, queue, idempotency_key) WHERE idempotency_key IS NOT NULL;
 -- Partial indexes, one for each stage of a life: a claim touches two, a completion three.
