@@ -51,8 +51,8 @@ class PocketBase:
     def __init__(self, program, count):
         self.folder, port = tempfile.mkdtemp(), free_port()
         self.url = f"http://127.0.0.1:{port}"
-        subprocess.run([program, "superuser", "upsert", "a@example.com", "correct horse", "--dir", self.folder], check=True, capture_output=True)
-        self.process = subprocess.Popen([program, "serve", "--http", f"127.0.0.1:{port}", "--dir", self.folder],
+        subprocess.run([program, "superuser", "upsert", "a@example.com", "correct horse", "--dir", self.folder + "/data"], check=True, capture_output=True)
+        self.process = subprocess.Popen([program, "serve", "--http", f"127.0.0.1:{port}", "--dir", self.folder + "/data"],
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(200):
             with contextlib.suppress(OSError):

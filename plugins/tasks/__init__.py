@@ -179,8 +179,10 @@ def create(new: Struct, by: Actor, blocked_by: Iterable[int] = ()) -> tuple[Task
     if values.get("status") in OVER:
         values["finished_at"] = now()
     id = db.insert(dict, "tasks", **values)["id"]
-    _link(id, blocked_by)
-    _follow(id)
+    if blocked_by := list(blocked_by):
+        _link(id, blocked_by)
+    if assignee:
+        _follow(id)
     task = find(id)
     emit("task.created", task)
     return task, False
