@@ -154,6 +154,19 @@ CREATE TABLE queues (                           -- what is known of a queue besi
   PRIMARY KEY (tenant_id, name)
 ) STRICT, WITHOUT ROWID;
 
+-- ═════════════════════════════ mail ══════════════════════════════
+
+CREATE TABLE letters (                          -- only until they are sent: a letter may hold a link that is a key
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  email TEXT NOT NULL,                          -- '': to nobody
+  email_key TEXT NOT NULL,
+  subject TEXT NOT NULL,
+  text TEXT NOT NULL,
+  html TEXT,
+  created_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX letters_by_email ON letters (email_key);
+
 -- ═════════════════════════ notifications ═════════════════════════
 
 CREATE TABLE notifications (
