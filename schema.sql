@@ -74,6 +74,29 @@ CREATE TABLE invites (                          -- to a tenant, and with it perh
 CREATE UNIQUE INDEX invites_once ON invites (kind, target, email_key) WHERE accepted_at IS NULL AND revoked_at IS NULL;
 CREATE INDEX invites_by_target ON invites (tenant_id, kind, target, id);
 
+-- ═════════════════════════════ orgs ══════════════════════════════
+
+CREATE TABLE organizations (
+  id TEXT PRIMARY KEY,                          -- org_…
+  tenant_id INTEGER NOT NULL REFERENCES tenants (id),
+  name TEXT NOT NULL,
+  slug TEXT NOT NULL,
+  avatar_url TEXT,
+  deleted_at TEXT,
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX organizations_by_slug ON organizations (tenant_id, slug) WHERE deleted_at IS NULL;
+
+CREATE TABLE org_members (                      -- of whatever tenant: an invitation makes anybody a member
+  org_id TEXT NOT NULL REFERENCES organizations (id) ON DELETE CASCADE,
+  user_id INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+  role TEXT NOT NULL CHECK (role IN ('owner', 'admin', 'member', 'viewer')),
+  joined_at TEXT NOT NULL,
+  PRIMARY KEY (org_id, user_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX org_members_by_user ON org_members (user_id, org_id);
+
 -- ═════════════════════════════ keys ══════════════════════════════
 
 CREATE TABLE api_keys (

@@ -34,7 +34,7 @@ from orkosi import (
 
 from . import passwords, tokens
 
-plugin = Plugin("Users", layer="ground")
+plugin = Plugin("Users", layer="ground", needs=("server",))
 plugin.setting("registration", str, "invite", "Who may register: open, invite or closed")
 plugin.setting("limit_login", str, "10/3m", "Log-ins from one address")
 plugin.setting("limit_login_account", str, "10/15m", "Log-ins to one account from one address")
@@ -158,14 +158,26 @@ def register(username: str, email: str, password: str, code: str | None) -> User
 @writes
 @across_tenants
 def _join(username: str, email: str, hashed: str, code: str) -> User:
-    invite = invited(code)
-    if invite is None or folded(invite.email) != folded(email):
-        raise Invalid("invite_code: That invitation is unknown, used, expired, or for another address",
-                      [{"field": "invite_code", "message": "not usable with this address"}])
-    role = invite.role if invite.kind == "tenant" else "member"
-    user = add(username, email, hashed, role, invite.tenant_id)
-    accept(invite, user)
+    found = invited(code)
+    if found is None or folded(found.email) != folded(email):
+        raise _unusable()
+    role = found.role if found.kind == "tenant" else "member"
+    user = add(username, email, hashed, role, found.tenant_id)
+    try:
+        accept(found, user)
+    except NotFound:  # what it leads to is gone, or whoever sent it may not invite any more
+        raise _unusable() from None
     return user
+
+
+def _unusable() -> Invalid:
+    return Invalid("invite_code: That invitation is unknown, used, expired, or for another address",
+                   [{"field": "invite_code", "message": "not usable with this address"}])
+
+
+def in_charge(me: Actor) -> bool:
+    """Whether this person runs the tenant: its founder, or an administrator of it."""
+    return me.user is not None and me.scopes is None and (me.billing or me.rank >= RANKS["admin"])
 
 
 @across_tenants
@@ -363,5 +375,9 @@ def random_password() -> str:
     """A password nobody will guess, for accounts that a command makes."""
     return secrets.token_urlsafe(15)
 
-from .invites import Invite, accept, invite, invited  # noqa: E402, I001  # the last lines: these use the verbs above
-from . import commands as commands  # noqa: E402
+
+# The last lines: these use the verbs above.
+from .invites import Invite as Invite  # noqa: E402, I001
+from .invites import Pending as Pending  # noqa: E402
+from .invites import accept, addressed, invitation, invite, invited, open_invites, revoke  # noqa: E402, F401
+from . import commands as commands  # noqa: E402, I001
