@@ -479,6 +479,28 @@ CREATE TABLE rules (
 ) STRICT;
 CREATE INDEX rules_by_rank ON rules (tenant_id, permanent, id);
 
+-- ═════════════════════════════ teams ═════════════════════════════
+
+CREATE TABLE teams (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL REFERENCES tenants (id),
+  name TEXT NOT NULL,
+  name_key TEXT NOT NULL,                       -- folded; what a part of a name is looked for in
+  description TEXT NOT NULL DEFAULT '',
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX teams_by_tenant ON teams (tenant_id, id);
+
+CREATE TABLE team_members (
+  team_id INTEGER NOT NULL REFERENCES teams (id) ON DELETE CASCADE,
+  user_id INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+  role TEXT NOT NULL CHECK (role IN ('owner', 'admin', 'member')),
+  joined_at TEXT NOT NULL,
+  PRIMARY KEY (team_id, user_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX team_members_by_user ON team_members (user_id, team_id);
+
 -- ═════════════════════════════ changelog ═════════════════════════
 
 CREATE VIEW changelog AS
