@@ -987,31 +987,39 @@ def system(tenant: int | None = HOST_TENANT) -> Actor:
 
 
 class Policy(Struct, frozen=True):
-    """Who may call an endpoint: a least role for people, a scope for keys; both where both apply."""
+    """Who may call an endpoint: a least role for people, a scope for keys; both where both apply.
+
+    `within` is the rank one needs inside the thing that the path names; the verb sees to it, for only it knows the thing.
+    """
     role: str = ""
     scope: str = ""
     host: bool = False
     public: bool = False
     any_key: bool = False
     billing: bool = False
+    person: bool = False
+    within: str = ""
 
     def __str__(self) -> str:
         if self.public or self.any_key:
             return "public" if self.public else "signed in"
+        if self.person:
+            return "people signed in"
         words = [self.role + ("+" if self.role != "admin" else ""), f"or key {self.scope}" if self.scope else ""]
         return " ".join([*filter(None, words), *(["in the host tenant"] if self.host else []),
-                         *(["with billing"] if self.billing else [])])
+                         *(["with billing"] if self.billing else []), *([f"who is {self.within} there"] if self.within else [])])
 
 
 PUBLIC = Policy(public=True)
 SIGNED_IN = Policy(any_key=True)
+PERSON = Policy(person=True)
 
 
-def may(role: str, scope: str = "", *, host: bool = False, billing: bool = False) -> Policy:
+def may(role: str, scope: str = "", *, host: bool = False, billing: bool = False, within: str = "") -> Policy:
     """People of at least `role`; keys with `scope`, or none; `host`: only in the host tenant."""
     if role not in RANKS:
         raise ValueError(f"There is no role {role!r}")
-    return Policy(role, scope, host, billing=billing)
+    return Policy(role, scope, host, billing=billing, within=within)
 
 
 def admit(policy: Policy, actor: Actor) -> None:
@@ -1027,6 +1035,8 @@ def admit(policy: Policy, actor: Actor) -> None:
             raise Denied("No API key may do this; sign in")
         if not scope_covers(actor.scopes, policy.scope):
             raise Denied(f"Insufficient scope: this needs {policy.scope}; the key has {' '.join(sorted(actor.scopes)) or 'none'}")
+    if policy.person:
+        return
     if policy.host and not actor.host:
         raise Denied("This belongs to the operator of this server (the host tenant)")
     if actor.rank < RANKS[policy.role] and not (policy.billing and actor.billing):

@@ -74,6 +74,29 @@ CREATE TABLE invites (                          -- to a tenant, and with it perh
 CREATE UNIQUE INDEX invites_once ON invites (kind, target, email_key) WHERE accepted_at IS NULL AND revoked_at IS NULL;
 CREATE INDEX invites_by_target ON invites (tenant_id, kind, target, id);
 
+-- ═════════════════════════════ orgs ══════════════════════════════
+
+CREATE TABLE organizations (
+  id TEXT PRIMARY KEY,                          -- org_…
+  tenant_id INTEGER NOT NULL REFERENCES tenants (id),
+  name TEXT NOT NULL,
+  slug TEXT NOT NULL,
+  avatar_url TEXT,
+  deleted_at TEXT,
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX organizations_by_slug ON organizations (tenant_id, slug) WHERE deleted_at IS NULL;
+
+CREATE TABLE org_members (                      -- of whatever tenant: an invitation makes anybody a member
+  org_id TEXT NOT NULL REFERENCES organizations (id) ON DELETE CASCADE,
+  user_id INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+  role TEXT NOT NULL CHECK (role IN ('owner', 'admin', 'member', 'viewer')),
+  joined_at TEXT NOT NULL,
+  PRIMARY KEY (org_id, user_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX org_members_by_user ON org_members (user_id, org_id);
+
 -- ═════════════════════════════ keys ══════════════════════════════
 
 CREATE TABLE api_keys (
@@ -153,6 +176,19 @@ CREATE TABLE queues (                           -- what is known of a queue besi
   paused_at TEXT,
   PRIMARY KEY (tenant_id, name)
 ) STRICT, WITHOUT ROWID;
+
+-- ═════════════════════════════ mail ══════════════════════════════
+
+CREATE TABLE letters (                          -- only until they are sent: a letter may hold a link that is a key
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  email TEXT NOT NULL,                          -- '': to nobody
+  email_key TEXT NOT NULL,
+  subject TEXT NOT NULL,
+  text TEXT NOT NULL,
+  html TEXT,
+  created_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX letters_by_email ON letters (email_key);
 
 -- ═════════════════════════ notifications ═════════════════════════
 
@@ -442,6 +478,28 @@ CREATE TABLE rules (
   updated_at TEXT NOT NULL
 ) STRICT;
 CREATE INDEX rules_by_rank ON rules (tenant_id, permanent, id);
+
+-- ═════════════════════════════ teams ═════════════════════════════
+
+CREATE TABLE teams (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL REFERENCES tenants (id),
+  name TEXT NOT NULL,
+  name_key TEXT NOT NULL,                       -- folded; what a part of a name is looked for in
+  description TEXT NOT NULL DEFAULT '',
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX teams_by_tenant ON teams (tenant_id, id);
+
+CREATE TABLE team_members (
+  team_id INTEGER NOT NULL REFERENCES teams (id) ON DELETE CASCADE,
+  user_id INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+  role TEXT NOT NULL CHECK (role IN ('owner', 'admin', 'member')),
+  joined_at TEXT NOT NULL,
+  PRIMARY KEY (team_id, user_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX team_members_by_user ON team_members (user_id, team_id);
 
 -- ═════════════════════════════ changelog ═════════════════════════
 

@@ -3,9 +3,12 @@
 Surprise: an answer whose status the endpoint does not declare fails the test that got it, so
 the OpenAPI page cannot fall behind the code.
 """
+import email
+import email.policy
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -147,6 +150,28 @@ def as_(application, people):
 @pytest.fixture
 def anonymous(application):
     return Client(application)
+
+
+@pytest.fixture
+def posted(data):
+    """Delivers the mail that waits, and returns it: `posted()` → messages with `link`, the one that is in the text."""
+    from plugins import queue
+    from plugins.queue import executor
+
+    def deliver():
+        with acting(system()):
+            for job in queue.claim(executor.OWN, "test", batch=100):
+                executor.run(job)
+        found = []
+        for file in sorted((data / "outbox").glob("*.eml")):
+            message = email.message_from_bytes(file.read_bytes(), policy=email.policy.default)
+            message.text = message.get_body(("plain",)).get_content()
+            message.link = next(iter(re.findall(r"https?://\S+", message.text)), None)
+            message.token = message.link and message.link.rpartition("/")[2]
+            found.append(message)
+            file.unlink()
+        return found
+    return deliver
 
 
 class Server:

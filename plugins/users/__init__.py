@@ -34,7 +34,7 @@ from orkosi import (
 
 from . import passwords, tokens
 
-plugin = Plugin("Users", layer="ground")
+plugin = Plugin("Users", layer="ground", needs=("server",))
 plugin.setting("registration", str, "invite", "Who may register: open, invite or closed")
 plugin.setting("limit_login", str, "10/3m", "Log-ins from one address")
 plugin.setting("limit_login_account", str, "10/15m", "Log-ins to one account from one address")
@@ -43,7 +43,7 @@ plugin.setting("limit_refresh", str, "30/m", "Refreshed sessions from one addres
 
 Role = Literal["admin", "editor", "member", "builder", "viewer", "agent", "demo"]
 ACCESS, IDLE, ABSOLUTE = 30 * 60, 14 * 86400, 30 * 86400  # seconds
-INVITED, SET_UP, RETRY = 7 * 86400, 24 * 3600, 10
+SET_UP, RETRY = 24 * 3600, 10
 
 
 class User(Struct):
@@ -73,18 +73,6 @@ class Tokens(Struct):
     session_id: int
     access: str
     refresh: str
-
-
-class Invite(Struct):
-    id: int
-    tenant_id: int
-    kind: str
-    target: str | None
-    email: str
-    role: str
-    invited_by: int | None
-    expires_at: str
-    created_at: str
 
 
 @plugin.on("opened")
@@ -170,14 +158,26 @@ def register(username: str, email: str, password: str, code: str | None) -> User
 @writes
 @across_tenants
 def _join(username: str, email: str, hashed: str, code: str) -> User:
-    invite = invited(code)
-    if invite is None or folded(invite.email) != folded(email):
-        raise Invalid("invite_code: That invitation is unknown, used, expired, or for another address",
-                      [{"field": "invite_code", "message": "not usable with this address"}])
-    role = invite.role if invite.kind == "tenant" else "member"
-    user = add(username, email, hashed, role, invite.tenant_id)
-    accept(invite, user)
+    found = invited(code)
+    if found is None or folded(found.email) != folded(email):
+        raise _unusable()
+    role = found.role if found.kind == "tenant" else "member"
+    user = add(username, email, hashed, role, found.tenant_id)
+    try:
+        accept(found, user)
+    except NotFound:  # what it leads to is gone, or whoever sent it may not invite any more
+        raise _unusable() from None
     return user
+
+
+def _unusable() -> Invalid:
+    return Invalid("invite_code: That invitation is unknown, used, expired, or for another address",
+                   [{"field": "invite_code", "message": "not usable with this address"}])
+
+
+def in_charge(me: Actor) -> bool:
+    """Whether this person runs the tenant: its founder, or an administrator of it."""
+    return me.user is not None and me.scopes is None and (me.billing or me.rank >= RANKS["admin"])
 
 
 @across_tenants
@@ -328,44 +328,7 @@ def forget_expired() -> None:
     db.run("DELETE FROM tickets WHERE expires_at < :now", now=now())
 
 
-# ── invitations and single-use links ──
-
-
-@writes
-@across_tenants
-def invite(kind: str, target: str | None, email: str, role: str, by: int | None, tenant: int) -> tuple[Invite, str]:
-    """Invite an address; the invitation and its code, which is shown nowhere else. Conflict while one is open."""
-    email = email_of(email)
-    db.run("""UPDATE invites SET revoked_at = :now WHERE kind = :kind AND target IS :target AND email_key = :key
-               AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at <= :now""", kind=kind, target=target, key=folded(email), now=now())
-    if db.value("""SELECT 1 FROM invites WHERE kind = :kind AND target IS :target AND email_key = :key
-                    AND accepted_at IS NULL AND revoked_at IS NULL""", kind=kind, target=target, key=folded(email)):
-        raise Conflict(f"{email} has an open invitation already; revoke it first to send another")
-    code = tokens.mint("inv")
-    made = db.one(Invite, """
-        INSERT INTO invites (tenant_id, kind, target, email, email_key, role, hash, invited_by, expires_at, created_at)
-        VALUES (:home, :kind, :target, :email, :key, :role, :hash, :by, :until, :now) RETURNING *""",
-        home=tenant, kind=kind, target=target, email=email, key=folded(email), role=role, hash=tokens.digest(code), by=by,
-        until=now(INVITED), now=now())
-    return made, code
-
-
-@across_tenants
-def invited(code: str) -> Invite | None:
-    """The open invitation behind `code`."""
-    if tokens.kind_of(code) != "inv":
-        return None
-    return db.one(Invite, """SELECT * FROM invites WHERE hash = :hash AND accepted_at IS NULL AND revoked_at IS NULL
-                              AND expires_at > :now""", hash=tokens.digest(code), now=now())
-
-
-@writes
-@across_tenants
-def accept(invite: Invite, user: User) -> None:
-    """Spend an invitation; whoever issued it hears `invite.accepted` and grants what it promised."""
-    if not db.run("UPDATE invites SET accepted_at = :now WHERE id = :id AND accepted_at IS NULL", id=invite.id, now=now()):
-        raise Conflict("That invitation was just used")
-    emit("invite.accepted", invite, user=user)
+# ── single-use links ──
 
 
 @writes
@@ -411,4 +374,10 @@ def _set_up(hash: bytes, username: str, email: str, hashed: str) -> User:
 def random_password() -> str:
     """A password nobody will guess, for accounts that a command makes."""
     return secrets.token_urlsafe(15)
-from . import commands as commands  # noqa: E402  # the last line: commands use the verbs above
+
+
+# The last lines: these use the verbs above.
+from .invites import Invite as Invite  # noqa: E402, I001
+from .invites import Pending as Pending  # noqa: E402
+from .invites import accept, addressed, invitation, invite, invited, open_invites, revoke  # noqa: E402, F401
+from . import commands as commands  # noqa: E402, I001

@@ -1,0 +1,362 @@
+"""Organizations: groups of people who share API keys and, later, a bill.
+
+Owns organizations and org_members. An organization lives in the tenant of its creator, and so do its keys;
+a member may come from any tenant, by accepting an invitation, and sees the organization by his rank there.
+Everybody else is told that it does not exist.
+Surprise: who may do what is decided here and not at the gate, for it hangs on the rank in this organization.
+Whoever runs the tenant sees its organizations, but changes only those he has a rank in.
+"""
+import re
+import secrets
+import unicodedata
+from typing import Any, Literal
+
+from orkosi import (
+    UNSET,
+    Actor,
+    Conflict,
+    Denied,
+    Invalid,
+    NotFound,
+    Page,
+    Paging,
+    Plugin,
+    Struct,
+    UnsetType,
+    across_tenants,
+    db,
+    emit,
+    limiter,
+    now,
+    writes,
+)
+from plugins import mail, users
+from plugins.users import Invite, Pending, User
+
+plugin = Plugin("Organizations", layer="ground", needs=("users", "mail"))
+plugin.setting("limit_org_invites", str, "20/h", "Invitations into one organization")
+
+Rank = Literal["owner", "admin", "member", "viewer"]
+RANK = {"viewer": 1, "member": 2, "admin": 3, "owner": 4}
+
+
+class Organization(Struct):
+    """An organization, as one of its members sees it; `role` is the reader's own."""
+    id: str
+    tenant_id: int
+    name: str
+    slug: str
+    avatar_url: str | None
+    member_count: int
+    role: Rank | None
+    created_at: str
+    updated_at: str
+
+
+class Member(Struct):
+    """Somebody in an organization."""
+    user_id: int
+    username: str
+    role: Rank
+    joined_at: str
+
+
+class OrganizationPatch(Struct, forbid_unknown_fields=True):
+    """What of an organization may be changed."""
+    name: str | UnsetType = UNSET
+    slug: str | UnsetType = UNSET
+    avatar_url: str | None | UnsetType = UNSET
+
+
+SEEN = """
+    SELECT organizations.*, mine.role AS role, (SELECT count(*) FROM org_members WHERE org_id = organizations.id) AS member_count
+      FROM organizations LEFT JOIN org_members AS mine ON mine.org_id = organizations.id AND mine.user_id = :me
+     WHERE deleted_at IS NULL AND (mine.role IS NOT NULL OR (:all AND tenant_id = :tenant))"""
+
+
+# ── organizations ──
+
+
+def index(query: Paging, me: Actor) -> Page[Organization]:
+    """Those one is a member of, and for whoever runs the tenant all of its, newest first."""
+    mine = {"me": me.user, "all": users.in_charge(me)}
+    rows = db.all(Organization, f"{SEEN} ORDER BY organizations.created_at DESC, organizations.id LIMIT :limit OFFSET :offset",
+                  limit=query.limit, offset=query.offset, **mine)
+    return Page(rows, db.value(f"SELECT count(*) FROM ({SEEN})", **mine), query.limit, query.offset)
+
+
+def find(id: str, me: Actor) -> Organization:
+    """One organization that `me` may see. NotFound."""
+    found = db.one(Organization, f"{SEEN} AND organizations.id = :id", id=id, me=me.user, all=users.in_charge(me))
+    if found is None:
+        raise NotFound(f"There is no organization {id}")
+    return found
+
+
+def require(id: str, me: Actor, rank: Rank) -> Organization:
+    """One organization in which `me` has at least `rank`. NotFound where he may not even see it, Denied otherwise."""
+    found = find(id, me)
+    if RANK.get(found.role or "", 0) < RANK[rank]:
+        raise Denied(f"This needs the rank {rank} in {found.name}; yours is {found.role or 'none'}")
+    return found
+
+
+@writes
+def create(name: str, slug: str | None, me: Actor) -> Organization:
+    """Make an organization in one's own tenant; its creator becomes its owner. Conflict where the slug is taken."""
+    name = named(name)
+    made = db.insert(dict, "organizations", id=f"org_{secrets.token_hex(8)}", name=name, slug=slugged(name) if slug is None else slug_of(slug),
+                     created_at=now(), updated_at=now())
+    _join(made["id"], me.user, "owner")
+    found = find(made["id"], me)
+    emit("organization.created", found, by=me)
+    return found
+
+
+@writes
+@across_tenants
+def change(id: str, patch: OrganizationPatch, me: Actor) -> Organization:
+    """Change name, slug or picture, as its administrator. NotFound, Denied, Conflict, Invalid."""
+    require(id, me, "admin")
+    values = {"name": patch.name if patch.name is UNSET else named(str(patch.name)),
+              "slug": patch.slug if patch.slug is UNSET else slug_of(str(patch.slug)),
+              "avatar_url": patch.avatar_url if not patch.avatar_url else picture(str(patch.avatar_url))}
+    old = db.one(dict, "SELECT name, slug, avatar_url FROM organizations WHERE id = :id", id=id)
+    new = old | {name: value for name, value in values.items() if value is not UNSET}
+    db.run("UPDATE organizations SET name = :name, slug = :slug, avatar_url = :avatar_url, updated_at = :now WHERE id = :id", id=id, now=now(), **new)
+    found = find(id, me)
+    emit("organization.changed", found, by=me)
+    return found
+
+
+@writes
+@across_tenants
+def delete(id: str, me: Actor) -> None:
+    """Put an organization away, as its owner: nobody sees it any more, its slug is free, its invitations are void."""
+    found = require(id, me, "owner")
+    _put_away(id)
+    emit("organization.deleted", found, by=me)
+
+
+@across_tenants
+def _put_away(id: str) -> None:
+    db.run("UPDATE organizations SET deleted_at = :now WHERE id = :id", id=id, now=now())
+    users.revoke("org", id, None)
+
+
+# ── names ──
+
+
+def named(text: str) -> str:
+    """`text` as a name, or Invalid."""
+    text = unicodedata.normalize("NFC", text).strip()
+    if not 1 <= len(text) <= 100 or any(unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") for char in text):
+        raise Invalid("name: Use 1 to 100 printable characters", [{"field": "name", "message": "1 to 100 printable characters"}])
+    return text
+
+
+def slugged(name: str) -> str:
+    """A slug from a name: folded, without accents, words joined by hyphens."""
+    bare = "".join(char for char in unicodedata.normalize("NFKD", name.casefold()) if not unicodedata.combining(char))
+    return re.sub(r"[\W_]+", "-", bare).strip("-")[:60].strip("-") or "organization"
+
+
+def slug_of(text: str) -> str:
+    """`text` as a slug, or Invalid."""
+    if not text or slugged(text) != text:
+        raise Invalid(f"slug: Use small letters, digits and single hyphens, for example {slugged(text)!r}",
+                      [{"field": "slug", "message": "small letters, digits and single hyphens"}])
+    return text
+
+
+def picture(url: str) -> str:
+    """`url` as an address that a browser may load a picture from, or Invalid."""
+    if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:\d+)?(/[!-~]*)?", url) or len(url) > 2000:
+        raise Invalid("avatar_url: Use an http(s) URL", [{"field": "avatar_url", "message": "an http(s) URL"}])
+    return url
+
+
+# ── members ──
+
+
+def members(id: str, query: Paging, me: Actor) -> Page[Member]:
+    """Who is in it: by rank, owners first, and by when they joined."""
+    found = find(id, me)
+    return Page(_members(id, query), found.member_count, query.limit, query.offset)
+
+
+@across_tenants
+def _members(id: str, query: Paging) -> list[Member]:
+    return db.all(Member, """
+        SELECT org_members.user_id, users.username, org_members.role, org_members.joined_at
+          FROM org_members JOIN users ON users.id = org_members.user_id WHERE org_id = :id
+         ORDER BY CASE org_members.role WHEN 'owner' THEN 0 WHEN 'admin' THEN 1 WHEN 'member' THEN 2 ELSE 3 END, joined_at, user_id
+         LIMIT :limit OFFSET :offset""", id=id, limit=query.limit, offset=query.offset)
+
+
+def member(id: str, user_id: int) -> Member:
+    """One member. NotFound."""
+    found = _member(id, user_id)
+    if found is None:
+        raise NotFound(f"User {user_id} is no member here")
+    return found
+
+
+@across_tenants
+def _member(id: str, user_id: int | None) -> Member | None:
+    return db.one(Member, """SELECT org_members.user_id, users.username, org_members.role, org_members.joined_at
+                               FROM org_members JOIN users ON users.id = org_members.user_id
+                              WHERE org_id = :id AND user_id = :user""", id=id, user=user_id)
+
+
+@writes
+@across_tenants
+def add(id: str, user_id: int, role: Rank, me: Actor) -> Member:
+    """Take in somebody of the organization's tenant; others are invited. NotFound, Denied, Conflict."""
+    found = require(id, me, "admin")
+    _grant(found, role)
+    if not db.value("SELECT 1 FROM users WHERE id = :user AND tenant_id = :home", user=user_id, home=found.tenant_id):
+        raise NotFound(f"There is no user {user_id}; people of elsewhere are invited by mail")
+    if _member(id, user_id):
+        raise Conflict(f"User {user_id} is a member already; change the role with PATCH")
+    _join(id, user_id, role)
+    emit("organization.joined", found, by=me)
+    return member(id, user_id)
+
+
+@writes
+def promote(id: str, user_id: int, role: Rank, me: Actor) -> Member:
+    """Give a member another rank. NotFound, Denied; Conflict for the last owner."""
+    found = require(id, me, "admin")
+    _touch(found, member(id, user_id), me)
+    _grant(found, role)
+    if role != "owner":
+        _keep_an_owner(id, user_id)
+    db.run("UPDATE org_members SET role = :role WHERE org_id = :id AND user_id = :user", id=id, user=user_id, role=role)
+    emit("organization.promoted", found, by=me)
+    return member(id, user_id)
+
+
+@writes
+def remove(id: str, user_id: int, me: Actor) -> None:
+    """Put a member out, or leave oneself. NotFound, Denied; Conflict for the last owner."""
+    found = find(id, me) if user_id == me.user else require(id, me, "admin")
+    _touch(found, member(id, user_id), me)
+    _keep_an_owner(id, user_id)
+    db.run("DELETE FROM org_members WHERE org_id = :id AND user_id = :user", id=id, user=user_id)
+    emit("organization.left", found, by=me)
+
+
+def _grant(found: Organization, role: str) -> None:
+    if RANK[role] > RANK[found.role or "viewer"]:
+        raise Denied(f"Nobody grants more than he has: yours is {found.role}")
+
+
+def _touch(found: Organization, other: Member, me: Actor) -> None:
+    if found.role != "owner" and other.user_id != me.user and RANK[other.role] >= RANK[found.role or "viewer"]:
+        raise Denied(f"{other.username} is {other.role} there; that takes an owner")
+
+
+def _keep_an_owner(id: str, user_id: int) -> None:
+    """Inside the transaction: two owners who resign at once cannot both succeed."""
+    owners = [owner for owner, in db.all(tuple, "SELECT user_id FROM org_members WHERE org_id = :id AND role = 'owner'", id=id)]
+    if owners == [user_id]:
+        raise Conflict("That is the last owner; make somebody else owner first")
+
+
+def _join(id: str, user_id: int | None, role: str) -> None:
+    db.run("""INSERT INTO org_members (org_id, user_id, role, joined_at) VALUES (:id, :user, :role, :now)
+              ON CONFLICT DO NOTHING""", id=id, user=user_id, role=role, now=now())
+
+
+# ── invitations ──
+
+
+def invite(id: str, email: str, role: Rank, me: Actor) -> Pending:
+    """Invite an address by mail. NotFound, Denied, Conflict, TooMany."""
+    require(id, me, "admin")
+    limiter.take("org_invites", id)
+    return _invite(id, email, role, me)
+
+
+@writes
+@across_tenants
+def _invite(id: str, email: str, role: Rank, me: Actor) -> Pending:
+    found = require(id, me, "admin")
+    _grant(found, role)
+    if db.value("""SELECT 1 FROM org_members JOIN users ON users.id = user_id WHERE org_id = :id AND email_key = :key""",
+                id=id, key=users.folded(email)):
+        raise Conflict(f"{email} is a member already")
+    made, code = users.invite("org", id, email, role, me.user, found.tenant_id)
+    mail.send(made.email, *users.invitation(made, code, users.find(me.user or 0).username, found.name))
+    emit("organization.invited", found, by=me)
+    return made.pending()
+
+
+def invites(id: str, query: Paging, me: Actor) -> Page[Pending]:
+    """What is open, newest first. NotFound, Denied."""
+    require(id, me, "admin")
+    return users.open_invites("org", id, query)
+
+
+@writes
+def revoke(id: str, invite_id: int, me: Actor) -> None:
+    """Make an open invitation void. NotFound, Denied."""
+    require(id, me, "admin")
+    users.revoke("org", id, invite_id)
+
+
+def accept(code: str, me: Actor) -> Organization:
+    """Become a member by the invitation that names one's address. NotFound."""
+    return find(_accept(code, me), me)
+
+
+@writes
+def _accept(code: str, me: Actor) -> str:
+    found, user = users.addressed(code, "org", me)
+    users.accept(found, user)
+    return str(found.target)
+
+
+@plugin.on("invite.accepted")
+@across_tenants
+def let_in(event: str, invite: Invite, user: User, **facts: Any) -> None:
+    """Grant what an invitation promised, if whoever sent it could still promise it. NotFound."""
+    if invite.kind != "org":
+        return
+    inviter = db.value("""SELECT role FROM org_members JOIN organizations ON organizations.id = org_id
+                           WHERE org_id = :id AND user_id = :by AND deleted_at IS NULL""", id=invite.target, by=invite.invited_by)
+    if RANK.get(inviter or "", 0) < max(RANK["admin"], RANK[invite.role]):
+        raise NotFound("That invitation is void: whoever sent it may not invite any more")
+    _join(str(invite.target), user.id, invite.role)
+
+
+# ── farewells ──
+
+
+@plugin.on("user.leaving")
+@across_tenants
+def hold_back(event: str, user: User, **facts: Any) -> None:
+    """Nobody leaves others without an owner. Conflict."""
+    stuck = db.value("""
+        SELECT name FROM organizations JOIN org_members AS mine ON mine.org_id = organizations.id
+         WHERE mine.user_id = :id AND mine.role = 'owner' AND deleted_at IS NULL
+           AND EXISTS (SELECT 1 FROM org_members WHERE org_id = organizations.id AND user_id <> :id)
+           AND NOT EXISTS (SELECT 1 FROM org_members WHERE org_id = organizations.id AND user_id <> :id AND role = 'owner')""", id=user.id)
+    if stuck:
+        raise Conflict(f"You are the only owner of {stuck}, which has other members; make one of them owner, or delete it first")
+
+
+@plugin.on("user.erased")
+@across_tenants
+def erase(event: str, gone: Any, **facts: Any) -> None:
+    """A user who is gone is no member; the highest of those who stay inherits, and what is empty is put away."""
+    mine = [id for id, in db.all(tuple, "SELECT org_id FROM org_members WHERE user_id = :id", id=gone.id)]
+    db.run("DELETE FROM org_members WHERE user_id = :id", id=gone.id)
+    for id in mine:
+        heir = db.one(tuple, """SELECT user_id, role FROM org_members WHERE org_id = :id
+                                 ORDER BY CASE role WHEN 'owner' THEN 0 WHEN 'admin' THEN 1 WHEN 'member' THEN 2 ELSE 3 END, joined_at LIMIT 1""", id=id)
+        if heir is None:
+            _put_away(id)
+        elif heir[1] != "owner":
+            db.run("UPDATE org_members SET role = 'owner' WHERE org_id = :id AND user_id = :heir", id=id, heir=heir[0])

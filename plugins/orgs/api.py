@@ -1,0 +1,142 @@
+"""The wire of organizations: /organizations. No API key may come in here: keys are what organizations hand out."""
+from typing import Annotated, Literal
+
+from orkosi import PERSON, Actor, Deleted, Invalid, Meta, Page, Paging, Struct, may
+from plugins import orgs
+from plugins.orgs import Member, Organization, OrganizationPatch, Rank, plugin
+from plugins.users import Pending
+
+Text = Annotated[str, Meta(min_length=1, max_length=254)]
+
+
+class NewOrganization(Struct, forbid_unknown_fields=True):
+    name: Text
+    slug: Text | None = None
+
+
+class NewMember(Struct, forbid_unknown_fields=True):
+    user_id: int | str
+    role: Rank = "member"
+
+
+class MemberPatch(Struct, forbid_unknown_fields=True):
+    role: Rank
+
+
+class NewInvite(Struct, forbid_unknown_fields=True):
+    email: Text
+    role: Literal["admin", "member", "viewer"] = "member"
+
+
+class OrganizationQuery(Paging):
+    pass
+
+
+def number(text: int | str) -> int:
+    """A user's id, also where it stands in a string."""
+    try:
+        found = int(text)
+    except ValueError:
+        found = 0
+    if not 0 < found < 2**63 or not str(text).isascii():
+        raise Invalid(f"user_id: {str(text)[:40]!r} is not the id of a user", [{"field": "user_id", "message": "not an id"}])
+    return found
+
+
+@plugin.get("/api/organizations", auth=may("viewer"))
+def index(query: OrganizationQuery, me: Actor) -> Page[Organization]:
+    """List the organizations one is a member of
+
+    Newest first. Whoever runs the tenant sees all of its organizations."""
+    return orgs.index(query, me)
+
+
+@plugin.post("/api/organizations", auth=may("member"), status=201, raises=(400, 409))
+def create(body: NewOrganization, me: Actor) -> Organization:
+    """Make an organization in one's own tenant
+
+    Its creator becomes its owner. Without a `slug` it is made from the name."""
+    return orgs.create(body.name, body.slug, me)
+
+
+@plugin.get("/api/organizations/{id}", auth=may("viewer", within="viewer"), raises=(404,))
+def show(id: str, me: Actor) -> Organization:
+    """Show an organization with its member count and one's own role"""
+    return orgs.find(id, me)
+
+
+@plugin.patch("/api/organizations/{id}", auth=may("viewer", within="admin"), raises=(404, 409))
+def update(id: str, body: OrganizationPatch, me: Actor) -> Organization:
+    """Change an organization's name, slug or picture"""
+    return orgs.change(id, body, me)
+
+
+@plugin.delete("/api/organizations/{id}", auth=may("viewer", within="owner"), raises=(404,))
+def delete(id: str, me: Actor) -> Deleted:
+    """Delete an organization
+
+    Its slug is free again, and its open invitations are void."""
+    orgs.delete(id, me)
+    return Deleted(id)
+
+
+@plugin.get("/api/organizations/{id}/members", auth=may("viewer", within="viewer"), raises=(404,))
+def members(id: str, query: OrganizationQuery, me: Actor) -> Page[Member]:
+    """List the members of an organization
+
+    By rank, owners first, and by when they joined."""
+    return orgs.members(id, query, me)
+
+
+@plugin.post("/api/organizations/{id}/members", auth=may("viewer", within="admin"), status=201, raises=(404, 409))
+def add(id: str, body: NewMember, me: Actor) -> Member:
+    """Add somebody of the same tenant to an organization
+
+    Nobody grants a higher role than their own."""
+    return orgs.add(id, number(body.user_id), body.role, me)
+
+
+@plugin.patch("/api/organizations/{id}/members/{userId}", auth=may("viewer", within="admin"), raises=(404, 409))
+def promote(id: str, user_id: int, body: MemberPatch, me: Actor) -> Member:
+    """Change a member's role
+
+    The last owner stays owner; only an owner changes somebody of one's own rank or above."""
+    return orgs.promote(id, user_id, body.role, me)
+
+
+@plugin.delete("/api/organizations/{id}/members/{userId}", auth=may("viewer", within="viewer"), raises=(404, 409))
+def remove(id: str, user_id: int, me: Actor) -> Deleted:
+    """Remove a member, or leave
+
+    Removing others takes an administrator of the organization."""
+    orgs.remove(id, user_id, me)
+    return Deleted(user_id)
+
+
+@plugin.get("/api/organizations/{id}/invites", auth=may("viewer", within="admin"), raises=(404,))
+def invites(id: str, query: OrganizationQuery, me: Actor) -> Page[Pending]:
+    """List an organization's open invitations
+
+    Newest first, without their codes."""
+    return orgs.invites(id, query, me)
+
+
+@plugin.post("/api/organizations/{id}/invites", auth=may("viewer", within="admin"), status=201, raises=(404, 409, 429))
+def invite(id: str, body: NewInvite, me: Actor) -> Pending:
+    """Invite somebody by mail
+
+    The mail has a link, good once and for seven days."""
+    return orgs.invite(id, body.email, body.role, me)
+
+
+@plugin.delete("/api/organizations/{id}/invites/{inviteId}", auth=may("viewer", within="admin"), raises=(404,))
+def revoke(id: str, invite_id: int, me: Actor) -> Deleted:
+    """Make an open invitation void"""
+    orgs.revoke(id, invite_id, me)
+    return Deleted(invite_id)
+
+
+@plugin.post("/api/organizations/invites/{token}/accept", auth=PERSON, raises=(404, 409))
+def accept(token: str, me: Actor) -> Organization:
+    """Become a member by an invitation that names one's address"""
+    return orgs.accept(token, me)

@@ -1,0 +1,298 @@
+"""Teams: who works with whom, inside one tenant.
+
+Owns teams and team_members. Everybody of the tenant sees its teams; a team's own people change it, by their
+rank there, and so does whoever runs the tenant, as if he owned it.
+Surprise: a team gives no rights beyond itself. What somebody may do with tasks or keys hangs on his role alone.
+"""
+import unicodedata
+from typing import Any, Literal
+
+from orkosi import (
+    UNSET,
+    Actor,
+    Conflict,
+    Denied,
+    Invalid,
+    NotFound,
+    Page,
+    Paging,
+    Plugin,
+    Struct,
+    UnsetType,
+    across_tenants,
+    db,
+    emit,
+    limiter,
+    now,
+    writes,
+)
+from plugins import mail, users
+from plugins.users import Invite, Pending, User
+
+plugin = Plugin("Teams", layer="domain")
+plugin.setting("limit_team_invites", str, "20/h", "Invitations into one team")
+
+Rank = Literal["owner", "admin", "member"]
+RANK = {"member": 1, "admin": 2, "owner": 3}
+
+
+class Team(Struct):
+    """A team; `role` is the reader's own in it."""
+    id: int
+    tenant_id: int
+    name: str
+    description: str
+    member_count: int
+    role: Rank | None
+    created_at: str
+    updated_at: str
+
+
+class Member(Struct):
+    """Somebody in a team."""
+    user_id: int
+    username: str
+    role: Rank
+    joined_at: str
+
+
+class TeamPatch(Struct, forbid_unknown_fields=True):
+    """What of a team may be changed."""
+    name: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+
+
+class TeamQuery(Paging):
+    """What a list of teams may be narrowed by."""
+    name: str | None = None
+
+
+TEAMS = """
+    SELECT teams.*, mine.role AS role, (SELECT count(*) FROM team_members WHERE team_id = teams.id) AS member_count
+      FROM teams LEFT JOIN team_members AS mine ON mine.team_id = teams.id AND mine.user_id = :me
+     WHERE teams.tenant_id = :tenant AND (:name IS NULL OR name_key LIKE :name ESCAPE '\\')"""
+BY_RANK = "CASE team_members.role WHEN 'owner' THEN 0 WHEN 'admin' THEN 1 ELSE 2 END"
+
+
+# ── teams ──
+
+
+def index(query: TeamQuery, me: Actor) -> Page[Team]:
+    """The tenant's teams, newest first; with `name` those whose name has it, in whatever case."""
+    name = None if not query.name else "%" + "".join("\\" + char if char in "%_\\" else char for char in users.folded(query.name)) + "%"
+    rows = db.all(Team, f"{TEAMS} ORDER BY teams.id DESC LIMIT :limit OFFSET :offset", name=name, me=me.user, limit=query.limit, offset=query.offset)
+    return Page(rows, db.value(f"SELECT count(*) FROM ({TEAMS})", name=name, me=me.user), query.limit, query.offset)
+
+
+def find(id: int, me: Actor) -> Team:
+    """One team of the tenant. NotFound."""
+    found = db.one(Team, f"{TEAMS} AND teams.id = :id", id=id, name=None, me=me.user)
+    if found is None:
+        raise NotFound(f"There is no team {id}")
+    return found
+
+
+def require(id: int, me: Actor, rank: Rank) -> tuple[Team, str]:
+    """One team in which `me` has at least `rank`, and the rank he acts with. NotFound, Denied."""
+    found = find(id, me)
+    acting = "owner" if users.in_charge(me) else found.role
+    if RANK.get(acting or "", 0) < RANK[rank]:
+        raise Denied(f"This needs the rank {rank} in {found.name}; yours is {acting or 'none'}")
+    return found, str(acting)
+
+
+@writes
+def create(name: str, description: str, me: Actor) -> Team:
+    """Make a team; its creator becomes its owner."""
+    name = named(name)
+    made = db.insert(dict, "teams", name=name, name_key=users.folded(name), description=description, created_at=now(), updated_at=now())
+    _join(made["id"], me.user, "owner")
+    found = find(made["id"], me)
+    emit("team.created", found, by=me)
+    return found
+
+
+@writes
+def change(id: int, patch: TeamPatch, me: Actor) -> Team:
+    """Change a team's name or description, as its administrator. NotFound, Denied, Invalid."""
+    require(id, me, "admin")
+    if isinstance(patch.name, str):
+        patch.name = named(patch.name)
+        db.patch(dict, "teams", id, patch, name_key=users.folded(patch.name))
+    else:
+        db.patch(dict, "teams", id, patch)
+    found = find(id, me)
+    emit("team.changed", found, by=me)
+    return found
+
+
+@writes
+def delete(id: int, me: Actor) -> None:
+    """Delete a team, as its administrator; its open invitations are void. NotFound, Denied."""
+    found, _ = require(id, me, "admin")
+    db.delete("teams", id)
+    users.revoke("team", str(id), None)
+    emit("team.deleted", found, by=me)
+
+
+def named(text: str) -> str:
+    """`text` as a name, or Invalid."""
+    text = unicodedata.normalize("NFC", text).strip()
+    if not 1 <= len(text) <= 100 or any(unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") for char in text):
+        raise Invalid("name: Use 1 to 100 printable characters", [{"field": "name", "message": "1 to 100 printable characters"}])
+    return text
+
+
+# ── members ──
+
+
+def members(id: int, query: Paging, me: Actor) -> Page[Member]:
+    """Who is in it: by rank, owners first, and by when they joined. NotFound."""
+    found = find(id, me)
+    return Page(_members(id, query.limit, query.offset), found.member_count, query.limit, query.offset)
+
+
+@across_tenants
+def _members(id: int, limit: int, offset: int = 0) -> list[Member]:
+    return db.all(Member, f"""
+        SELECT team_members.*, users.username FROM team_members JOIN users ON users.id = team_members.user_id
+         WHERE team_id = :id ORDER BY {BY_RANK}, joined_at, user_id LIMIT :limit OFFSET :offset""", id=id, limit=limit, offset=offset)
+
+
+@across_tenants
+def member(id: int, user_id: int) -> Member:
+    """One member of a team that the caller may see. NotFound."""
+    found = db.one(Member, """SELECT team_members.*, users.username FROM team_members JOIN users ON users.id = team_members.user_id
+                               WHERE team_id = :id AND user_id = :user""", id=id, user=user_id)
+    if found is None:
+        raise NotFound(f"User {user_id} is no member here")
+    return found
+
+
+@writes
+def add(id: int, user_id: int, role: Rank, me: Actor) -> Member:
+    """Take in somebody of the tenant. NotFound, Denied, Conflict."""
+    found, mine = require(id, me, "admin")
+    _grant(mine, role)
+    if not db.value("SELECT 1 FROM users WHERE id = :user AND tenant_id = :tenant", user=user_id):
+        raise NotFound(f"There is no user {user_id}")
+    if db.value("SELECT 1 FROM team_members WHERE team_id = :id AND user_id = :user", id=id, user=user_id):
+        raise Conflict(f"User {user_id} is a member already; change the role with PATCH")
+    _join(id, user_id, role)
+    emit("team.joined", found, by=me)
+    return member(id, user_id)
+
+
+@writes
+def promote(id: int, user_id: int, role: Rank, me: Actor) -> Member:
+    """Give a member another rank. NotFound, Denied; Conflict for the last owner."""
+    found, mine = require(id, me, "admin")
+    _touch(mine, member(id, user_id), me)
+    _grant(mine, role)
+    if role != "owner":
+        _keep_an_owner(id, user_id)
+    db.run("UPDATE team_members SET role = :role WHERE team_id = :id AND user_id = :user", id=id, user=user_id, role=role)
+    emit("team.promoted", found, by=me)
+    return member(id, user_id)
+
+
+@writes
+def remove(id: int, user_id: int, me: Actor) -> None:
+    """Put a member out, or leave oneself. NotFound, Denied; Conflict for the last owner."""
+    found, mine = (find(id, me), "member") if user_id == me.user else require(id, me, "admin")
+    _touch(mine, member(id, user_id), me)
+    _keep_an_owner(id, user_id)
+    db.run("DELETE FROM team_members WHERE team_id = :id AND user_id = :user", id=id, user=user_id)
+    emit("team.left", found, by=me)
+
+
+def _grant(mine: str, role: str) -> None:
+    if RANK[role] > RANK[mine]:
+        raise Denied(f"Nobody grants more than he has: yours is {mine}")
+
+
+def _touch(mine: str, other: Member, me: Actor) -> None:
+    if mine != "owner" and other.user_id != me.user and RANK[other.role] >= RANK[mine]:
+        raise Denied(f"{other.username} is {other.role} there; that takes an owner")
+
+
+def _keep_an_owner(id: int, user_id: int) -> None:
+    """Inside the transaction: two owners who resign at once cannot both succeed."""
+    if [owner for owner, in db.all(tuple, "SELECT user_id FROM team_members WHERE team_id = :id AND role = 'owner'", id=id)] == [user_id]:
+        raise Conflict("That is the last owner; make somebody else owner first")
+
+
+def _join(id: int, user_id: int | None, role: str) -> None:
+    db.run("""INSERT INTO team_members (team_id, user_id, role, joined_at) VALUES (:id, :user, :role, :now)
+              ON CONFLICT DO NOTHING""", id=id, user=user_id, role=role, now=now())
+
+
+# ── invitations ──
+
+
+def invites(id: int, query: Paging, me: Actor) -> Page[Pending]:
+    """What is open, newest first. NotFound, Denied."""
+    require(id, me, "admin")
+    return users.open_invites("team", str(id), query)
+
+
+def invite(id: int, email: str, role: Rank, me: Actor) -> Pending:
+    """Invite an address by mail. NotFound, Denied, Conflict, TooMany."""
+    require(id, me, "admin")
+    limiter.take("team_invites", str(id))
+    return _invite(id, email, role, me)
+
+
+@writes
+def _invite(id: int, email: str, role: Rank, me: Actor) -> Pending:
+    found, mine = require(id, me, "admin")
+    _grant(mine, role)
+    home = db.one(tuple, """SELECT id, EXISTS (SELECT 1 FROM team_members WHERE team_id = :id AND user_id = users.id)
+                              FROM users WHERE email_key = :key AND tenant_id = :tenant""", id=id, key=users.folded(email))
+    if home and home[1]:
+        raise Conflict(f"{email} is a member already")
+    made, code = users.invite("team", str(id), email, role, me.user, found.tenant_id)
+    mail.send(made.email, *users.invitation(made, code, users.find(me.user or 0).username, f"the team {found.name}"))
+    emit("team.invited", found, by=me)
+    return made.pending()
+
+
+def accept(code: str, me: Actor) -> Team:
+    """Become a member by the invitation that names one's address. NotFound also in another tenant."""
+    return find(_accept(code, me), me)
+
+
+@writes
+def _accept(code: str, me: Actor) -> int:
+    found, user = users.addressed(code, "team", me)
+    users.accept(found, user)
+    return int(found.target or 0)
+
+
+@plugin.on("invite.accepted")
+@across_tenants
+def let_in(event: str, invite: Invite, user: User, **facts: Any) -> None:
+    """Grant what an invitation promised, if whoever sent it could still promise it. NotFound."""
+    if invite.kind != "team":
+        return
+    team = db.value("SELECT id FROM teams WHERE id = :id AND tenant_id = :home", id=int(invite.target or 0), home=user.tenant_id)
+    mine = db.value("SELECT role FROM team_members WHERE team_id = :id AND user_id = :by", id=team, by=invite.invited_by)
+    if invite.invited_by and users.in_charge(users.actor_of(users.find(invite.invited_by))):
+        mine = "owner"
+    if team is None or RANK.get(mine or "", 0) < max(RANK["admin"], RANK[invite.role]):
+        raise NotFound("That invitation is void: the team is gone, or of another tenant, or whoever sent it may not invite any more")
+    _join(team, user.id, invite.role)
+
+
+# ── farewells ──
+
+
+@plugin.on("user.erased")
+@across_tenants
+def erase(event: str, gone: Any, **facts: Any) -> None:
+    """A user who is gone is in no team; the highest of those who stay inherits."""
+    mine = [id for id, in db.all(tuple, "SELECT team_id FROM team_members WHERE user_id = :id", id=gone.id)]
+    db.run("DELETE FROM team_members WHERE user_id = :id", id=gone.id)
+    for id in mine:
+        heir = db.value(f"SELECT user_id FROM team_members WHERE team_id = :id ORDER BY {BY_RANK}, joined_at LIMIT 1", id=id)
+        db.run("UPDATE team_members SET role = 'owner' WHERE team_id = :id AND user_id = :heir", id=id, heir=heir)

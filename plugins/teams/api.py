@@ -1,0 +1,138 @@
+"""The wire of teams: /teams. Keys neither see nor change who works with whom."""
+from typing import Annotated
+
+import msgspec
+
+from orkosi import PERSON, Actor, Deleted, Meta, Page, Paging, Struct, may
+from plugins import teams
+from plugins.teams import Member, Rank, Team, TeamPatch, TeamQuery, plugin
+from plugins.users import Pending
+
+Text = Annotated[str, Meta(min_length=1, max_length=254)]
+Long = Annotated[str, Meta(max_length=4000)]
+
+
+class NewTeam(Struct, forbid_unknown_fields=True):
+    name: Text
+    description: Long = ""
+
+
+class NewTeamMember(Struct, forbid_unknown_fields=True):
+    user_id: Annotated[int, Meta(ge=1)]
+    role: Rank = "member"
+
+
+class TeamMemberPatch(Struct, forbid_unknown_fields=True):
+    role: Rank
+
+
+class NewTeamInvite(Struct, forbid_unknown_fields=True):
+    email: Text
+    role: Rank = "member"
+
+
+class TeamWithMembers(Struct):
+    id: int
+    tenant_id: int
+    name: str
+    description: str
+    member_count: int
+    role: Rank | None
+    created_at: str
+    updated_at: str
+    members: list[Member]
+
+
+class MemberQuery(Paging):
+    pass
+
+
+@plugin.get("/api/teams", auth=may("viewer"))
+def index(query: TeamQuery, me: Actor) -> Page[Team]:
+    """List the tenant's teams with their member counts
+
+    Newest first. `name` finds a part of a name, in whatever case."""
+    return teams.index(query, me)
+
+
+@plugin.post("/api/teams", auth=may("member"), status=201, raises=(400,))
+def create(body: NewTeam, me: Actor) -> Team:
+    """Make a team; its creator becomes its owner"""
+    return teams.create(body.name, body.description, me)
+
+
+@plugin.get("/api/teams/{id}", auth=may("viewer"), raises=(404,))
+def show(id: int, me: Actor) -> TeamWithMembers:
+    """Show a team with its members
+
+    By rank, owners first; the first 200. /teams/{id}/members has all."""
+    found = teams.find(id, me)
+    return TeamWithMembers(**msgspec.structs.asdict(found), members=teams.members(id, MemberQuery(limit=200), me).items)
+
+
+@plugin.patch("/api/teams/{id}", auth=may("viewer", within="admin"), raises=(404,))
+def update(id: int, body: TeamPatch, me: Actor) -> Team:
+    """Change a team's name or description"""
+    return teams.change(id, body, me)
+
+
+@plugin.delete("/api/teams/{id}", auth=may("viewer", within="admin"), raises=(404,))
+def delete(id: int, me: Actor) -> Deleted:
+    """Delete a team"""
+    teams.delete(id, me)
+    return Deleted(id)
+
+
+@plugin.get("/api/teams/{id}/members", auth=may("viewer"), raises=(404,))
+def members(id: int, query: MemberQuery, me: Actor) -> Page[Member]:
+    """List a team's members
+
+    By rank, owners first, and by when they joined."""
+    return teams.members(id, query, me)
+
+
+@plugin.post("/api/teams/{id}/members", auth=may("viewer", within="admin"), status=201, raises=(404, 409))
+def add(id: int, body: NewTeamMember, me: Actor) -> Member:
+    """Add somebody of the tenant to a team
+
+    Nobody grants a higher role than their own."""
+    return teams.add(id, body.user_id, body.role, me)
+
+
+@plugin.patch("/api/teams/{id}/members/{userId}", auth=may("viewer", within="admin"), raises=(404, 409))
+def promote(id: int, user_id: int, body: TeamMemberPatch, me: Actor) -> Member:
+    """Change a member's role
+
+    The last owner stays owner; only an owner changes somebody of one's own rank or above."""
+    return teams.promote(id, user_id, body.role, me)
+
+
+@plugin.delete("/api/teams/{id}/members/{userId}", auth=may("viewer", within="member"), raises=(404, 409))
+def remove(id: int, user_id: int, me: Actor) -> Deleted:
+    """Remove a member, or leave
+
+    Removing others takes an administrator of the team."""
+    teams.remove(id, user_id, me)
+    return Deleted(user_id)
+
+
+@plugin.get("/api/teams/{id}/invites", auth=may("viewer", within="admin"), raises=(404,))
+def invites(id: int, query: MemberQuery, me: Actor) -> Page[Pending]:
+    """List a team's open invitations
+
+    Newest first, without their codes."""
+    return teams.invites(id, query, me)
+
+
+@plugin.post("/api/teams/{id}/invites", auth=may("viewer", within="admin"), status=201, raises=(404, 409, 429))
+def invite(id: int, body: NewTeamInvite, me: Actor) -> Pending:
+    """Invite somebody by mail
+
+    The mail has a link, good once and for seven days. It lets a new user register into the tenant."""
+    return teams.invite(id, body.email, body.role, me)
+
+
+@plugin.post("/api/teams/invites/{token}/accept", auth=PERSON, raises=(404, 409))
+def accept(token: str, me: Actor) -> Team:
+    """Become a member by an invitation that names one's address"""
+    return teams.accept(token, me)

@@ -1,0 +1,120 @@
+"""Invitations: to a tenant, and with it perhaps to something in it.
+
+Surprise: users does not know what an invitation leads to. It keeps it, and when it is accepted emits
+`invite.accepted`; the plugin that issued it grants what it promised, or undoes it all by raising.
+"""
+from html import escape
+
+from orkosi import Actor, Conflict, NotFound, Page, Paging, Struct, across_tenants, db, emit, now, writes
+from plugins import server
+from plugins.users import User, email_of, folded, tokens
+
+INVITED = 7 * 86400
+
+
+class Pending(Struct):
+    """An open invitation, as those who may invite see it: never with its code."""
+    id: int
+    email: str
+    role: str
+    invited_by: int | None
+    expires_at: str
+    created_at: str
+
+
+class Invite(Struct):
+    """An invitation, as the plugins see it."""
+    id: int
+    tenant_id: int
+    kind: str
+    target: str | None
+    email: str
+    role: str
+    invited_by: int | None
+    expires_at: str
+    created_at: str
+
+    def pending(self) -> Pending:
+        """What may be shown of it."""
+        return Pending(self.id, self.email, self.role, self.invited_by, self.expires_at, self.created_at)
+
+
+@writes
+@across_tenants
+def invite(kind: str, target: str | None, email: str, role: str, by: int | None, tenant: int) -> tuple[Invite, str]:
+    """Invite an address; the invitation and its code, which is shown nowhere else. Conflict while one is open."""
+    email = email_of(email)
+    db.run("""UPDATE invites SET revoked_at = :now WHERE kind = :kind AND target IS :target AND email_key = :key
+               AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at <= :now""", kind=kind, target=target, key=folded(email), now=now())
+    if db.value("""SELECT 1 FROM invites WHERE kind = :kind AND target IS :target AND email_key = :key
+                    AND accepted_at IS NULL AND revoked_at IS NULL""", kind=kind, target=target, key=folded(email)):
+        raise Conflict(f"{email} has an open invitation already; revoke it first to send another")
+    code = tokens.mint("inv")
+    made = db.one(Invite, """
+        INSERT INTO invites (tenant_id, kind, target, email, email_key, role, hash, invited_by, expires_at, created_at)
+        VALUES (:home, :kind, :target, :email, :key, :role, :hash, :by, :until, :now) RETURNING *""",
+        home=tenant, kind=kind, target=target, email=email, key=folded(email), role=role, hash=tokens.digest(code), by=by,
+        until=now(INVITED), now=now())
+    return made, code
+
+
+@across_tenants
+def invited(code: str) -> Invite | None:
+    """The open invitation behind `code`."""
+    if tokens.kind_of(code) != "inv":
+        return None
+    return db.one(Invite, """SELECT * FROM invites WHERE hash = :hash AND accepted_at IS NULL AND revoked_at IS NULL
+                              AND expires_at > :now""", hash=tokens.digest(code), now=now())
+
+
+@writes
+@across_tenants
+def accept(invite: Invite, user: User) -> None:
+    """Spend an invitation; whoever issued it hears `invite.accepted` and grants what it promised."""
+    if not db.run("UPDATE invites SET accepted_at = :now WHERE id = :id AND accepted_at IS NULL", id=invite.id, now=now()):
+        raise Conflict("That invitation was just used")
+    emit("invite.accepted", invite, user=user)
+
+
+@across_tenants
+def open_invites(kind: str, target: str, query: Paging) -> Page[Pending]:
+    """What is open for one target, newest first; callers decide who may see it."""
+    rows = db.all(Pending, """
+        SELECT * FROM invites WHERE kind = :kind AND target = :target AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > :now
+         ORDER BY id DESC LIMIT :limit OFFSET :offset""", kind=kind, target=target, now=now(), limit=query.limit, offset=query.offset)
+    total = db.value("""SELECT count(*) FROM invites WHERE kind = :kind AND target = :target AND accepted_at IS NULL
+                         AND revoked_at IS NULL AND expires_at > :now""", kind=kind, target=target, now=now())
+    return Page(rows, total, query.limit, query.offset)
+
+
+@writes
+@across_tenants
+def revoke(kind: str, target: str, id: int | None) -> int:
+    """Make one open invitation to a target void, or with None all; how many. NotFound where the one is not open."""
+    ended = db.run("""UPDATE invites SET revoked_at = :now WHERE kind = :kind AND target = :target AND accepted_at IS NULL
+                       AND revoked_at IS NULL AND (:id IS NULL OR id = :id)""", kind=kind, target=target, id=id, now=now())
+    if id is not None and not ended:
+        raise NotFound(f"There is no open invitation {id} here")
+    return ended
+
+
+@across_tenants
+def addressed(code: str, kind: str, me: Actor) -> tuple[Invite, User]:
+    """The open invitation of `kind` behind `code`, and the signed-in person it names. NotFound for anybody else."""
+    found = invited(code)
+    user = db.one(User, "SELECT * FROM users WHERE id = :id", id=me.user)
+    if found is None or user is None or found.kind != kind or folded(found.email) != folded(user.email):
+        raise NotFound("That invitation is unknown, used, expired, or for another address")
+    return found, user
+
+
+def invitation(found: Invite, code: str, inviter: str, to: str) -> tuple[str, str, str]:
+    """What an invitation's mail says: subject, text, HTML."""
+    link = f"{server.url()}/invite/{code}"
+    text = (f"{inviter} invites you to {to}, as {found.role}.\n\nTo accept, open this link (good once, until {found.expires_at}):\n\n"
+            f"  {link}\n\nOr register with this invite_code:\n\n  {code}\n\nIf you expected nothing of the kind, ignore this mail.\n")
+    html = (f"<p>{escape(inviter)} invites you to <b>{escape(to)}</b>, as {escape(found.role)}.</p>"
+            f'<p><a href="{escape(link)}">Accept the invitation</a> (good once, until {escape(found.expires_at)})</p>'
+            f"<p>Or register with this <code>invite_code</code>: <code>{escape(code)}</code></p>"
+            "<p>If you expected nothing of the kind, ignore this mail.</p>")
+    return f"{inviter} invites you to {to}", text, html
