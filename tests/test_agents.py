@@ -325,6 +325,8 @@ def test_the_run_script_works_only_where_there_is_something_to_do(server, tmp_pa
     running = server(folder=tmp_path / folder)
     token = server.admin(running)
     running.call("POST", "/agents", {"name": "felix", "interval_sec": 3600}, token)
+    # The run at load comes first, and must be over: it would call the witness, too.
+    eventually(lambda: (one := running.call("GET", "/agents/felix", None, token)[1]["data"])["idle_skips"] and not one["process"]["pid"])
     home = running.folder / "agents" / "felix"
     # A Python that only says how it was called: whether it was is what matters here.
     witness = tmp_path / "python"
