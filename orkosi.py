@@ -1335,8 +1335,17 @@ def wrong_fields(kind: Any, given: Any, *, strict: bool = True) -> list[dict[str
             msgspec.convert(given[name], one.type, strict=strict)
         except msgspec.ValidationError as error:
             said, _, where = str(error).partition(" - at `$")
+            if "matching regex" in said:
+                said = f"Not acceptable: {_described(one.type)}" if _described(one.type) else said
             wrong.append({"field": name + where.rstrip("`"), "message": said})
     return wrong
+
+
+def _described(hint: Any) -> str:
+    """What the type of a field says of itself; better read than its pattern."""
+    if isinstance(hint, Meta):
+        return hint.description or ""
+    return next(filter(None, map(_described, (*typing.get_args(hint), *getattr(hint, "__metadata__", ())))), "")
 
 
 def complain(kind: Any, given: Any, *, strict: bool = True) -> Invalid:

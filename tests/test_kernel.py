@@ -117,3 +117,8 @@ def test_an_unforeseen_error_is_500_and_says_nothing(client, monkeypatch):
     answer = client.get(f"/tasks/{id}")
     assert answer.status == 500 and answer.error["message"] == "Internal error"
     assert orkosi.log.name == "orkosi"
+
+
+def test_a_pattern_is_told_in_words(client):
+    answer = client.post("/agents", {"name": "Felix!"})
+    assert answer.error["details"] == [{"field": "name", "message": "Not acceptable: 2 to 31 lower-case letters, digits and -, a letter first"}]

@@ -7,11 +7,11 @@ from orkosi import UNSET, Meta, Page, Reply, Struct, UnsetType, may
 from plugins import products
 from plugins.products import Product, ProductQuery, Status, plugin
 
-Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"\S")]
+Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"\S", description="1 to 100 characters, not all blank")]
 Short = Annotated[str, Meta(max_length=300)]
 Long = Annotated[str, Meta(max_length=20_000)]
-Domain = Annotated[str, Meta(max_length=253, pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\Z")]
-Colour = Annotated[str, Meta(pattern=r"^#[0-9A-Fa-f]{6}\Z")]
+Domain = Annotated[str, Meta(max_length=253, pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\Z", description="a domain, such as example.com")]
+Colour = Annotated[str, Meta(pattern=r"^#[0-9A-Fa-f]{6}\Z", description="a colour, such as #3b82f6")]
 
 
 class NewProduct(Struct, forbid_unknown_fields=True):
