@@ -186,6 +186,7 @@ CREATE TABLE letters (                          -- only until they are sent: a l
   subject TEXT NOT NULL,
   text TEXT NOT NULL,
   html TEXT,
+  about INTEGER,                                -- the user it names beside its reader: it goes with them
   created_at TEXT NOT NULL
 ) STRICT;
 CREATE INDEX letters_by_email ON letters (email_key);

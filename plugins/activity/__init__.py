@@ -81,6 +81,16 @@ def remember(event: str, subject: Any, **facts: Any) -> None:
               metadata={"title": title} if isinstance(title, str) else None, created_at=now())
 
 
+@plugin.on("user.erased")
+@across_tenants
+def erase(event: str, gone: Any, **facts: Any) -> None:
+    """The log keeps who did what by number; only what somebody wrote, to them or of them, may name them."""
+    db.run("""UPDATE activity SET metadata = NULL WHERE entity_type = 'notification'
+               AND entity_id IN (SELECT CAST(id AS TEXT) FROM notifications WHERE user_id = :id)""", id=gone.id)
+    for address in gone.addresses:
+        db.run("UPDATE activity SET metadata = NULL WHERE instr(lower(metadata), lower(:address))", address=address)
+
+
 def actor_of(actor: Actor) -> tuple[ActorType, str]:
     """How the log names an actor: a person by id, also behind a key; an agent by name; all else is the system."""
     if actor.kind == "agent":

@@ -1,4 +1,4 @@
-"""The wire of the pages: `/`, the set-up page, and their script and style."""
+"""The wire of the pages: `/`, the pages that mailed links open, and their script and style."""
 from typing import Literal
 
 from orkosi import PUBLIC, Document
@@ -18,6 +18,24 @@ def home() -> Document:
 def set_up(token: str) -> Document:
     """The page of the one-time set-up link; its form posts to /api/auth/setup"""
     return Document(asset("setup.html"), HTML, PAGE_POLICY)
+
+
+@plugin.get("/invite/{token}", auth=PUBLIC)
+def invite(token: str) -> Document:
+    """The page of an invitation's link; its forms register, or log in and accept"""
+    return Document(asset("invite.html"), HTML, PAGE_POLICY)
+
+
+@plugin.get("/reset/{token}", auth=PUBLIC)
+def reset(token: str) -> Document:
+    """The page of a forgotten password's link; its form posts to /api/auth/reset-password"""
+    return Document(asset("reset.html"), HTML, PAGE_POLICY)
+
+
+@plugin.get("/verify/{token}", auth=PUBLIC)
+def verify(token: str) -> Document:
+    """The page of a new address's link; its form posts to /api/auth/verify-email"""
+    return Document(asset("verify.html"), HTML, PAGE_POLICY)
 
 
 @plugin.get("/pages/{file}", auth=PUBLIC)

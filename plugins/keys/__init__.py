@@ -105,3 +105,6 @@ def stamp_keys() -> None:
 def _stamp(batch: list[tuple[str, str]]) -> None:
     for id, when in batch:
         db.run("UPDATE api_keys SET last_used_at = :when WHERE id = :id", id=id, when=when)
+
+
+from . import farewell as farewell  # noqa: E402  # the last line: it uses the plugin above

@@ -180,4 +180,4 @@ def prune(most: int = 500) -> int:
 
 
 __all__ = ["NEVER", "Bell", "directory", "entries", "modified", "opened", "plain", "regular"]
-from . import tailer  # noqa: E402  # the last line: the tailer uses the verbs above
+from . import erasure, tailer  # noqa: E402, F401  # the last line: the tailer uses the verbs above

@@ -21,6 +21,7 @@ plugin.setting("mail_from", str, "Orkosi <orkosi@localhost>", "Who mail is from"
 
 ATTEMPTS = 12  # with the pauses between them, nearly six hours
 KEPT = 7 * 86400
+ABOUT = "X-Orkosi-About"  # in the outbox alone: a user's number
 
 
 class Letter(Struct):
@@ -29,6 +30,7 @@ class Letter(Struct):
     subject: str
     text: str
     html: str | None = None
+    about: int | None = None
     id: int = 0
     created_at: str = ""
 
@@ -39,18 +41,21 @@ class Order(Struct):
 
 
 @writes
-def send(to: str, subject: str, text: str, html: str | None = None) -> None:
-    """Have a letter sent soon, with retries; inside a write, only if that write holds. To "" it goes nowhere."""
-    letter = db.value("""INSERT INTO letters (email, email_key, subject, text, html, created_at)
-                         VALUES (:email, lower(:email), :subject, :text, :html, :now) RETURNING id""",
-                      email=to, subject=subject, text=text, html=html, now=now())
+def send(to: str, subject: str, text: str, html: str | None = None, *, about: int | None = None) -> None:
+    """Have a letter sent soon, with retries; inside a write, only if that write holds. To "" it goes nowhere.
+
+    `about` is the user whom it names: no copy outlives their erasure.
+    """
+    letter = db.value("""INSERT INTO letters (email, email_key, subject, text, html, about, created_at)
+                         VALUES (:email, lower(:email), :subject, :text, :html, :about, :now) RETURNING id""",
+                      email=to, subject=subject, text=text, html=html, about=about, now=now())
     queue.later("mail.send", Order(letter), attempts=ATTEMPTS, timeout=120)
 
 
 @plugin.on("mail.wanted")
-def wanted(event: str, letter: Letter, **facts: Any) -> None:
+def wanted(event: str, letter: Any, **facts: Any) -> None:
     """A lower plugin wants a letter sent."""
-    send(letter.email, letter.subject, letter.text, letter.html)
+    send(letter.email, letter.subject, letter.text, letter.html, about=letter.about)
 
 
 @plugin.job("mail.send")
@@ -65,6 +70,8 @@ def deliver(order: Order) -> None:
         if settings.smtp_url:
             post.hand_in(message, letter.email, settings.smtp_url)
         else:
+            if letter.about:
+                message = f"{ABOUT}: {letter.about}\r\n".encode() + message
             _put_down(f"{letter.created_at.replace(':', '')}-{letter.id}.eml", message)
     forget(letter.id)
 
@@ -106,14 +113,15 @@ def forget_old() -> None:
 
 @plugin.on("user.erased")
 def erase(event: str, gone: Any, **facts: Any) -> None:
-    """No letter to somebody who is gone is kept, waiting or in the outbox."""
+    """No letter to or about somebody who is gone is kept, waiting or in the outbox."""
+    db.run("DELETE FROM letters WHERE about = :id", id=gone.id)
     for email in gone.addresses:
         db.run("DELETE FROM letters WHERE email_key = lower(:email)", email=email)
-    db.after_commit(lambda: _clear_outbox(gone.addresses))
+    db.after_commit(lambda: _clear_outbox(gone.id, gone.addresses))
 
 
-def _clear_outbox(addresses: list[str]) -> None:
-    needles = [email.lower().encode() for email in addresses]
+def _clear_outbox(id: int, addresses: list[str]) -> None:
+    needles = [f"{ABOUT}: {id}\r\n".lower().encode(), *(email.lower().encode() for email in addresses)]
     for file in outbox().iterdir():
         with contextlib.suppress(FileNotFoundError):
             said = file.read_bytes().replace(b"=\r\n", b"").lower()  # a long line may be folded in the middle of the address

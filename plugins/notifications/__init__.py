@@ -5,9 +5,26 @@ Surprise: `read` belongs to the notification, not to the reader. What one person
 is read for all, as with a note on a shared board.
 """
 import re
-from typing import Literal
+from typing import Any, Literal
 
-from orkosi import COUNTED, Actor, Invalid, Listing, NotFound, Page, Paging, Plugin, Struct, db, emit, now, writes
+from orkosi import (
+    COUNTED,
+    Actor,
+    Invalid,
+    Listing,
+    NotFound,
+    Page,
+    Paging,
+    Plugin,
+    Struct,
+    across_tenants,
+    acting,
+    db,
+    emit,
+    now,
+    system,
+    writes,
+)
 
 plugin = Plugin("Notifications", layer="ground")
 
@@ -92,3 +109,21 @@ def read_all(by: Actor) -> int:
     return db.run("""
         UPDATE notifications SET read = 1, read_at = :now
          WHERE tenant_id = :tenant AND read = 0 AND (user_id IS NULL OR user_id = :me)""", me=by.user or 0, now=now())
+
+
+@plugin.on("session.reused")
+@across_tenants
+def warn(event: str, user: Any, **facts: Any) -> None:
+    """Somebody came with a refresh token that was spent: its owner should know."""
+    with acting(system(user.tenant_id)):
+        notify("A log-in was ended", "A spent refresh token of yours came back, so somebody may have copied it. That log-in was ended; "
+               "change your password if you do not know why.", "warning", "security", user_id=user.id)
+
+
+@plugin.on("user.erased")
+@across_tenants
+def erase(event: str, gone: Any, **facts: Any) -> None:
+    """What a user was told goes with them, and what names their address."""
+    db.run("DELETE FROM notifications WHERE user_id = :id", id=gone.id)
+    for address in gone.addresses:
+        db.run("DELETE FROM notifications WHERE instr(lower(title || ' ' || message), lower(:address))", address=address)

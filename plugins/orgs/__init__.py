@@ -288,7 +288,7 @@ def _invite(id: str, email: str, role: Rank, me: Actor) -> Pending:
                 id=id, key=users.folded(email)):
         raise Conflict(f"{email} is a member already")
     made, code = users.invite("org", id, email, role, me.user, found.tenant_id)
-    mail.send(made.email, *users.invitation(made, code, users.find(me.user or 0).username, found.name))
+    mail.send(made.email, *users.invitation(made, code, users.find(me.user or 0).username, found.name), about=me.user)
     emit("organization.invited", found, by=me)
     return made.pending()
 

@@ -252,7 +252,7 @@ def _invite(id: int, email: str, role: Rank, me: Actor) -> Pending:
     if home and home[1]:
         raise Conflict(f"{email} is a member already")
     made, code = users.invite("team", str(id), email, role, me.user, found.tenant_id)
-    mail.send(made.email, *users.invitation(made, code, users.find(me.user or 0).username, f"the team {found.name}"))
+    mail.send(made.email, *users.invitation(made, code, users.find(me.user or 0).username, f"the team {found.name}"), about=me.user)
     emit("team.invited", found, by=me)
     return made.pending()
 

@@ -39,6 +39,9 @@ plugin.setting("registration", str, "invite", "Who may register: open, invite or
 plugin.setting("limit_login", str, "10/3m", "Log-ins from one address")
 plugin.setting("limit_login_account", str, "10/15m", "Log-ins to one account from one address")
 plugin.setting("limit_register", str, "5/h", "Registrations from one address")
+plugin.setting("limit_forgot", str, "3/h", "Forgotten passwords of one address")
+plugin.setting("limit_forgot_from", str, "10/h", "Forgotten passwords from one network address")
+plugin.setting("limit_confirm", str, "10/15m", "Passwords that one person is asked for again")
 plugin.setting("limit_refresh", str, "30/m", "Refreshed sessions from one address")
 
 Role = Literal["admin", "editor", "member", "builder", "viewer", "agent", "demo"]
@@ -380,4 +383,8 @@ def random_password() -> str:
 from .invites import Invite as Invite  # noqa: E402, I001
 from .invites import Pending as Pending  # noqa: E402
 from .invites import accept, addressed, invitation, invite, invited, open_invites, revoke  # noqa: E402, F401
-from . import commands as commands  # noqa: E402, I001
+from . import people as people  # noqa: E402
+from . import account as account  # noqa: E402, I001
+from . import erasure as erasure  # noqa: E402
+from . import commands as commands  # noqa: E402
+from .erasure import erase, replay_erasures  # noqa: E402, F401

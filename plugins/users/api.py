@@ -1,9 +1,10 @@
 """The wire of users: /auth and what belongs to one's own account."""
 from typing import Annotated
 
-from orkosi import PUBLIC, SIGNED_IN, Actor, Deleted, Flat, Meta, NotFound, Request, Struct, Unauthorized, limiter
+from orkosi import PERSON, PUBLIC, SIGNED_IN, Actor, Deleted, Flat, Meta, NotFound, Page, Paging, Request, Struct, limiter, may
 from plugins import users
-from plugins.users import Session, User, plugin
+from plugins.users import Session, User, account, erasure, people, plugin
+from plugins.users.people import Person, UserPatch
 
 Text = Annotated[str, Meta(min_length=1, max_length=254)]
 Secret = Annotated[str, Meta(min_length=1, max_length=512)]
@@ -61,6 +62,48 @@ class Me(Struct):
     agent: str | None = None
 
 
+class Forgotten(Struct, forbid_unknown_fields=True):
+    email: Text
+
+
+class Reset(Struct, forbid_unknown_fields=True):
+    token: Secret
+    password: Secret
+
+
+class NewPassword(Struct, forbid_unknown_fields=True):
+    current_password: Secret
+    new_password: Secret
+
+
+class NewEmail(Struct, forbid_unknown_fields=True):
+    email: Text
+    password: Secret
+
+
+class Token(Struct, forbid_unknown_fields=True):
+    token: Secret
+
+
+class Sent(Struct):
+    message: str
+
+
+class Done(Struct):
+    success: bool
+
+
+class Invitation(Struct):
+    kind: str
+    email: str
+    role: str
+    expires_at: str
+
+
+class PeopleQuery(Paging):
+    pass
+
+
 def signed(user: User, pair: users.Tokens) -> LoggedIn:
     return LoggedIn(True, pair.access, pair.refresh, users.ACCESS, user)
 
@@ -101,12 +144,10 @@ def refresh(body: Refresh) -> LoggedIn:
     return signed(*users.refresh(body.refresh_token))
 
 
-@plugin.post("/api/auth/logout", auth=SIGNED_IN)
+@plugin.post("/api/auth/logout", auth=PERSON)
 def logout(body: Logout, me: Actor) -> LoggedOut:
     """End this session, or all of one's own"""
-    if me.user is None or me.scopes is not None:
-        raise Unauthorized("An API key has no session; revoke the key instead")
-    return LoggedOut(users.end_session(me.user, None if body.all_devices else int(me.credential)))
+    return LoggedOut(users.end_session(me.user or 0, None if body.all_devices else int(me.credential)))
 
 
 @plugin.get("/api/auth/me", auth=SIGNED_IN, raises=(401,))
@@ -117,16 +158,111 @@ def me(me: Actor) -> Me:
               sorted(me.scopes) if me.scopes is not None else None, me.name or None)
 
 
-@plugin.get("/api/auth/sessions", auth=SIGNED_IN)
+@plugin.get("/api/auth/sessions", auth=PERSON)
 def sessions(me: Actor) -> list[Session]:
     """List one's own sessions, newest first"""
-    return users.sessions_of(me.user, me.credential) if me.user else []
+    return users.sessions_of(me.user or 0, me.credential)
 
 
-@plugin.delete("/api/auth/sessions/{id}", auth=SIGNED_IN, raises=(404,))
+@plugin.delete("/api/auth/sessions/{id}", auth=PERSON, raises=(404,))
 def end(id: int, me: Actor) -> Deleted:
     """End one of one's own sessions"""
-    if me.user is None or me.scopes is not None or not users.end_session(me.user, id):
+    if not users.end_session(me.user or 0, id):
         raise NotFound(f"You have no session {id}")
     return Deleted(id)
 
+
+# ── passwords and addresses ──
+
+
+@plugin.post("/api/auth/forgot-password", auth=PUBLIC, limit="forgot_from", max_body=4096)
+def forgot_password(body: Forgotten) -> Sent:
+    """Ask for a link to choose a new password
+
+    The answer is the same whether the address has an account or not."""
+    account.forgot(body.email)
+    return Sent("If that address has an account, a link is on its way")
+
+
+@plugin.post("/api/auth/reset-password", auth=PUBLIC, raises=(404,), limit="login", max_body=4096)
+def reset_password(body: Reset) -> Done:
+    """Choose a new password by the mailed link's token
+
+    Good once, within 30 minutes. Every session ends."""
+    account.reset(body.token, body.password)
+    return Done(True)
+
+
+@plugin.post("/api/auth/change-password", auth=PERSON, raises=(429,), max_body=4096)
+def change_password(body: NewPassword, me: Actor) -> LoggedOut:
+    """Choose another password
+
+    Every other session ends."""
+    return LoggedOut(account.change_password(me.user or 0, body.current_password, body.new_password, me.credential))
+
+
+@plugin.post("/api/auth/change-email", auth=PERSON, raises=(429,), max_body=4096)
+def change_email(body: NewEmail, me: Actor) -> Sent:
+    """Ask for another address
+
+    A link goes there, good once and for a day; until it is followed, the old address stays."""
+    account.change_email(me.user or 0, body.email, body.password)
+    return Sent("If nobody else has that address, a link is on its way")
+
+
+@plugin.post("/api/auth/verify-email", auth=PUBLIC, raises=(404,), limit="login", max_body=4096)
+def verify_email(body: Token) -> Done:
+    """Confirm a new address by the mailed link's token"""
+    account.verify_email(body.token)
+    return Done(True)
+
+
+@plugin.post("/api/auth/invitation", auth=PUBLIC, raises=(404,), limit="login", max_body=4096)
+def invitation(body: Token) -> Invitation:
+    """What an invitation's code is good for, told to whoever has it"""
+    found = users.invited(body.token)
+    if found is None:
+        raise NotFound("That invitation is unknown, used or expired")
+    return Invitation(found.kind, found.email, found.role, found.expires_at)
+
+
+# ── people ──
+
+
+@plugin.get("/api/users", auth=may("viewer"))
+def index(query: PeopleQuery, me: Actor) -> Page[Person]:
+    """List the people of one's tenant
+
+    Newest first. Administrators and editors see everything, others ids and names."""
+    return people.colleagues(query, me)
+
+
+@plugin.get("/api/users/{id}", auth=may("viewer"), raises=(404,))
+def show(id: int, me: Actor) -> Person:
+    """Show one of the people of one's tenant"""
+    return people.colleague(id, me)
+
+
+@plugin.patch("/api/users/{id}", auth=may("admin"), raises=(404, 409))
+def update(id: int, body: UserPatch, me: Actor) -> User:
+    """Change a user's name, address or role
+
+    A new role ends their sessions. Nobody changes their own role, and the last administrator stays."""
+    return people.change(id, body, me)
+
+
+@plugin.delete("/api/users/me", auth=PERSON, raises=(409,))
+def leave(me: Actor) -> Deleted:
+    """Erase one's own account
+
+    For good, and in every record that names one. Administrators cannot; nor can the only owner of an organization with others in it."""
+    return Deleted(erasure.leave(me))
+
+
+@plugin.delete("/api/users/{id}", auth=may("admin"), raises=(404, 409))
+def dismiss(id: int, me: Actor) -> Deleted:
+    """Erase somebody's account
+
+    Not one's own. Everything that names the person goes; keys they made are revoked."""
+    erasure.dismiss(id, me)
+    return Deleted(id)

@@ -1,0 +1,143 @@
+"""Erasure: an account goes, and with it whatever names the person, here and in every plugin.
+
+Who owns a table hears `user.erased` and cleans it, in the one transaction that removes the user; files and
+log lines follow once that holds. What other tables keep is the user's number, which names nobody.
+Surprise: `data/erasures.jsonl` is not part of a backup. It holds the number, the time and the hash of the
+address of everybody erased, and is applied whenever a data folder is opened, so that nobody comes back
+with an old copy of the database. Somebody who registers anew, later, stays.
+"""
+import hashlib
+import json
+import logging
+import os
+import threading
+
+import apsw
+
+from orkosi import Actor, Denied, NotFound, Struct, across_tenants, current, db, emit, now, settings, writes
+from plugins.users import User, find, people, plugin
+
+log = logging.getLogger("orkosi")
+_unfolded = threading.Event()
+
+
+class Gone(Struct):
+    """Who is erased, for those who must find them; nobody keeps it."""
+    id: int
+    tenant_id: int
+    username: str
+    addresses: list[str]
+
+
+def leave(me: Actor) -> int:
+    """Erase one's own account. Denied for administrators; Conflict for who would leave others without an owner."""
+    user = find(me.user or 0)
+    if user.role == "admin":
+        raise Denied("An administrator's account is erased by another administrator")
+    _leave(user)
+    return user.id
+
+
+@writes
+def _leave(user: User) -> None:
+    emit("user.leaving", user)
+    erase(user.id)
+
+
+@writes
+def dismiss(id: int, me: Actor) -> None:
+    """Erase somebody of one's own tenant. Denied for oneself, NotFound."""
+    if id == me.user:
+        raise Denied("Nobody deletes their own account here; another administrator may")
+    if not db.value("SELECT 1 FROM users WHERE id = :id AND tenant_id = :tenant", id=id):
+        raise NotFound(f"There is no user {id}")
+    erase(id)
+
+
+@writes
+@across_tenants
+def erase(id: int) -> None:
+    """Erase somebody, in every table, log and letter, and in copies that are put back. NotFound; Conflict for the last administrator."""
+    user = find(id)
+    if user.role == "admin":
+        people.keep_an_administrator(id)
+    db.after_commit(lambda: _record(user))
+    _forget(user)
+
+
+@across_tenants
+def _forget(user: User) -> None:
+    pending = [detail for detail, in db.all(tuple, "SELECT detail FROM tickets WHERE user_id = :id AND detail IS NOT NULL", id=user.id)]
+    emit("user.erased", Gone(user.id, user.tenant_id, user.username, [user.email, *pending]), by=current())
+    db.run("DELETE FROM invites WHERE email_key = :key", key=user.email.casefold())
+    db.run("UPDATE tenants SET name = 'Tenant ' || id WHERE founder_id = :id", id=user.id)
+    db.run("DELETE FROM users WHERE id = :id", id=user.id)  # sessions, links and invitations sent go with it
+    db.after_commit(fold)
+
+
+def fold() -> None:
+    """Empty the WAL, where what is deleted still stands; again in a minute where a reader is in the way."""
+    _unfolded.set()
+    con = db.connect()
+    try:
+        for name in ("main", "logs"):
+            con.execute(f"PRAGMA {name}.user_version").fetchall()  # a file that was not read is not folded
+            con.wal_checkpoint(name, apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        _unfolded.clear()
+    except apsw.BusyError:
+        log.info("erased; the WAL is emptied once its readers are done")
+    finally:
+        con.close()
+
+
+@plugin.every("1m")
+def fold_again() -> None:
+    """Do what a reader was in the way of."""
+    if _unfolded.is_set():
+        fold()
+
+
+# ── staying erased ──
+
+
+def _record(user: User) -> None:
+    line = json.dumps({"id": user.id, "email": _hash(user.email.casefold()), "at": now()})
+    handle = os.open(settings.data / "erasures.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(line + "\n")
+        file.flush()
+        os.fsync(handle)
+
+
+def _hash(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+@plugin.on("opened")
+@across_tenants
+def replay_erasures(event: str = "", folder: object = None) -> None:
+    """Erase again whoever came back with an older copy of the database."""
+    records = _records()
+    if not records:
+        return
+    for user in db.all(User, "SELECT * FROM users"):
+        key = _hash(user.email.casefold())
+        if any((one["id"] == user.id or one["email"] == key) and user.created_at < one["at"] for one in records):
+            log.warning("user %s was erased before; erased again", user.id)
+            _forget(user)
+
+
+def _records() -> list[dict]:
+    try:
+        lines = (settings.data / "erasures.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            log.error("erasures.jsonl has a line that cannot be read; the others hold")
+    return found
+
+

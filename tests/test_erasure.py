@@ -1,0 +1,150 @@
+"""Erasure: a canary leaves no trace in any file, and does not come back with an old copy."""
+import json
+import shutil
+import subprocess
+
+import pytest
+from conftest import Client
+
+import orkosi
+from orkosi import HOST_TENANT, acting, db, settings, system
+from plugins import keys, logs, mail, notifications, users
+
+NAME, ADDRESS = "zzcanary", "zzcanary@example.com"
+PASSWORD = "correct horse"
+
+
+def who(client):
+    return client.get("/auth/me").data["id"]
+
+
+def traces(folder):
+    """Files with a trace, by grep in a process of its own: opened here, a live database would lose its locks."""
+    done = subprocess.run(["grep", "-rlai", "zzcanary", str(folder)], capture_output=True, text=True)
+    return sorted(line.removeprefix(f"{folder}/") for line in done.stdout.split())
+
+
+@pytest.fixture
+def canary(as_, client, anonymous, posted, data):
+    """Somebody who left traces wherever one can."""
+    one = as_("zzcanary")
+    one.post("/auth/login", {"email": ADDRESS, "password": PASSWORD})
+    anonymous.request("POST", "/auth/login", {"email": ADDRESS, "password": PASSWORD}, headers={"User-Agent": "zzcanary's phone"})
+    org = client.post("/organizations", {"name": "Acme"}).data["id"]
+    client.post(f"/organizations/{org}/members", {"user_id": who(one), "role": "owner"})
+    team = client.post("/teams", {"name": "Crew"}).data["id"]
+    client.post(f"/teams/{team}/members", {"user_id": who(one)})
+    one.post(f"/organizations/{org}/invites", {"email": "friend@example.com"})
+    client.post(f"/teams/{team}/invites", {"email": "ZZcanary@example.com"})
+    one.post("/auth/change-email", {"email": "zzcanary.new@example.com", "password": PASSWORD})
+    notifications.notify("Welcome", f"Say hello to {ADDRESS}", user_id=None)
+    notifications.notify("Hello zzcanary", "for you", user_id=who(one))
+    client.post("/activity-log", {"actor_type": "user", "actor_id": "1", "action": "wrote", "metadata": {"to": ADDRESS}})
+    one.post("/tasks", {"title": "Feed the birds"})
+    _, one.key = keys.issue(HOST_TENANT, "mine", keys.SCOPES, org_id=org, by=who(one))
+    with acting(system()):
+        db.write(lambda: lines([f"mail to {ADDRESS} bounced", "zzcanary logged in", "nothing to see"]))
+    (data / "logs").mkdir(exist_ok=True)
+    (data / "logs/orkosi.log").write_text(f"one\n{ADDRESS} wrote\nby zzcanary.\n")
+    return one
+
+
+def lines(messages):
+    db.run_many(logs.ADD, [{"file": None, "agent": None, "level": "info", "message": one, "task_id": None, "created_at": "2026"} for one in messages])
+    db.run(logs.INDEX, last=0)
+
+
+def deliver(posted, data):
+    """Put what waits into the outbox, and leave it there."""
+    from plugins import queue
+    from plugins.queue import executor
+    for job in queue.claim(executor.OWN, "test", batch=2):
+        executor.run(job)
+
+
+def test_a_canary_leaves_no_trace(canary, client, anonymous, application, posted, data):
+    deliver(posted, data)
+    id = who(canary)
+    found = traces(data)
+    assert {"orkosi.db-wal", "logs.db-wal", "logs/orkosi.log"} <= set(found) and any(one.startswith("outbox/") for one in found)
+    assert canary.delete("/users/me").data == {"deleted": True, "id": id}
+
+    assert traces(data) == []
+    assert canary.get("/auth/me").status == 401 and Client(application, canary.key).get("/tasks").status == 401
+    assert anonymous.post("/auth/login", {"email": ADDRESS, "password": PASSWORD}).status == 401
+    assert client.get(f"/users/{id}").status == 404
+    record, = map(json.loads, (data / "erasures.jsonl").read_text().splitlines())
+    assert record["id"] == id and set(record) == {"id", "email", "at"} and (data / "erasures.jsonl").stat().st_mode & 0o777 == 0o600
+    assert [one["message"] for one in client.get("/logs?q=nothing").data] == ["nothing to see"]
+    assert client.get("/logs?q=bounced").data[0]["message"] == "mail to … bounced", "the line stays, and stays found"
+    assert (data / "logs/orkosi.log").read_text().startswith("one\n****")
+    assert client.get("/tasks").data[0]["title"] == "Feed the birds", "the work stays"
+    assert db.value("SELECT count(*) FROM log_lines_fts WHERE log_lines_fts MATCH 'zzcanary*'") == 0
+    with acting(system()):
+        db.write(lambda: db.run("INSERT INTO log_lines_fts (log_lines_fts) VALUES ('integrity-check')"))
+
+
+def test_somebody_erased_does_not_come_back_with_an_old_copy(canary, client, data, tmp_path):
+    id, copy = who(canary), tmp_path / "copy"
+    orkosi.close_data()
+    shutil.copytree(data, copy)
+    orkosi.open_data(exclusive=True)
+    assert client.delete(f"/users/{id}").status == 200
+    orkosi.close_data()
+    for name in ("orkosi.db", "logs.db"):
+        shutil.copy(copy / name, data / name)
+    orkosi.open_data(exclusive=True)
+    assert db.value("SELECT 1 FROM users WHERE id = :id", id=id) is None
+    assert traces(data) == []
+
+    orkosi.close_data()
+    orkosi.open_data(exclusive=True)
+    with acting(system()):
+        back = users.add(NAME, ADDRESS, users.passwords.hashed(PASSWORD), "member", HOST_TENANT)
+    orkosi.close_data()
+    orkosi.open_data(exclusive=True)
+    assert users.find(back.id).username == NAME, "who registers anew later, stays"
+
+
+def test_the_last_administrator_and_the_only_owner_stay(client, as_):
+    ann, bob = as_("ann"), as_("bob")
+    org = ann.post("/organizations", {"name": "Acme"}).data["id"]
+    assert ann.post(f"/organizations/{org}/members", {"user_id": who(bob)}).status == 201
+    refused = ann.delete("/users/me")
+    assert refused.status == 409 and "Acme" in refused.error["message"]
+    with pytest.raises(orkosi.Conflict):
+        users.erase(who(client))
+    assert client.delete(f"/users/{who(ann)}").status == 200
+    assert bob.get(f"/organizations/{org}").data["role"] == "owner", "who stays inherits"
+    assert bob.delete("/users/me").status == 200
+    assert db.value("SELECT deleted_at IS NOT NULL FROM organizations WHERE id = :id AND tenant_id = :tenant", id=org) == 1
+
+
+def test_a_founder_leaves_no_name_behind(as_):
+    founder = as_("zzcanary", tenant=None)
+    tenant = founder.get("/auth/me").data["tenant"]
+    assert founder.delete("/users/me").status == 200
+    assert db.value("SELECT name FROM tenants WHERE id = :id", id=tenant) == f"Tenant {tenant}"
+
+
+def test_an_ordinary_word_is_no_name(as_):
+    """Else somebody called "error" could have every error blotted out by leaving."""
+    with acting(system()):
+        db.write(lambda: lines(["error of the day"] * (logs.erasure.ORDINARY + 1)))
+    as_("error").delete("/users/me")
+    assert db.value("SELECT count(*) FROM log_lines WHERE message = 'error of the day'") == logs.erasure.ORDINARY + 1
+
+
+def test_an_erasure_that_fails_leaves_all_as_it_was(canary, data, monkeypatch):
+    def broken(event, subject, **facts):
+        raise ZeroDivisionError
+    orkosi.plugins["demo"].listeners.append(("user.erased", broken))
+    orkosi._heard.clear()
+    try:
+        with pytest.raises(ZeroDivisionError):
+            users.erase(who(canary))
+    finally:
+        orkosi.plugins["demo"].listeners.pop()
+        orkosi._heard.clear()
+    assert canary.get("/organizations").meta["total"] == 1 and not (data / "erasures.jsonl").exists()
+    assert db.value("SELECT count(*) FROM letters") > 0 and settings.data == data and mail.outbox().exists()
