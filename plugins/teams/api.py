@@ -3,7 +3,7 @@ from typing import Annotated
 
 import msgspec
 
-from orkosi import PERSON, Actor, Deleted, Meta, Page, Paging, Struct, may
+from orkosi import Actor, Deleted, Meta, Page, Paging, Struct, may
 from plugins import teams
 from plugins.teams import Member, Rank, Team, TeamPatch, TeamQuery, plugin
 from plugins.users import Pending
@@ -107,11 +107,11 @@ def promote(id: int, user_id: int, body: TeamMemberPatch, me: Actor) -> Member:
     return teams.promote(id, user_id, body.role, me)
 
 
-@plugin.delete("/api/teams/{id}/members/{userId}", auth=may("viewer", within="member"), raises=(404, 409))
+@plugin.delete("/api/teams/{id}/members/{userId}", auth=may("viewer", within="admin"), raises=(404, 409))
 def remove(id: int, user_id: int, me: Actor) -> Deleted:
     """Remove a member, or leave
 
-    Removing others takes an administrator of the team."""
+    Everybody may leave, but for the last owner."""
     teams.remove(id, user_id, me)
     return Deleted(user_id)
 
@@ -132,7 +132,7 @@ def invite(id: int, body: NewTeamInvite, me: Actor) -> Pending:
     return teams.invite(id, body.email, body.role, me)
 
 
-@plugin.post("/api/teams/invites/{token}/accept", auth=PERSON, raises=(404, 409))
+@plugin.post("/api/teams/invites/{token}/accept", auth=may("viewer"), raises=(404, 409))
 def accept(token: str, me: Actor) -> Team:
     """Become a member by an invitation that names one's address"""
     return teams.accept(token, me)

@@ -193,7 +193,7 @@ def reset_password(body: Reset) -> Done:
     return Done(True)
 
 
-@plugin.post("/api/auth/change-password", auth=PERSON, raises=(429,), max_body=4096)
+@plugin.post("/api/auth/change-password", auth=may("viewer"), raises=(429,), max_body=4096)
 def change_password(body: NewPassword, me: Actor) -> LoggedOut:
     """Choose another password
 
@@ -201,7 +201,7 @@ def change_password(body: NewPassword, me: Actor) -> LoggedOut:
     return LoggedOut(account.change_password(me.user or 0, body.current_password, body.new_password, me.credential))
 
 
-@plugin.post("/api/auth/change-email", auth=PERSON, raises=(429,), max_body=4096)
+@plugin.post("/api/auth/change-email", auth=may("viewer"), raises=(429,), max_body=4096)
 def change_email(body: NewEmail, me: Actor) -> Sent:
     """Ask for another address
 
@@ -251,7 +251,7 @@ def update(id: int, body: UserPatch, me: Actor) -> User:
     return people.change(id, body, me)
 
 
-@plugin.delete("/api/users/me", auth=PERSON, raises=(409,))
+@plugin.delete("/api/users/me", auth=may("viewer"), raises=(409,))
 def leave(me: Actor) -> Deleted:
     """Erase one's own account
 
