@@ -1,10 +1,11 @@
 """Users: who sees whom, who changes whom, passwords and addresses, and bad input at the door."""
 import statistics
+import subprocess
 import threading
 import time
 
 import pytest
-from conftest import Client
+from conftest import Client, command, eventually
 
 from orkosi import HOST_TENANT, acting, db, limiter, now, settings, system
 from plugins import keys, queue, users
@@ -274,3 +275,37 @@ def test_no_token_of_a_letter_is_kept_after_it_is_sent(as_, anonymous, posted):
         jobs = queue.db.all(tuple, "SELECT payload, error, result FROM jobs WHERE tenant_id = :tenant")
     assert token not in str(jobs) and "ann@" not in str(jobs) and db.value("SELECT count(*) FROM letters") == 0
     assert db.value("SELECT hash FROM tickets") == tokens.digest(token)
+
+
+# ── commands ──
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["beside a server", "without one"])
+def test_the_commands_of_users(server, tmp_path, beside):
+    folder, stdin = tmp_path / "data", "correct horse battery\n"
+    running = server() if beside else None
+    for name, role in (("root", "admin"), ("zzcanary", "viewer")):
+        command("user", "add", f"{name}@example.com", "--role", role, "--password-stdin", folder=folder, stdin=stdin)
+    assert [line.split()[1] for line in command("user", "list", folder=folder).stdout.splitlines()] == ["admin", "viewer"]
+    command("user", "role", "zzcanary@example.com", "--role", "editor", folder=folder)
+    command("user", "password", "ZZcanary@example.com", "--password-stdin", folder=folder, stdin="another horse battery\n")
+    if beside:
+        log_in = {"email": "zzcanary@example.com", "password": "another horse battery"}
+        status, answer = running.call("POST", "/auth/login", log_in)
+        assert status == 200 and answer["user"]["role"] == "editor"
+        assert running.call("POST", "/auth/login", log_in | {"password": stdin.strip()})[0] == 401
+    code = command("invite", "create", "new@example.com", "--mail", folder=folder)
+    assert code.stdout.startswith("ork_inv_") and "mail" in code.stdout
+    for words, said in ((("role", "root@example.com", "--role", "viewer"), "last administrator"), (("erase", "root@example.com", "--yes"), "last administrator"),
+                        (("erase", "nobody@example.com", "--yes"), "Nobody has"), (("role", "zzcanary@example.com"), "which role"), (("erase",), "whom"),
+                        (("password", "root@example.com"), "--password-stdin")):
+        refused = command("user", *words, folder=folder, check=False)
+        assert refused.returncode == 1 and said in refused.stderr
+    assert "Nothing was done" in command("user", "erase", "zzcanary@example.com", folder=folder, stdin="n\n").stdout
+    assert "erased" in command("user", "erase", "zzcanary@example.com", "--yes", folder=folder).stdout
+    if beside:
+        assert running.call("GET", "/auth/me", token=answer["token"])[0] == 401
+        letter = eventually(lambda: [one for one in (folder / "outbox").glob("*.eml") if "invites you" in one.read_text()])[0].read_text()
+        assert f"{running.url}/invite/ork_inv_" in letter.replace("=\n", "").replace("=\r\n", "")
+    traces = subprocess.run(["grep", "-rlai", "zzcanary", str(folder)], capture_output=True, text=True).stdout
+    assert traces == ""

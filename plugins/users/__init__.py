@@ -386,5 +386,5 @@ from .invites import accept, addressed, invitation, invite, invited, open_invite
 from . import people as people  # noqa: E402
 from . import account as account  # noqa: E402, I001
 from . import erasure as erasure  # noqa: E402
-from . import commands as commands  # noqa: E402
 from .erasure import erase, replay_erasures  # noqa: E402, F401
+from . import commands as commands  # noqa: E402

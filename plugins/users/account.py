@@ -26,6 +26,11 @@ def notice(email: str, subject: str, sentences: list[str], link: str = "", about
     text = "\n\n".join([*sentences[:1], *([f"  {link}"] if link else []), *sentences[1:]]) + "\n"
     first, *rest = [f"<p>{escape(one)}</p>" for one in sentences]
     html = first + (f'<p><a href="{escape(link)}">{escape(link)}</a></p>' if link else "") + "".join(rest)
+    letter(email, subject, text, html, about)
+
+
+def letter(email: str, subject: str, text: str, html: str, about: int | None = None) -> None:
+    """Have a letter sent; inside a write."""
     emit("mail.wanted", Notice(email, subject, text, html, about))
 
 
