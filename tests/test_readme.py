@@ -44,3 +44,15 @@ def test_the_demo_finishes_tasks_by_itself(server):
     assert found[0]["agent"] and found[0]["summary"]
     assert running.call("GET", "/agent-runs", token=key)[0] in (200, 403)
     assert "/setup/" not in said
+
+
+def test_letting_others_in_goes_as_written(server, tmp_path):
+    required("curl", "curl")
+    running = server()
+    script = next(block for block in blocks() if "auth/forgot-password" in block)
+    script = script.replace("http://127.0.0.1:3001", running.url).replace("python3 orkosi.py", f"{sys.executable} {HOME}/orkosi.py")
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=90,
+                          env=os.environ | {"ORKOSI_DATA": str(running.folder), "ORKOSI_NO_INSTALL": "1"})
+    assert done.stderr == "" and '"error"' not in done.stdout, done.stdout + done.stderr
+    assert '"role":"admin"' in done.stdout and '"success":true' in done.stdout and '"deleted":true' in done.stdout
+    assert done.stdout.endswith("not a trace\n")
