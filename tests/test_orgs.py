@@ -217,6 +217,31 @@ def test_no_key_comes_in(acme, application, data):
     assert key.post("/organizations/invites/x/accept").status == 403
 
 
+def test_the_keys_of_a_deleted_organization_end(acme, application):
+    from plugins import keys
+    _, raw = keys.issue(HOST_TENANT, "mine", keys.SCOPES, org_id=acme.id, by=who(acme.owner))
+    assert Client(application, raw).get("/tasks").status == 200
+    acme.owner.delete(f"/organizations/{acme.id}")
+    assert Client(application, raw).get("/tasks").status == 401
+
+
+def test_an_invitation_accepted_twice_at_once_counts_once(acme, as_, posted):
+    acme.owner.post(f"/organizations/{acme.id}/invites", {"email": "ann@example.com"})
+    ann, token, answers = as_("ann"), posted()[0].token, []
+    threads = [threading.Thread(target=lambda: answers.append(ann.post(f"/organizations/invites/{token}/accept").status)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == [200] + [404] * 7
+
+
+@pytest.mark.parametrize("raw", [b'{"name": "\\ud800"}', b'{"name": "a\\u0000b"}', b'{"name": "\xff"}', b'{"name": "x", "name": "y"}', b'["name"]', b'{"name": NaN}'])
+def test_a_name_of_junk_is_refused(as_, raw):
+    assert as_("olga").post("/organizations", raw=raw).status == 400
+    assert as_("tina").post("/teams", raw=raw).status == 400
+
+
 def test_slugs_are_made_of_any_name():
     from plugins import orgs
     for name in ("Ⅷ Æther", "ﬁne", "İstanbul", "a__b", "x" * 100, "…"):

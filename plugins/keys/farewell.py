@@ -1,4 +1,4 @@
-"""Farewell: the keys of somebody whose account is erased end with it."""
+"""Farewell: keys end with the account of who made them, and with their organization."""
 from typing import Any
 
 from orkosi import across_tenants, db, now
@@ -12,3 +12,11 @@ def erase(event: str, gone: Any, **facts: Any) -> None:
     """A key may do what its maker may; of a maker who is gone, nothing."""
     db.run("""UPDATE api_keys SET is_active = 0, revoked_at = ifnull(revoked_at, :now), old_hash = NULL, old_until = NULL, created_by = NULL,
                      updated_at = :now WHERE created_by = :id""", id=gone.id, now=now())
+
+
+@plugin.on("organization.deleted")
+@across_tenants
+def close(event: str, shut: Any, **facts: Any) -> None:
+    """An organization that is gone has no keys."""
+    db.run("""UPDATE api_keys SET is_active = 0, revoked_at = ifnull(revoked_at, :now), old_hash = NULL, old_until = NULL, updated_at = :now
+               WHERE org_id = :id""", id=shut.id, now=now())

@@ -53,6 +53,12 @@ class Organization(Struct):
     updated_at: str
 
 
+class Shut(Struct):
+    """An organization that was put away."""
+    id: str
+    tenant_id: int
+
+
 class Member(Struct):
     """Somebody in an organization."""
     user_id: int
@@ -133,15 +139,15 @@ def change(id: str, patch: OrganizationPatch, me: Actor) -> Organization:
 @across_tenants
 def delete(id: str, me: Actor) -> None:
     """Put an organization away, as its owner: nobody sees it any more, its slug is free, its invitations are void."""
-    found = require(id, me, "owner")
+    require(id, me, "owner")
     _put_away(id)
-    emit("organization.deleted", found, by=me)
 
 
 @across_tenants
 def _put_away(id: str) -> None:
-    db.run("UPDATE organizations SET deleted_at = :now WHERE id = :id", id=id, now=now())
+    shut = db.one(Shut, "UPDATE organizations SET deleted_at = :now WHERE id = :id RETURNING id, tenant_id", id=id, now=now())
     users.revoke("org", id, None)
+    emit("organization.deleted", shut)  # its keys hear it
 
 
 # ── names ──

@@ -5,7 +5,7 @@ rank there, and so does whoever runs the tenant, as if he owned it.
 Surprise: a team gives no rights beyond itself. What somebody may do with tasks or keys hangs on his role alone.
 """
 import unicodedata
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from orkosi import (
     UNSET,
@@ -13,6 +13,7 @@ from orkosi import (
     Conflict,
     Denied,
     Invalid,
+    Meta,
     NotFound,
     Page,
     Paging,
@@ -33,6 +34,7 @@ plugin = Plugin("Teams", layer="domain")
 plugin.setting("limit_team_invites", str, "20/h", "Invitations into one team")
 
 Rank = Literal["owner", "admin", "member"]
+Description = Annotated[str, Meta(max_length=4000)]
 RANK = {"member": 1, "admin": 2, "owner": 3}
 
 
@@ -59,7 +61,7 @@ class Member(Struct):
 class TeamPatch(Struct, forbid_unknown_fields=True):
     """What of a team may be changed."""
     name: str | UnsetType = UNSET
-    description: str | UnsetType = UNSET
+    description: Description | UnsetType = UNSET
 
 
 class TeamQuery(Paging):

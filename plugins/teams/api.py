@@ -5,16 +5,15 @@ import msgspec
 
 from orkosi import Actor, Deleted, Meta, Page, Paging, Struct, may
 from plugins import teams
-from plugins.teams import Member, Rank, Team, TeamPatch, TeamQuery, plugin
+from plugins.teams import Description, Member, Rank, Team, TeamPatch, TeamQuery, plugin
 from plugins.users import Pending
 
 Text = Annotated[str, Meta(min_length=1, max_length=254)]
-Long = Annotated[str, Meta(max_length=4000)]
 
 
 class NewTeam(Struct, forbid_unknown_fields=True):
     name: Text
-    description: Long = ""
+    description: Description = ""
 
 
 class NewTeamMember(Struct, forbid_unknown_fields=True):
