@@ -1,7 +1,10 @@
 """Mail, by a real SMTP server on loopback: what arrives, what is tried again, what is refused."""
+import datetime
 import email
 import os
+import re
 import socket
+import ssl
 import stat
 from email.policy import default
 
@@ -145,3 +148,70 @@ def test_mail_encrypts_or_keeps_its_password(mailbox, monkeypatch):
     monkeypatch.setattr(post, "LOOPBACK", ())
     mail.send("ann@example.com", "Hello", "text")
     assert "no encryption" in work()["error"] and not mailbox.messages
+
+
+# ── encryption ──
+
+
+@pytest.fixture
+def certificate(tmp_path, monkeypatch):
+    """A certificate for localhost that this process trusts: (certificate, key) files."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    moment = datetime.datetime.now(datetime.UTC)
+    made = (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+            .not_valid_before(moment - datetime.timedelta(days=1)).not_valid_after(moment + datetime.timedelta(days=1))
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True).sign(key, hashes.SHA256()))
+    files = tmp_path / "cert.pem", tmp_path / "key.pem"
+    files[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    monkeypatch.setenv("SSL_CERT_FILE", str(files[0]))
+    return files
+
+
+@pytest.mark.parametrize("scheme", ["smtp", "smtps"])
+@pytest.mark.parametrize("host, arrives", [("localhost", True), ("127.0.0.1", False)], ids=["its name", "another name"])
+def test_a_letter_goes_encrypted_to_a_server_that_proves_its_name(data, certificate, scheme, host, arrives):
+    box, context = Mailbox(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    how = {"ssl_context": context} if scheme == "smtps" else {"tls_context": context, "require_starttls": True}
+    controller = Controller(box, hostname="127.0.0.1", port=free_port(), **how)
+    controller.ready_timeout = 10
+    controller.start()
+    try:
+        settings.values["smtp_url"] = f"{scheme}://{host}:{controller.port}"
+        mail.send("ann@example.com", "Hello", "text")
+        job = work()
+    finally:
+        controller.stop()
+    assert (job["state"], len(box.messages)) == (("completed", 1) if arrives else ("delayed", 0)), job["error"]
+
+
+# ── what mail is for ──
+
+
+def test_invitation_and_reset_are_completed_by_the_links_in_the_mail(mailbox, client, anonymous):
+    def link():
+        assert work()["state"] == "completed"
+        text = mailbox.messages[-1].get_body(("plain",)).get_content()
+        assert all(len(line) < 200 and line.isprintable() for line in text.splitlines()), "a terminal shows it"
+        return re.search(r"https?://[^/]+(\S+)", text)[1]
+
+    org = client.post("/organizations", {"name": "Acme"}).data["id"]
+    client.post(f"/organizations/{org}/invites", {"email": "ann@example.com", "role": "admin"})
+    path = link()
+    assert anonymous.request("GET", path, root="/").headers["Content-Type"].startswith("text/html")
+    token = path.rpartition("/")[2]
+    assert anonymous.post("/auth/invitation", {"token": token}).data["email"] == "ann@example.com"
+    anonymous.post("/auth/register", {"username": "ann", "email": "ann@example.com", "password": "correct horse", "terms_accepted": True,
+                                      "privacy_accepted": True, "invite_code": token})
+    assert client.get(f"/organizations/{org}/members").data[1]["role"] == "admin"
+
+    anonymous.post("/auth/forgot-password", {"email": "ann@example.com"})
+    path = link()
+    assert anonymous.request("GET", path, root="/").status == 200
+    assert anonymous.post("/auth/reset-password", {"token": path.rpartition("/")[2], "password": "another horse"}).status == 200
+    assert anonymous.post("/auth/login", {"email": "ann@example.com", "password": "another horse"}).status == 200
