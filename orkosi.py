@@ -987,10 +987,7 @@ def system(tenant: int | None = HOST_TENANT) -> Actor:
 
 
 class Policy(Struct, frozen=True):
-    """Who may call an endpoint: a least role for people, a scope for keys; both where both apply.
-
-    `within` is the rank one needs inside the thing that the path names; the verb sees to it, for only it knows the thing.
-    """
+    """Who may call an endpoint: a least role for people, a scope for keys; both where both apply."""
     role: str = ""
     scope: str = ""
     host: bool = False
@@ -998,13 +995,11 @@ class Policy(Struct, frozen=True):
     any_key: bool = False
     billing: bool = False
     person: bool = False
-    within: str = ""
+    within: str = ""  # the rank one needs in the thing that the path names; the verb sees to it, for only it knows the thing
 
     def __str__(self) -> str:
-        if self.public or self.any_key:
-            return "public" if self.public else "signed in"
-        if self.person:
-            return "people signed in"
+        if self.public or self.any_key or self.person:
+            return "public" if self.public else "signed in" if self.any_key else "people signed in"
         words = [self.role + ("+" if self.role != "admin" else ""), f"or key {self.scope}" if self.scope else ""]
         return " ".join([*filter(None, words), *(["in the host tenant"] if self.host else []),
                          *(["with billing"] if self.billing else []), *([f"who is {self.within} there"] if self.within else [])])
