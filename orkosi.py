@@ -1084,7 +1084,7 @@ def parse_rate(rule: str) -> tuple[int, float]:
 limiter = Limiter()
 
 # ──────────────────────────────── 6  Plugin ────────────────────────────────
-# Ten verbs, one object. Every registration is inert data until `load`.
+# Eleven verbs, one object. Every registration is inert data until `load`.
 
 Layer = Literal["ground", "domain", "views"]
 
@@ -1114,6 +1114,7 @@ class Plugin:
     health                          a check: `def workspaces() -> Check`
     search                          a source: `def find(q: str, limit: int) -> list[Hit]`
     authenticator                   `def by_token(request: Request) -> Actor | None`
+    watch                           told of every answer: `def note(request, status, seconds, size)`; it must not wait
     setting                         a knob and its sentence
     """
 
@@ -1129,6 +1130,7 @@ class Plugin:
         self.checks: dict[str, Callable[[], Check]] = {}
         self.sources: dict[str, Callable[[str, int], list[Hit]]] = {}
         self.authenticators: list[Callable[[Request], Actor | None]] = []
+        self.watchers: list[Callable[[Request, int, float, int], None]] = []
         self.knobs: list[tuple] = []
 
     def _endpoint(self, method: str, path: str, options: dict[str, Any]) -> Callable[[F], F]:
@@ -1157,8 +1159,7 @@ class Plugin:
         return keep
 
     def service(self, fn: F) -> F:
-        self.services.append(fn)
-        return fn
+        return _into(self.services.append)(fn)
 
     def job(self, kind: str) -> Callable[[F], F]:
         return _into(lambda fn: self.jobs.__setitem__(kind, fn))
@@ -1179,8 +1180,10 @@ class Plugin:
         return _into(lambda fn: self.sources.__setitem__(name, fn))
 
     def authenticator(self, fn: F) -> F:
-        self.authenticators.append(fn)
-        return fn
+        return _into(self.authenticators.append)(fn)
+
+    def watch(self, fn: F) -> F:
+        return _into(self.watchers.append)(fn)
 
     def setting(self, name: str, type: type, default: Any, sentence: str, *, secret: bool = False) -> None:
         self.knobs.append((name, type, default, sentence, secret))
@@ -1471,7 +1474,7 @@ class Application:
 
     def __init__(self) -> None:
         self.router = bottle.Router()
-        self.watchers: list[Callable[[Request, int, float, int], None]] = []
+        self.watchers = [watch for plugin in plugins.values() for watch in plugin.watchers]
         for endpoint in endpoints():
             endpoint.bind()
             rule = re.sub(r"\{(\w+)\}", lambda found: f"<{_snake(found[1])}>", endpoint.path)
@@ -1745,10 +1748,7 @@ def main() -> int:  # type: ignore[no-redef]  # the one above is this one, impor
             cli.add_command(command)
     try:
         cli(prog_name="orkosi")
-    except AlreadyRunning as problem:
-        click.echo(f"orkosi: {problem.message}", err=True)
-        return 3
     except Problem as problem:
         click.echo(f"orkosi: {problem.message}", err=True)
-        return 1
+        return 3 if isinstance(problem, AlreadyRunning) else 1
     return 0

@@ -14,7 +14,7 @@ plugin = Plugin("Activity", layer="ground")
 ActorType = Literal["agent", "system", "user"]
 
 # Jobs are too many and have lists of their own; the others tell of the server, not of the company.
-QUIET = ("job.", "log.", "mail.", "opened", "serving")
+QUIET = ("job.", "log.", "mail.", "opened", "serving", "closing")
 DAY, WEEK = 86400, 7 * 86400
 
 

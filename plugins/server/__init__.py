@@ -3,6 +3,7 @@
 Owns no table. Surprise: access lines are collected in memory and written every half second;
 they stay in the file, and only the ones that failed are taken into the searchable logs.
 """
+import contextlib
 import json
 import logging
 import logging.handlers
@@ -19,7 +20,7 @@ from typing import Any
 import click
 
 import orkosi
-from orkosi import DATA, Plugin, Request, Unavailable, acting, clean, db, emit, now, settings, system
+from orkosi import DATA, Plugin, Problem, Request, Unavailable, acting, clean, db, emit, now, settings, system
 
 plugin = Plugin("Server", layer="ground")
 plugin.setting("host", str, "127.0.0.1", "The address to listen on; other machines reach it only on 0.0.0.0 or ::")
@@ -71,7 +72,6 @@ def serve(host: str | None, port: int | None, demo: bool, data: Path | None) -> 
 def _bind() -> Any:
     from .http import listen
     application = orkosi.Application()
-    application.watchers.append(remember)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
     try:
@@ -102,6 +102,8 @@ def _run(listener: Any, began: float, links: list[str]) -> None:
         listener.close()
         listener.task_dispatcher.shutdown(timeout=5)
         orkosi.stop_services(10)
+        with acting(system()), contextlib.suppress(Problem):  # a full disk must not keep the files from being closed
+            db.write(lambda: emit("closing", settings.data))
         flush()
 
 
@@ -140,6 +142,7 @@ class _Line(logging.Formatter):
         return text
 
 
+@plugin.watch
 def remember(request: Request, status: int, took: float, size: int) -> None:
     """Note one answer for the access log."""
     _answered.append((now(), status, request, took, size))
