@@ -503,7 +503,7 @@ _sooner = threading.Event()
 
 def wait_and_claim(queue: str, worker: str, *, wait: float, task_type: str | None = None, batch: int = 1,
                    allowed: Callable[[], bool] = lambda: True) -> list[Job]:
-    """Claim, and if there is nothing, wait up to `wait` seconds for something; `allowed` is asked every second."""
+    """Claim, and if there is nothing, wait up to `wait` seconds for something; `allowed` is asked at every turn."""
     taken = claim(queue, worker, task_type=task_type, batch=batch)
     if taken or wait <= 0 or not _places.acquire(blocking=False):
         return taken
@@ -516,9 +516,11 @@ def wait_and_claim(queue: str, worker: str, *, wait: float, task_type: str | Non
             if taken := claim(queue, worker, task_type=task_type, batch=batch):
                 return taken
             left = end - time.monotonic()
-            if left <= 0 or stopping.is_set() or not allowed():
+            if left <= 0 or stopping.is_set():
                 return []
             bell.wait(min(left, 1.0))  # also by itself every second: another process may have submitted
+            if not allowed():  # asked before every further claim: who lost his key meanwhile must not get the job
+                return []
     finally:
         with _sleepers_lock:
             _sleepers[place].remove(bell)

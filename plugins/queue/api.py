@@ -3,7 +3,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from orkosi import Actor, Denied, Meta, Page, Paging, Reply, Request, Struct, acting, authenticate, db, may
+from orkosi import Actor, Denied, Meta, Page, Paging, Reply, Request, Struct, acting, admit, authenticate, db, may
 from plugins import queue, users
 from plugins.queue import BY_STATE, JOBS, Job, QueueStats, Signals, State, Why, plugin
 
@@ -174,8 +174,10 @@ def claim(body: Claim, me: Actor, request: Request) -> Claimed | list[Claimed] |
 
 
 def still_welcome(request: Request, me: Actor) -> bool:
-    """Whether the credential of a long-poll is still good: one that was revoked must not get a job."""
-    return authenticate(request).credential == me.credential
+    """Whether the credential of a long-poll is still good: one that was revoked, or lost the scope, must not get a job."""
+    actor = authenticate(request)
+    admit(WORK, actor)
+    return actor.credential == me.credential
 
 
 @plugin.get("/api/task-queue", auth=READ)
