@@ -102,14 +102,14 @@ CREATE INDEX org_members_by_user ON org_members (user_id, org_id);
 CREATE TABLE api_keys (
   id TEXT PRIMARY KEY,                          -- key_…
   tenant_id INTEGER NOT NULL REFERENCES tenants (id),
-  org_id TEXT,                                  -- null: an agent's own key
+  org_id TEXT,                                  -- null: an agent's own key, or one made by the command for a whole tenant
   agent TEXT,                                   -- the agent it is bound to
   name TEXT NOT NULL,
   description TEXT NOT NULL DEFAULT '',
   hash BLOB NOT NULL UNIQUE,                    -- SHA-256; the key itself is shown once and never stored
   masked TEXT NOT NULL,
   scopes TEXT NOT NULL,                         -- JSON list
-  created_by INTEGER REFERENCES users (id) ON DELETE SET NULL,
+  created_by INTEGER REFERENCES users (id) ON DELETE SET NULL, -- a key whose person is gone is dead; an agent's has none
   is_active INTEGER NOT NULL DEFAULT 1 CHECK (is_active IN (0, 1)),
   old_hash BLOB UNIQUE,                         -- the secret before a rotation, good until old_until
   old_until TEXT,
@@ -121,8 +121,19 @@ CREATE TABLE api_keys (
   created_at TEXT NOT NULL,
   updated_at TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX keys_by_org ON api_keys (org_id, id);
+CREATE INDEX keys_by_org ON api_keys (tenant_id, org_id, created_at, id) WHERE deleted_at IS NULL;
 CREATE UNIQUE INDEX keys_by_agent ON api_keys (tenant_id, agent) WHERE agent IS NOT NULL AND deleted_at IS NULL;
+
+CREATE TABLE logs.api_key_uses (                -- in logs.db: a power cut may cost the last ones
+  id INTEGER PRIMARY KEY,
+  key_id TEXT NOT NULL,
+  method TEXT NOT NULL,
+  route TEXT NOT NULL,                          -- the template, /api/tasks/{id}: no ids, no secrets
+  status INTEGER NOT NULL,
+  address TEXT NOT NULL,
+  at TEXT NOT NULL
+) STRICT;
+CREATE INDEX logs.api_key_uses_by_key ON api_key_uses (key_id, id);
 
 -- ═════════════════════════════ queue ═════════════════════════════
 

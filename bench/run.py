@@ -160,9 +160,10 @@ def key_of(folder):
     from orkosi import acting, settings, system
     settings.load(data=folder)
     orkosi.open_data()
-    from plugins import keys
+    from plugins import keys, users
     with acting(system()):
-        _, raw = keys.issue(1, "bench", keys.SCOPES)
+        maker = users.add("bench", "bench@example.com", users.passwords.hashed(users.random_password()), "admin", 1)
+        _, raw = keys.issue(1, "bench", keys.SCOPES, by=maker.id)
     orkosi.close_data()
     return raw
 

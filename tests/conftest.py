@@ -105,6 +105,7 @@ def data(tmp_path, monkeypatch):
             monkeypatch.delenv(name)
     monkeypatch.setenv("ORKOSI_LIMIT_LOGIN", "off")
     monkeypatch.setenv("ORKOSI_LIMIT_REGISTER", "off")
+    monkeypatch.setenv("ORKOSI_LIMIT_KEY_MANAGEMENT", "off")
     monkeypatch.setenv("ORKOSI_SUPERVISOR", "embedded")
     monkeypatch.setenv("ORKOSI_MASTER_KEY_FILE", str(tmp_path / "master.key"))
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -148,6 +149,17 @@ def as_(application, people):
 
 
 @pytest.fixture
+def key_for(application, people):
+    """A client with an API key of a new person: `key_for("tasks:read", role="viewer")`."""
+    from plugins import keys
+
+    def make(*scopes, role="admin", tenant=HOST_TENANT):
+        maker, _ = people(f"maker-of-{os.urandom(4).hex()}", role, tenant)
+        return Client(application, keys.issue(maker.tenant_id, "key", scopes, by=maker.id)[1])
+    return make
+
+
+@pytest.fixture
 def anonymous(application):
     return Client(application)
 
@@ -179,7 +191,7 @@ class Server:
 
     def __init__(self, folder, *arguments, env=None, wait=True):
         self.folder = Path(folder)
-        self.env = os.environ | {"ORKOSI_LIMIT_LOGIN": "off", "ORKOSI_SUPERVISOR": "embedded", "ORKOSI_NO_INSTALL": "1",
+        self.env = os.environ | {"ORKOSI_LIMIT_LOGIN": "off", "ORKOSI_LIMIT_KEY_MANAGEMENT": "off", "ORKOSI_SUPERVISOR": "embedded", "ORKOSI_NO_INSTALL": "1",
                                  "ORKOSI_MASTER_KEY_FILE": str(self.folder.parent / "master.key")} | (env or {})
         self.process = subprocess.Popen([sys.executable, str(HOME / "orkosi.py"), "serve", "--port", "0", "--data", str(folder), *arguments],
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.env)

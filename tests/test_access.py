@@ -75,7 +75,7 @@ def body_of(endpoint, principal):
     if endpoint.body_type is None:
         return None
     names = {one.encode_name for one in msgspec.structs.fields(endpoint.body_type)} if endpoint.auth.within else set()
-    known = {"user_id": 999999, "email": f"{principal.replace(' ', '-')}.friend@example.com", "role": "member"}
+    known = {"name": "Anew", "user_id": 999999, "email": f"{principal.replace(' ', '-')}.friend@example.com", "role": "member"}
     return {name: value for name, value in known.items() if name in names}
 
 

@@ -3,10 +3,9 @@ from email.utils import parsedate_to_datetime
 from xml.etree import ElementTree
 
 import pytest
-from conftest import Client
 
 from orkosi import COUNTED, acting, db, now, system
-from plugins import changelog, keys
+from plugins import changelog
 
 ADD = """
     INSERT INTO tasks (tenant_id, title, title_key, status, assignee, product_slug, resolution, created_by, created_at, updated_at, finished_at)
@@ -94,7 +93,7 @@ def test_the_feed_narrows(client):
 
 @pytest.mark.parametrize("role, scopes, status", [
     ("viewer", None, 200), ("demo", None, 403), (None, ("tasks:read",), 200), (None, ("agents:read",), 403)])
-def test_reading_takes_a_viewer_or_a_scope(application, as_, role, scopes, status):
-    ann = as_("ann", role) if role else Client(application, keys.issue(1, "k", scopes)[1])
+def test_reading_takes_a_viewer_or_a_scope(as_, key_for, role, scopes, status):
+    ann = as_("ann", role) if role else key_for(*scopes)
     for path in ("", "/summary", "/feed"):
         assert ann.get("/changelog" + path).status == status

@@ -3,10 +3,10 @@ import os
 import threading
 
 import pytest
-from conftest import Client, eventually
+from conftest import eventually
 
 from orkosi import acting, db, system
-from plugins import files, keys
+from plugins import files
 from plugins.files import sync
 from plugins.files.sync import Sync
 
@@ -225,8 +225,8 @@ def test_lists_page_and_searches_narrow(client):
 @pytest.mark.parametrize("role, scopes, status", [
     ("member", None, 200), ("viewer", None, 403), ("demo", None, 403),
     (None, ("files:read",), 200), (None, ("tasks:read",), 403)])
-def test_reading_takes_a_member_or_a_scope(application, as_, role, scopes, status):
-    ann = as_("ann", role) if role else Client(application, keys.issue(1, "k", scopes)[1])
+def test_reading_takes_a_member_or_a_scope(as_, key_for, role, scopes, status):
+    ann = as_("ann", role) if role else key_for(*scopes)
     assert ann.get("/files").status == ann.get("/files/search").status == status
 
 

@@ -2,9 +2,8 @@
 import json
 
 import pytest
-from conftest import Client
 
-from plugins import keys, products
+from plugins import products
 
 NEW = {"name": "My Product"}
 
@@ -124,8 +123,8 @@ def test_the_list_is_by_name_and_narrows(client):
 @pytest.mark.parametrize("role, scopes, reading, writing", [
     ("viewer", None, 200, 403), ("member", None, 200, 201), ("demo", None, 403, 403),
     (None, ("products:read",), 200, 403), (None, ("products:read", "products:write"), 200, 201), (None, ("tasks:read",), 403, 403)])
-def test_who_may_do_what(application, as_, role, scopes, reading, writing):
-    ann = as_("ann", role) if role else Client(application, keys.issue(1, "k", scopes)[1])
+def test_who_may_do_what(as_, key_for, role, scopes, reading, writing):
+    ann = as_("ann", role) if role else key_for(*scopes)
     assert (ann.get("/products").status, ann.post("/products", NEW).status) == (reading, writing)
 
 

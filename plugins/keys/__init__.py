@@ -1,22 +1,58 @@
-"""Keys: API keys, how they are made, and who they speak for.
+"""Keys: API keys, how they are made and taken back, and who they speak for.
 
-Owns api_keys. A key speaks for its tenant, within its scopes, and never beyond what the person
-who made it may do at that moment; an agent's own key is bound to that agent by name.
-Surprise: `last_used_at` is written by a timer from memory, not by the request that used the key.
+Owns api_keys and api_key_uses. A key speaks for its organization's tenant, within its scopes, and never
+beyond what the person who made it may do there at that moment: whoever is demoted weakens his keys, whoever
+leaves ends them. An agent's own key is bound to that agent by name.
+Surprise: `last_used_at` and the usage log (uses.py) are written by a timer from memory, not by the request.
 """
+import re
 import secrets
+from typing import Any
 
-from orkosi import RANKS, Actor, Plugin, Request, Struct, across_tenants, db, now, writes
-from plugins import users
+import msgspec
+
+from orkosi import (
+    RANKS,
+    UNSET,
+    Actor,
+    Conflict,
+    Denied,
+    Invalid,
+    Listing,
+    NotFound,
+    Page,
+    Paging,
+    Plugin,
+    Request,
+    Struct,
+    across_tenants,
+    current,
+    db,
+    emit,
+    now,
+    writes,
+)
+from plugins import orgs, users
 from plugins.users import tokens
 
-plugin = Plugin("API keys", layer="ground", needs=("users",))
+plugin = Plugin("API keys", layer="ground", needs=("users", "orgs"))
+plugin.setting("limit_key_management", str, "20/hour", "Keys that one person may make or change; taking one back is never limited")
 
-SCOPES = ("tasks:read", "tasks:write", "agents:read", "agents:write", "agents:control", "templates:read", "templates:write",
-          "products:read", "products:write", "files:read", "files:write", "logs:write", "queue:submit", "queue:work",
-          "tokens:consume")
+# What a key may be given, and from which role on its maker has it himself.
+LEAST = {
+    "tasks:read": "demo", "tasks:write": "member", "agents:read": "viewer", "agents:write": "editor", "agents:control": "editor",
+    "templates:read": "viewer", "templates:write": "member", "products:read": "viewer", "products:write": "member",
+    "files:read": "member", "files:write": "member", "logs:write": "member", "queue:submit": "member", "queue:work": "viewer",
+    "tokens:consume": "member"}
+SCOPES = tuple(LEAST)
+CREDENTIAL = re.compile(r"credentials:read:[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # one named credential; administrators alone
 DEFAULT_SCOPES = ("tasks:read", "agents:read", "templates:read")
 AGENT_SCOPES = ("queue:work", "tasks:read", "tasks:write", "logs:write", "tokens:consume")
+
+# The most that a role in an organization lets somebody do in its tenant. A guest, who is at home in
+# another tenant, has no role here beside it, and never an editor's powers.
+MOST = {"owner": "admin", "admin": "admin", "member": "member", "viewer": "viewer"}
+MOST_OF_GUESTS = MOST | {"owner": "member", "admin": "member"}
 
 
 class Key(Struct):
@@ -31,6 +67,7 @@ class Key(Struct):
     is_active: bool
     version: int
     created_by: int | None
+    old_until: str | None
     expires_at: str | None
     revoked_at: str | None
     last_used_at: str | None
@@ -38,18 +75,72 @@ class Key(Struct):
     updated_at: str
 
 
+KEYS = Listing(of=Key, source="api_keys", base="tenant_id = :tenant AND org_id = :org AND deleted_at IS NULL",
+               order="created_at DESC, id DESC")
+
+
+# ── who may, and how much ──
+
+
+@across_tenants
+def administrator(me: Actor, org_id: str) -> Actor:
+    """`me` as he stands in the tenant of an organization whose keys he manages. NotFound for outsiders, Denied below admin."""
+    org = orgs.require(org_id, me, "admin")
+    home, role, founder = db.all(tuple, """
+        SELECT users.tenant_id, users.role, tenants.founder_id FROM users, tenants WHERE users.id = :user AND tenants.id = :there""",
+        user=me.user, there=org.tenant_id)[0]
+    role = _role(role, org.role, at_home=home == org.tenant_id, founder=founder == me.user)
+    return msgspec.structs.replace(me, tenant=org.tenant_id, role=role, rank=RANKS.get(role, 0))
+
+
+def _role(role: str, org_role: str | None, *, at_home: bool, founder: bool) -> str:
+    """What somebody is in a tenant, by his role there and, where a key is an organization's, his role in that."""
+    if founder and RANKS.get(role, 0) < RANKS["editor"]:
+        role = "editor"
+    if org_role is None:
+        return role
+    if not at_home:
+        return MOST_OF_GUESTS[org_role]
+    return min(role, MOST[org_role], key=lambda one: RANKS.get(one, 0))
+
+
+def beyond(scopes: list[str] | tuple[str, ...], rank: int) -> list[str]:
+    """Those of `scopes` that somebody of this rank does not have himself."""
+    return [scope for scope in scopes if rank < RANKS[LEAST.get(scope, "admin")]]
+
+
+def scopes_of(asked: list[str] | None, rank: int) -> list[str]:
+    """The scopes a new key gets. Invalid names an unknown one and all there are, Denied one that its maker has not."""
+    wanted = list(dict.fromkeys(DEFAULT_SCOPES if asked is None else asked))
+    if unknown := [scope for scope in wanted if scope not in SCOPES and not CREDENTIAL.fullmatch(scope)]:
+        raise Invalid(f"scopes: There is no scope {unknown[0][:100]!r}; known: {', '.join(SCOPES)}, credentials:read:<name>",
+                      [{"field": "scopes", "message": f"unknown: {one[:100]}"} for one in unknown])
+    _not_beyond(wanted, rank, "A key cannot do what its maker may not")
+    return wanted
+
+
+def _not_beyond(scopes: list[str], rank: int, why: str) -> None:
+    if missing := beyond(scopes, rank):
+        raise Denied(f"scopes: {why}: {missing[0]} needs the role {LEAST.get(missing[0], 'admin')}",
+                     [{"field": "scopes", "message": f"beyond your role: {one}"} for one in missing])
+
+
+# ── making ──
+
+
 @writes
 @across_tenants
-def issue(tenant: int, name: str, scopes: tuple[str, ...], *, agent: str | None = None, org_id: str | None = None,
+def issue(tenant: int, name: str, scopes: tuple[str, ...] | list[str], *, agent: str | None = None, org_id: str | None = None,
           by: int | None = None, description: str = "", expires_at: str | None = None) -> tuple[Key, str]:
     """Make a key; the row and the raw key, which is nowhere else from then on. An agent's older key ends."""
     if agent:
-        db.run("UPDATE api_keys SET deleted_at = :now, is_active = 0 WHERE tenant_id = :home AND agent = :agent AND deleted_at IS NULL",
-               home=tenant, agent=agent, now=now())
+        drop_agent_key(tenant, agent)
     raw = tokens.mint("agt" if agent else "live")
     key = db.insert(Key, "api_keys", id=f"key_{secrets.token_hex(8)}", tenant_id=tenant, org_id=org_id, agent=agent, name=name,
                     description=description, hash=tokens.digest(raw), masked=tokens.masked(raw), scopes=list(scopes), created_by=by,
                     expires_at=expires_at, created_at=now(), updated_at=now())
+    if agent is None:  # of an agent's key, the agent's own events tell
+        emit("key.created", key)
     return key, raw
 
 
@@ -61,6 +152,122 @@ def drop_agent_key(tenant: int, agent: str) -> None:
            home=tenant, agent=agent, now=now())
 
 
+# ── an organization's keys: these work in the tenant of `administrator` ──
+
+
+def listed(org_id: str, query: Paging) -> Page[Key]:
+    """An organization's keys, newest first."""
+    return db.page(KEYS, query, org=org_id)
+
+
+def find(org_id: str, id: str) -> Key:
+    """One key of an organization. NotFound."""
+    key = db.one(Key, """SELECT * FROM api_keys WHERE id = :id AND org_id = :org AND tenant_id = :tenant
+                            AND deleted_at IS NULL""", id=id, org=org_id)
+    if key is None:
+        raise NotFound(f"There is no key {id}")
+    return key
+
+
+@writes
+def change(org_id: str, id: str, patch: Struct) -> Key:
+    """Change what is sent. Scopes may only be added by who has them. Conflict where a revoked key should live again."""
+    key = find(org_id, id)
+    values = {name: value for name in patch.__struct_fields__ if (value := getattr(patch, name)) is not UNSET}
+    if key.revoked_at and values.get("is_active"):
+        raise Conflict(f"Key {id} is revoked for good; make a new one")
+    if "scopes" in values:
+        added = [scope for scope in values["scopes"] if scope not in key.scopes]
+        scopes_of(added, current().rank)
+        values["scopes"] = list(dict.fromkeys(values["scopes"]))
+    key = db.patch(Key, "api_keys", id, **values)
+    emit("key.updated", key)
+    return key
+
+
+@writes
+def revoke(org_id: str, id: str) -> Key:
+    """End a key, both its secrets, for good; again changes nothing."""
+    key = find(org_id, id)
+    if key.revoked_at is None:
+        key = db.patch(Key, "api_keys", id, revoked_at=now(), is_active=False, old_hash=None, old_until=None)
+        emit("key.revoked", key)
+    return key
+
+
+@writes
+def delete(org_id: str, id: str) -> None:
+    """Take a key off the list; both its secrets are dead. NotFound."""
+    key = find(org_id, id)
+    db.patch(Key, "api_keys", id, deleted_at=now(), is_active=False, old_hash=None, old_until=None)
+    emit("key.deleted", key)
+
+
+def rotate(org_id: str, id: str, grace_hours: int, version: int | None = None) -> tuple[Key, str]:
+    """Give a key a new secret; the old one is good for `grace_hours` more. Conflict where somebody else was faster.
+
+    Agents re-read keys on their next run, which may be an hour away: hence the grace. One secret before the
+    present one is kept at most, so a second rotation ends the first one's grace.
+    """
+    key = find(org_id, id)
+    if key.revoked_at or (key.expires_at and key.expires_at <= now()):
+        raise Conflict(f"Key {id} is {'revoked' if key.revoked_at else 'expired'}; make a new one")
+    # Whoever gets the new secret can do what the key can.
+    _not_beyond(key.scopes, current().rank, "Its new secret would let you do what you may not")
+    return _exchange(org_id, id, key.version if version is None else version, tokens.mint("live"), grace_hours)
+
+
+@writes
+def _exchange(org_id: str, id: str, version: int, raw: str, grace_hours: int) -> tuple[Key, str]:
+    key = db.one(Key, """
+        UPDATE api_keys SET old_hash = CASE WHEN :grace > 0 THEN hash END, old_until = CASE WHEN :grace > 0 THEN :until END,
+               hash = :hash, masked = :masked, version = version + 1, updated_at = :now
+         WHERE id = :id AND org_id = :org AND tenant_id = :tenant AND version = :version AND revoked_at IS NULL AND deleted_at IS NULL
+        RETURNING *""", id=id, org=org_id, version=version, grace=grace_hours, until=now(grace_hours * 3600), hash=tokens.digest(raw),
+        masked=tokens.masked(raw), now=now())
+    if key is None:
+        raise Conflict(f"Key {id} was changed at the same moment, or has another version; look at it, then decide again")
+    emit("key.rotated", key)
+    return key, raw
+
+
+# ── every key, for the commands ──
+
+
+@across_tenants
+def everywhere() -> list[dict[str, Any]]:
+    """Every key of this server that is not deleted, oldest first."""
+    return db.all(dict, """
+        SELECT id, tenant_id, org_id, agent, name, masked, scopes, is_active, revoked_at, expires_at, last_used_at
+          FROM api_keys WHERE deleted_at IS NULL ORDER BY created_at, id""")
+
+
+@writes
+@across_tenants
+def end(id: str) -> None:
+    """Revoke any key of this server, an agent's too. NotFound."""
+    if not db.run("""UPDATE api_keys SET revoked_at = ifnull(revoked_at, :now), is_active = 0, old_hash = NULL, old_until = NULL,
+                            updated_at = :now WHERE id = :id AND deleted_at IS NULL""", id=id, now=now()):
+        raise NotFound(f"There is no key {id}; 'key list' has them all")
+
+
+# ── speaking for somebody ──
+
+
+class _Bearer(Struct):
+    """A good key, with all that its rights depend on."""
+    id: str
+    tenant_id: int
+    scopes: list[str]
+    agent: str | None
+    org_id: str | None
+    created_by: int | None
+    role: str | None
+    home: int | None
+    founder_id: int | None
+    org_role: str | None
+
+
 @plugin.authenticator
 @across_tenants
 def by_key(request: Request) -> Actor | None:
@@ -68,43 +275,36 @@ def by_key(request: Request) -> Actor | None:
     raw = request.header("X-API-Key").strip() or users.bearer(request)
     if tokens.kind_of(raw) not in ("live", "agt"):
         return None
-    row = db.one(dict, """
-        SELECT api_keys.id, api_keys.tenant_id, api_keys.scopes, api_keys.agent, api_keys.created_by, users.role, tenants.founder_id
-          FROM api_keys LEFT JOIN users ON users.id = api_keys.created_by JOIN tenants ON tenants.id = api_keys.tenant_id
+    key = db.one(_Bearer, """
+        SELECT api_keys.id, api_keys.tenant_id, api_keys.scopes, api_keys.agent, api_keys.org_id, api_keys.created_by,
+               users.role, users.tenant_id AS home, tenants.founder_id, org_members.role AS org_role
+          FROM api_keys JOIN tenants ON tenants.id = api_keys.tenant_id
+          LEFT JOIN users ON users.id = api_keys.created_by
+          LEFT JOIN organizations ON organizations.id = api_keys.org_id AND organizations.deleted_at IS NULL
+          LEFT JOIN org_members ON org_members.org_id = organizations.id AND org_members.user_id = users.id
          WHERE (hash = :hash OR (old_hash = :hash AND old_until > :now))
-           AND is_active = 1 AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > :now)""",
+           AND is_active = 1 AND api_keys.deleted_at IS NULL AND (expires_at IS NULL OR expires_at > :now)""",
         hash=tokens.digest(raw), now=now())
-    if row is None:
+    actor = key and _actor(key)
+    if actor:
+        uses.stamp(actor.credential)
+    return actor
+
+
+def _actor(key: _Bearer) -> Actor | None:
+    """Who a key is, with its maker's rights of this moment; None where the maker has left."""
+    if key.agent:
+        return Actor(kind="agent", id=key.agent, name=key.agent, tenant=key.tenant_id, rank=RANKS["member"], role="agent",
+                     scopes=frozenset(key.scopes), credential=key.id)
+    at_home = key.home == key.tenant_id
+    if key.role is None or (key.org_role is None if key.org_id else not at_home):
         return None
-    _used[row["id"]] = now()
-    scopes = frozenset(_decode(row["scopes"]))
-    if row["agent"]:
-        return Actor(kind="agent", id=row["agent"], name=row["agent"], tenant=row["tenant_id"], rank=RANKS["member"], role="agent",
-                     scopes=scopes, credential=row["id"])
-    rank = RANKS["editor"] if row["founder_id"] == row["created_by"] else RANKS.get(row["role"], RANKS["member"])
-    return Actor(kind="key", id=row["id"], tenant=row["tenant_id"], rank=rank, role=row["role"] or "member", user=row["created_by"],
-                 scopes=scopes, credential=row["id"])
+    role = _role(key.role, key.org_role, at_home=at_home, founder=key.founder_id == key.created_by)
+    rank = RANKS.get(role, 0)
+    return Actor(kind="key", id=key.id, tenant=key.tenant_id, rank=rank, role=role, user=key.created_by,
+                 scopes=frozenset(key.scopes) - set(beyond(key.scopes, rank)), credential=key.id)
 
 
-def _decode(text: str) -> list[str]:
-    return [part.strip(' "') for part in text.strip("[]").split(",") if part.strip(' "')]
-
-
-_used: dict[str, str] = {}
-
-
-@plugin.every("1s")
-def stamp_keys() -> None:
-    """Write down when keys were last used."""
-    if _used:
-        _stamp([(id, _used.pop(id)) for id in list(_used)])
-
-
-@writes(durable=False)
-@across_tenants
-def _stamp(batch: list[tuple[str, str]]) -> None:
-    for id, when in batch:
-        db.run("UPDATE api_keys SET last_used_at = :when WHERE id = :id", id=id, when=when)
-
-
-from . import farewell as farewell  # noqa: E402  # the last line: it uses the plugin above
+from . import commands as commands  # noqa: E402  # the last lines: they use the verbs above
+from . import farewell as farewell  # noqa: E402
+from . import uses  # noqa: E402

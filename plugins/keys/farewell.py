@@ -10,6 +10,7 @@ from . import plugin
 @across_tenants
 def erase(event: str, gone: Any, **facts: Any) -> None:
     """A key may do what its maker may; of a maker who is gone, nothing."""
+    db.run("DELETE FROM api_key_uses WHERE key_id IN (SELECT id FROM api_keys WHERE created_by = :id)", id=gone.id)  # they have addresses
     db.run("""UPDATE api_keys SET is_active = 0, revoked_at = ifnull(revoked_at, :now), old_hash = NULL, old_until = NULL, created_by = NULL,
                      updated_at = :now WHERE created_by = :id""", id=gone.id, now=now())
 
