@@ -330,6 +330,31 @@ CREATE INDEX runs_by_task ON agent_runs (tenant_id, task_id, id);
 CREATE INDEX runs_by_status ON agent_runs (tenant_id, status, id);
 CREATE INDEX runs_running ON agent_runs (started_at) WHERE status = 'running';
 
+CREATE TABLE agent_templates (                  -- what an agent may be made from
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  slug TEXT NOT NULL,
+  description TEXT NOT NULL DEFAULT '',
+  icon TEXT,
+  category TEXT NOT NULL DEFAULT 'general',
+  model TEXT,
+  interval_sec INTEGER NOT NULL DEFAULT 60 CHECK (interval_sec >= 1),
+  identity TEXT NOT NULL DEFAULT '',            -- the text of its SOUL.md
+  tools TEXT NOT NULL DEFAULT '[]',             -- JSON lists of names
+  capabilities TEXT NOT NULL DEFAULT '[]',
+  config TEXT NOT NULL DEFAULT '{}',            -- JSON object, whatever its author likes
+  is_featured INTEGER NOT NULL DEFAULT 0 CHECK (is_featured IN (0, 1)),
+  sort_order INTEGER NOT NULL DEFAULT 0,
+  archived_at TEXT,                             -- archived: on record, and shown nowhere
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX templates_once ON agent_templates (tenant_id, slug) WHERE archived_at IS NULL;
+CREATE INDEX templates_by_order ON agent_templates (tenant_id, sort_order, name, id) WHERE archived_at IS NULL;
+CREATE INDEX templates_by_category ON agent_templates (tenant_id, category, sort_order, name, id) WHERE archived_at IS NULL;
+CREATE INDEX templates_featured ON agent_templates (tenant_id, sort_order, name, id) WHERE archived_at IS NULL AND is_featured = 1;
+
 -- ═══════════════════════════ automations ═════════════════════════
 
 CREATE TABLE automations (

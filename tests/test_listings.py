@@ -9,7 +9,7 @@ import orkosi
 from orkosi import Listing, db
 
 LISTINGS = {f"{name.removeprefix('plugins.')}.{key}": value for name, module in sorted(sys.modules.items())
-            if name.startswith("plugins.") and name.count(".") == 1
+            if name.startswith("plugins.") and not name.endswith(".api")
             for key, value in vars(module).items() if isinstance(value, Listing)} if orkosi.load() else {}
 
 

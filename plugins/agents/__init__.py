@@ -1,6 +1,6 @@
 """Agents: the staff. Who they are, what the operator wants of them, and what they are seen to do.
 
-Owns agents and agent_runs. An agent of the host is a folder, a run script and a job of the
+Owns agents, agent_runs and agent_templates. An agent of the host is a folder, a run script and a job of the
 supervisor; an agent of another tenant is a row, driven from outside by its key.
 
 Surprise: there is no status column. `wanted` is what the operator asked for and `reported` what a
@@ -224,6 +224,6 @@ def completed(names: list[str]) -> dict[str, tuple[int, int]]:
           FROM json_each(:names) AS asked""", names=jsoned(names))}
 
 
-from . import bootstrap, control, idle, runner, runs, state  # noqa: E402  # they use the verbs above
+from . import bootstrap, control, idle, runner, runs, state, templates  # noqa: E402  # they use the verbs above
 
-__all__ = ["bootstrap", "control", "idle", "runner", "runs", "state"]
+__all__ = ["bootstrap", "control", "idle", "runner", "runs", "state", "templates"]
