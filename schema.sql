@@ -547,3 +547,17 @@ CREATE VIEW changelog AS
     FROM tasks
    WHERE tasks.status = 'done';
 CREATE INDEX changelog_by_product ON tasks (tenant_id, product_slug, finished_at, id) WHERE status = 'done';
+
+-- ═════════════════════════════ public ════════════════════════════
+
+CREATE TABLE public_answers (                   -- what a request with an Idempotency-Key was answered, for a day
+  tenant_id INTEGER NOT NULL,
+  principal TEXT NOT NULL,                      -- who asked: another's key of the same text is another key
+  key TEXT NOT NULL,
+  fingerprint BLOB NOT NULL,                    -- SHA-256 of the operation and its body
+  status INTEGER NOT NULL,
+  body TEXT NOT NULL,
+  created_at TEXT NOT NULL,
+  PRIMARY KEY (tenant_id, principal, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX public_answers_by_age ON public_answers (created_at);

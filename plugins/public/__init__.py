@@ -1,0 +1,143 @@
+"""Public: the API for other people's programs, in words that do not change when the house's do.
+
+Owns public_answers alone (once.py): what is asked here is done by the verbs of tasks and agents. All translation
+between the two vocabularies is in this file, as tables that are read both ways.
+Surprise: a task knows its product by slug and the public by number, and so a task of a product that is not
+on record has no `product_id`.
+"""
+from typing import Any, Literal
+
+from orkosi import UNSET, Invalid, Plugin, Struct, UnsetType, db, jsoned
+from plugins.agents.state import Seen
+from plugins.tasks import Task, Type
+
+plugin = Plugin("Public API", layer="views")
+
+Priority = Literal["critical", "high", "medium", "low"]
+TaskStatus = Literal["todo", "in_progress", "review", "done", "blocked", "cancelled"]
+AgentStatus = Literal["idle", "working", "blocked", "offline", "paused"]
+
+# public ↔ house
+PRIORITIES = {"critical": "P0", "high": "P1", "medium": "P2", "low": "P3"}
+TASK_STATUSES = {"todo": "todo", "in_progress": "in_progress", "review": "review", "done": "done", "blocked": "blocked",
+                 "cancelled": "archived"}
+# Several of the house's words are one here; the first is what an agent says of itself by it.
+AGENT_STATUSES = {"idle": ("idle",), "working": ("working", "active"), "blocked": ("blocked", "error"),
+                  "offline": ("offline", "stopped"), "paused": ("paused",)}
+
+_PRIORITY_OUT = {house: public for public, house in PRIORITIES.items()}
+_TASK_STATUS_OUT = {house: public for public, house in TASK_STATUSES.items()}
+_AGENT_STATUS_OUT = {house: public for public, words in AGENT_STATUSES.items() for house in words}
+
+
+class PublicTask(Struct):
+    """A task, as the public knows it."""
+    id: int
+    title: str
+    description: str
+    type: Type
+    priority: Priority
+    status: TaskStatus
+    assigned_to: str | None
+    product_id: int | None
+    max_duration_seconds: int
+    resolution: str | None
+    created_at: str
+    updated_at: str
+    finished_at: str | None
+
+
+class PublicAgent(Struct):
+    """An agent, as the public knows it. `status` is what is seen of it."""
+    id: int
+    name: str
+    display_name: str
+    emoji: str | None
+    role: str
+    status: AgentStatus
+    current_task: str | None
+    workspace_path: str | None
+    last_heartbeat: str | None
+    created_at: str
+    updated_at: str
+
+
+class Draft(Struct):
+    """A new task, in the house's words."""
+    title: str
+    description: str
+    type: Type
+    status: str
+    priority: str
+    assignee: str | None
+    product_slug: str | None
+    max_duration_seconds: int
+
+
+class Change(Struct):
+    """A change to a task, in the house's words."""
+    title: str | UnsetType = UNSET
+    description: str | UnsetType = UNSET
+    type: Type | UnsetType = UNSET
+    status: str | UnsetType = UNSET
+    priority: str | UnsetType = UNSET
+    assignee: str | None | UnsetType = UNSET
+    product_slug: str | None | UnsetType = UNSET
+    resolution: str | None | UnsetType = UNSET
+    max_duration_seconds: int | UnsetType = UNSET
+
+
+def inward(body: Struct) -> dict[str, Any]:
+    """A request's set fields about a task, in the house's words. Invalid where there is no such product."""
+    given = {name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET}
+    if "priority" in given:
+        given["priority"] = PRIORITIES[given["priority"]]
+    if "status" in given:
+        given["status"] = TASK_STATUSES[given["status"]]
+    if "assigned_to" in given:
+        given["assignee"] = given.pop("assigned_to")
+    if "product_id" in given:
+        id = given.pop("product_id")
+        given["product_slug"] = None if id is None else slug_of(id)
+    return given
+
+
+def outward(tasks: list[Task]) -> list[PublicTask]:
+    """These tasks in the public's words."""
+    ids = _ids_of({task.product_slug for task in tasks if task.product_slug})
+    return [PublicTask(task.id, task.title, task.description, task.type, _PRIORITY_OUT[task.priority],  # type: ignore[arg-type]
+                       _TASK_STATUS_OUT[task.status], task.assignee, ids.get(task.product_slug or ""),  # type: ignore[arg-type]
+                       task.max_duration_seconds, task.resolution, task.created_at, task.updated_at, task.finished_at) for task in tasks]
+
+
+def seen(agent: Seen) -> PublicAgent:
+    """An agent in the public's words."""
+    return PublicAgent(agent.id, agent.name, agent.display_name, agent.emoji, agent.role, _AGENT_STATUS_OUT[agent.status],  # type: ignore[arg-type]
+                       agent.current_task, agent.workspace_path, agent.last_heartbeat, agent.created_at, agent.updated_at)
+
+
+def chosen(name: str, text: str | None, known: dict[str, Any]) -> list[Any]:
+    """A filter of one or more public words, separated by commas, in the house's. Invalid names an unknown one."""
+    words = [word.strip() for word in text.split(",")] if text is not None else []
+    if unknown := [word for word in words if word not in known]:
+        raise Invalid(f"{name}: {unknown[0][:40]!r} is none of {', '.join(known)}", [{"field": name, "message": f"one of {', '.join(known)}"}])
+    return [known[word] for word in words]
+
+
+def slug_of(product_id: int) -> str:
+    """The slug of a product of this tenant; Invalid names the field."""
+    slug = db.value("SELECT slug FROM products WHERE id = :id AND tenant_id = :tenant", id=product_id)
+    if slug is None:
+        raise Invalid(f"product_id: There is no product {product_id}", [{"field": "product_id", "message": "no such product"}])
+    return slug
+
+
+def _ids_of(slugs: set[str]) -> dict[str, int]:
+    return dict(db.all(tuple, """
+        SELECT slug, id FROM products WHERE tenant_id = :tenant AND slug IN (SELECT value FROM json_each(:slugs))""",
+        slugs=jsoned(slugs))) if slugs else {}
+
+
+from . import once  # noqa: E402  # the last line: it uses the plugin above
+
+__all__ = ["once"]

@@ -1,0 +1,321 @@
+"""The wire of the public API: /v1/public, for sessions and for keys with the scope that each operation names.
+
+Creates take an `Idempotency-Key`. Agents made here are rows, driven from outside; one that lives on the server's
+own machine shows its status here and takes none.
+"""
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+
+import msgspec
+
+from orkosi import (
+    PUBLIC,
+    UNSET,
+    VERSION,
+    Actor,
+    Conflict,
+    Deleted,
+    Denied,
+    Invalid,
+    Meta,
+    Page,
+    Paging,
+    Reply,
+    Request,
+    Struct,
+    UnsetType,
+    db,
+    jsoned,
+    may,
+)
+from plugins import agents, public, tasks
+from plugins.agents import templates
+from plugins.agents.templates import Template
+from plugins.public import AgentStatus, Change, Draft, Priority, PublicAgent, PublicTask, TaskStatus, plugin
+from plugins.public.once import once
+from plugins.tasks import Type
+
+Title = Annotated[str, Meta(min_length=1, max_length=300)]
+Long = Annotated[str, Meta(max_length=65536)]
+Short = Annotated[str, Meta(min_length=1, max_length=200)]
+Name = Annotated[str, Meta(pattern=agents.NAME, description="2 to 31 lower-case letters, digits and -, a letter first")]
+Path = Annotated[str, Meta(min_length=1, max_length=300, description="Relative, without ..")]
+Length = Annotated[int, Meta(ge=1, le=7 * 86400, description="Seconds one attempt may take")]
+Interval = Annotated[int, Meta(ge=1, le=31_536_000, description="Seconds from one cycle to the next")]
+Order = Annotated[int, Meta(ge=-2**31, le=2**31)]
+Names = Annotated[list[Short], Meta(max_length=200)]
+Id = Annotated[int, Meta(ge=-2**63, le=2**63 - 1)]
+
+READ_TASKS, WRITE_TASKS = may("demo", "tasks:read"), may("member", "tasks:write")
+READ_AGENTS, WRITE_AGENTS = may("viewer", "agents:read"), may("editor", "agents:write")
+READ_TEMPLATES, WRITE_TEMPLATES = may("viewer", "templates:read"), may("member", "templates:write")
+
+
+class Alive(Struct):
+    status: str
+    version: str
+
+
+class NewTask(Struct, forbid_unknown_fields=True):
+    title: Title
+    description: Long = ""
+    type: Type = "other"
+    priority: Priority = "medium"
+    status: TaskStatus = "todo"
+    assigned_to: str | None = None
+    product_id: Id | None = None
+    max_duration_seconds: Length = 3600
+
+
+class TaskPatch(Struct, forbid_unknown_fields=True):
+    title: Title | UnsetType = UNSET
+    description: Long | UnsetType = UNSET
+    type: Type | UnsetType = UNSET
+    priority: Priority | UnsetType = UNSET
+    status: TaskStatus | UnsetType = UNSET
+    assigned_to: str | None | UnsetType = UNSET
+    product_id: Id | None | UnsetType = UNSET
+    resolution: Long | None | UnsetType = UNSET
+    max_duration_seconds: Length | UnsetType = UNSET
+
+
+class TaskQuery(Paging):
+    status: Annotated[str, Meta(description="One or more of todo in_progress review done blocked cancelled")] | None = None
+    priority: Annotated[str, Meta(description="One or more of critical high medium low")] | None = None
+    assigned_to: str | None = None
+    product_id: Id | None = None
+
+
+class NewAgent(Struct, forbid_unknown_fields=True):
+    name: Name
+    role: Short
+    emoji: Short | None = None
+    status: AgentStatus = "idle"
+    workspace_path: Path | None = None
+
+
+class AgentPatch(Struct, forbid_unknown_fields=True):
+    emoji: Short | None | UnsetType = UNSET
+    role: Short | UnsetType = UNSET
+    status: AgentStatus | UnsetType = UNSET
+    current_task: Title | None | UnsetType = UNSET
+    workspace_path: Path | None | UnsetType = UNSET
+
+
+class AgentQuery(Paging):
+    status: Annotated[str, Meta(description="One or more of idle working blocked offline paused")] | None = None
+    role: str | None = None
+
+
+class NewTemplate(Struct, forbid_unknown_fields=True):
+    name: Short
+    slug: Annotated[str, Meta(min_length=1, max_length=60)]
+    description: Long = ""
+    icon: Short | None = None
+    category: Short = "general"
+    model: Short | None = None
+    interval_sec: Interval = 60
+    identity: Long = ""
+    tools: Names = []
+    capabilities: Names = []
+    config: dict[str, Any] = {}
+    is_featured: bool = False
+    sort_order: Order = 0
+
+
+class TemplatePatch(Struct, forbid_unknown_fields=True):
+    name: Short | UnsetType = UNSET
+    description: Long | UnsetType = UNSET
+    icon: Short | None | UnsetType = UNSET
+    category: Short | UnsetType = UNSET
+    model: Short | None | UnsetType = UNSET
+    interval_sec: Interval | UnsetType = UNSET
+    identity: Long | UnsetType = UNSET
+    tools: Names | UnsetType = UNSET
+    capabilities: Names | UnsetType = UNSET
+    config: dict[str, Any] | UnsetType = UNSET
+    is_featured: bool | UnsetType = UNSET
+    sort_order: Order | UnsetType = UNSET
+
+
+class TemplateQuery(Paging):
+    category: str | None = None
+    featured: Annotated[bool, Meta(description="true: featured ones alone")] = False
+
+
+@plugin.get("/api/v1/public/health", auth=PUBLIC)
+def health() -> Alive:
+    """Whether the public API answers"""
+    db.value("SELECT 1")
+    return Alive("ok", VERSION)
+
+
+# ── tasks ──
+
+
+@plugin.get("/api/v1/public/tasks", auth=READ_TASKS, raises=(400, 401, 403))
+def list_tasks(query: TaskQuery) -> Page[PublicTask]:
+    """List tasks, newest first
+
+    `status` and `priority` take several values, separated by commas."""
+    filters: dict[str, Any] = {}
+    for one, several, known in (("status", "statuses", public.TASK_STATUSES), ("priority", "priorities", public.PRIORITIES)):
+        words = public.chosen(one, getattr(query, one), known)
+        if words:
+            filters |= {one: words[0]} if len(words) == 1 else {several: jsoned(words)}
+    if query.assigned_to is not None:
+        filters["assignee"] = query.assigned_to
+    if query.product_id is not None:
+        filters["product"] = public.slug_of(query.product_id)
+    found = tasks.listed(Paging(limit=query.limit, offset=query.offset), None, **filters)
+    return Page(public.outward(found.items), found.total, found.limit, found.offset, found.exceeded)
+
+
+@plugin.post("/api/v1/public/tasks", auth=WRITE_TASKS, status=201, statuses=(200,), raises=(400, 401, 403, 409, 422), limit="task_create")
+def create_task(body: NewTask, me: Actor, request: Request) -> Reply[PublicTask]:
+    """Create a task
+
+    With `assigned_to`, that agent gets it as a job. An open task with the same title and product is answered instead,
+    with 200 and `meta.duplicate`. With an `Idempotency-Key`, a repeat within a day gets the first answer."""
+    def make() -> Reply[PublicTask]:
+        task, duplicate = tasks.create(Draft(**public.inward(body)), me)
+        shown = public.outward([task])[0]
+        return Reply(shown, 200, {"duplicate": True}) if duplicate else Reply(shown)
+    return once(request, body, make)
+
+
+@plugin.get("/api/v1/public/tasks/{id}", auth=READ_TASKS, raises=(404,))
+def show_task(id: int) -> PublicTask:
+    """Get a task"""
+    return public.outward([tasks.find(id)])[0]
+
+
+@plugin.patch("/api/v1/public/tasks/{id}", auth=WRITE_TASKS, raises=(404, 409))
+def update_task(id: int, body: TaskPatch, me: Actor) -> PublicTask:
+    """Change a task; its job follows"""
+    return public.outward([tasks.change(id, Change(**public.inward(body)), me)])[0]
+
+
+@plugin.delete("/api/v1/public/tasks/{id}", auth=WRITE_TASKS, raises=(404,))
+def archive_task(id: int, me: Actor) -> Deleted:
+    """Archive a task: its status becomes `cancelled`, and its job ends"""
+    return Deleted(tasks.change(id, Change(status=public.TASK_STATUSES["cancelled"]), me).id)
+
+
+# ── agents ──
+
+
+@plugin.get("/api/v1/public/agents", auth=READ_AGENTS, raises=(400,))
+def list_agents(query: AgentQuery) -> Page[PublicAgent]:
+    """List agents by name
+
+    `status` takes several values, separated by commas."""
+    words = public.chosen("status", query.status, public.AGENT_STATUSES)
+    found = agents.state.page(query, {one for some in words for one in some} or None, query.role)
+    return Page([public.seen(agent) for agent in found.items], found.total, found.limit, found.offset)
+
+
+@plugin.post("/api/v1/public/agents", auth=WRITE_AGENTS, status=201, raises=(400, 409, 422))
+def create_agent(body: NewAgent, request: Request) -> PublicAgent:
+    """Put an agent on record, to be driven from outside
+
+    With an `Idempotency-Key`, a repeat within a day gets the first answer."""
+    def make() -> PublicAgent:
+        return shown(agents.register(body.name, role=body.role, emoji=body.emoji, reported=public.AGENT_STATUSES[body.status][0],
+                                     workspace_path=relative(body.workspace_path)))
+    return once(request, body, make)
+
+
+@plugin.get("/api/v1/public/agents/{id}", auth=READ_AGENTS, raises=(404,))
+def show_agent(id: int) -> PublicAgent:
+    """Get an agent"""
+    return shown(agents.find_id(id))
+
+
+@plugin.patch("/api/v1/public/agents/{id}", auth=WRITE_AGENTS, raises=(404, 409))
+def update_agent(id: int, body: AgentPatch) -> PublicAgent:
+    """Change an agent, or say how it is: a status or a task is a sign of life
+
+    Of an agent on the server's own machine, status, task and workspace are what is seen there: 409."""
+    agent = agents.find_id(id)
+    given = {name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET}
+    if agent.local and (told := {"status", "current_task", "workspace_path"} & set(given)):
+        raise Conflict(f"{sorted(told)[0]}: {agent.name} lives on the server's machine, where this is seen, not told; "
+                       f"use /api/agents/{agent.name}/stop, start or pause")
+    if "status" in given:
+        given["reported"] = public.AGENT_STATUSES[given.pop("status")][0]
+    if "workspace_path" in given:
+        given["workspace_path"] = relative(given["workspace_path"])
+    return shown(agents.change(agent.name, **given) if agent.local else agents.report(id, **given))
+
+
+@plugin.delete("/api/v1/public/agents/{id}", auth=WRITE_AGENTS, raises=(404,))
+def deactivate_agent(id: int, me: Actor) -> Deleted:
+    """Deactivate an agent: its status becomes `offline`
+
+    One on the server's own machine is stopped, and a key needs agents:control for that."""
+    agent = agents.find_id(id)
+    if not agent.local:
+        agents.report(id, reported=public.AGENT_STATUSES["offline"][0], current_task=None)
+        return Deleted(id)
+    if me.scopes is not None and "agents:control" not in me.scopes:
+        raise Denied(f"Insufficient scope: stopping {agent.name} needs agents:control")
+    agents.control.stop(agent.name)
+    return Deleted(id)
+
+
+def shown(agent: agents.Agent) -> PublicAgent:
+    return public.seen(agents.state.look([agent])[0])
+
+
+def relative(path: str | None) -> str | None:
+    """`path` if it stays where it begins; Invalid."""
+    if path is not None and (path.startswith("/") or "\\" in path or ".." in PurePosixPath(path).parts or not path.isprintable()):
+        raise Invalid("workspace_path: Write a relative path without '..'", [{"field": "workspace_path", "message": "not a relative path"}])
+    return path
+
+
+# ── templates ──
+
+
+@plugin.get("/api/v1/public/templates", auth=READ_TEMPLATES)
+def list_templates(query: TemplateQuery) -> Page[Template]:
+    """List agent templates by `sort_order`, then by name"""
+    filters: dict[str, Any] = {"category": query.category} if query.category is not None else {}
+    return templates.listed(Paging(limit=query.limit, offset=query.offset), **filters | ({"featured": True} if query.featured else {}))
+
+
+@plugin.post("/api/v1/public/templates", auth=WRITE_TEMPLATES, status=201, raises=(400, 409, 422))
+def create_template(body: NewTemplate, request: Request) -> Template:
+    """Add an agent template
+
+    With an `Idempotency-Key`, a repeat within a day gets the first answer."""
+    small(body.config)
+    return once(request, body, lambda: templates.create(body))
+
+
+@plugin.get("/api/v1/public/templates/{id}", auth=READ_TEMPLATES, raises=(404,))
+def show_template(id: int) -> Template:
+    """Get an agent template"""
+    return templates.find(id)
+
+
+@plugin.patch("/api/v1/public/templates/{id}", auth=WRITE_TEMPLATES, raises=(404,))
+def update_template(id: int, body: TemplatePatch) -> Template:
+    """Change an agent template; its slug stays"""
+    if body.config is not UNSET:
+        small(body.config)
+    return templates.change(id, body)
+
+
+@plugin.delete("/api/v1/public/templates/{id}", auth=WRITE_TEMPLATES, raises=(404,))
+def archive_template(id: int) -> Deleted:
+    """Archive an agent template; it is shown nowhere any more, and its slug is free"""
+    templates.archive(id)
+    return Deleted(id)
+
+
+def small(config: dict[str, Any]) -> None:
+    """Invalid where a template's config is more than a template's."""
+    if len(msgspec.json.encode(config)) > 65536:
+        raise Invalid("config: At most 64 KiB of JSON", [{"field": "config", "message": "at most 64 KiB"}])
