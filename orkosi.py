@@ -232,11 +232,9 @@ class NoSpace(Problem):
 
 def problems() -> list[type[Problem]]:
     """Every kind of problem there is, by status: the error catalogue of the docs."""
-    found, todo = [], [Problem]
-    while todo:
-        kind = todo.pop()
-        found.append(kind)
-        todo += kind.__subclasses__()
+    found: list[type[Problem]] = [Problem]
+    for kind in found:  # which grows meanwhile
+        found += kind.__subclasses__()
     return sorted(found, key=lambda kind: (kind.status, kind.code))
 
 
@@ -857,8 +855,7 @@ def upgrade(schema: str | None = None) -> list[str]:
 
     if plan or found != version:
         db.write(apply)
-    db.columns = {name: tuple(row[1] for row in model.execute(f"PRAGMA {space}.table_xinfo({name})"))
-                  for space in ("main", "logs") for kind, name in _objects(model, space) if kind == "table"}
+    upgrade_not_needed(model)
     return [] if fresh else [what for what, _ in plan]
 
 
@@ -1616,9 +1613,9 @@ def open_data(*, exclusive: bool = False, vfs: str | None = None) -> list[str]:
     return done
 
 
-def upgrade_not_needed() -> list[str]:
+def upgrade_not_needed(model: apsw.Connection | None = None) -> list[str]:
     """Read the table columns as they are: the running server has seen to the schema."""
-    model = _model(Path(HOME, "schema.sql").read_text())
+    model = model or _model(Path(HOME, "schema.sql").read_text())
     db.columns = {name: tuple(row[1] for row in model.execute(f"PRAGMA {space}.table_xinfo({name})"))
                   for space in ("main", "logs") for kind, name in _objects(model, space) if kind == "table"}
     return []
@@ -1743,9 +1740,8 @@ def main() -> int:  # type: ignore[no-redef]  # the one above is this one, impor
     """Run the command line; a problem is one sentence and an exit code that is not 0."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     load()
-    for plugin in plugins.values():
-        for command in plugin.commands:
-            cli.add_command(command)
+    for command in [one for plugin in plugins.values() for one in plugin.commands]:
+        cli.add_command(command)
     try:
         cli(prog_name="orkosi")
     except Problem as problem:
