@@ -56,3 +56,17 @@ def test_letting_others_in_goes_as_written(server, tmp_path):
     assert done.stderr == "" and '"error"' not in done.stdout, done.stdout + done.stderr
     assert '"role":"admin"' in done.stdout and '"success":true' in done.stdout and '"deleted":true' in done.stdout
     assert done.stdout.endswith("not a trace\n")
+
+
+def test_giving_keys_goes_as_written(server, tmp_path):
+    required("curl", "curl")
+    running = server()
+    script = next(block for block in blocks() if "Idempotency-Key" in block)
+    script = script.replace("http://127.0.0.1:3001", running.url).replace("python3 orkosi.py", f"{sys.executable} {HOME}/orkosi.py")
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=90,
+                          env=os.environ | {"ORKOSI_DATA": str(running.folder), "ORKOSI_NO_INSTALL": "1"})
+    assert done.stderr == "", done.stdout + done.stderr
+    assert done.stdout.count('"title":"Pack order 7"') == 3 and done.stdout.count('"id":1,') >= 3
+    assert '"scopes":["tasks:read","tasks:write"]' in done.stdout and '"route":"/api/v1/public/tasks"' in done.stdout
+    assert done.stdout.count('"error"') == 1 and '"code":"unauthorized"' in done.stdout  # the revoked key
+    assert re.search(r"key_\w+ +active .*'Night job'", done.stdout) and re.search(r"key_\w+ +revoked .*'Web shop'", done.stdout)
