@@ -165,6 +165,17 @@ def test_a_key_weakens_with_its_maker_and_ends_when_he_leaves(application, ann, 
     assert not speaks(application, raw)
 
 
+def test_a_key_does_not_come_back_with_its_maker(application, ann, people):
+    user, token = people("bob", "editor")
+    join = lambda: ann.post(f"/organizations/{ORG}/members", {"user_id": user.id, "role": "admin"}).status  # noqa: E731
+    assert join() == 201
+    raw = Client(application, token).post(f"/organizations/{ORG}/api-keys", {"name": "k"}).data["key"]
+    assert speaks(application, raw)
+    assert ann.delete(f"/organizations/{ORG}/members/{user.id}").status == 200
+    assert not speaks(application, raw) and join() == 201 and not speaks(application, raw)
+    assert [key["revoked_at"] is not None for key in ann.get(f"/organizations/{ORG}/api-keys").data] == [True]
+
+
 def test_a_key_ends_with_the_account_of_its_maker_or_with_the_organization(application, ann, people, make):
     user, token = people("bob", "editor")
     member(ORG, user.id, "admin")

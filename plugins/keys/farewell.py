@@ -21,3 +21,11 @@ def close(event: str, shut: Any, **facts: Any) -> None:
     """An organization that is gone has no keys."""
     db.run("""UPDATE api_keys SET is_active = 0, revoked_at = ifnull(revoked_at, :now), old_hash = NULL, old_until = NULL, updated_at = :now
                WHERE org_id = :id""", id=shut.id, now=now())
+
+
+@plugin.on("organization.left")
+@across_tenants
+def leave(event: str, org: Any, **facts: Any) -> None:
+    """The keys that somebody made in an organization end when he leaves it, and do not come back with him."""
+    db.run("""UPDATE api_keys SET is_active = 0, revoked_at = ifnull(revoked_at, :now), old_hash = NULL, old_until = NULL, updated_at = :now
+               WHERE org_id = :id AND created_by NOT IN (SELECT user_id FROM org_members WHERE org_id = :id)""", id=org.id, now=now())
