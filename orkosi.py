@@ -999,7 +999,7 @@ class Policy(Struct, frozen=True):
     def __str__(self) -> str:
         if self.public or self.any_key:
             return "public" if self.public else "signed in"
-        words = [self.role + ("+" if self.role != "admin" else ""), f"or key {self.scope}" if self.scope else ""]
+        words = [self.role + ("+" if self.role not in ("", "admin") else ""), f"or key {self.scope}" if self.scope else ""]
         return " ".join([*filter(None, words), *(["in the host tenant"] if self.host else []),
                          *(["with billing"] if self.billing else []), *([f"who is {self.within} there"] if self.within else [])]) or "people signed in"
 
