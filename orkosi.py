@@ -991,20 +991,17 @@ class Policy(Struct, frozen=True):
     public: bool = False
     any_key: bool = False
     billing: bool = False
-    person: bool = False
     within: str = ""  # the rank one needs in the thing that the path names; the verb sees to it, for only it knows the thing
 
     def __str__(self) -> str:
-        if self.public or self.any_key or self.person:
-            return "public" if self.public else "signed in" if self.any_key else "people signed in"
-        words = [self.role + ("+" if self.role != "admin" else ""), f"or key {self.scope}" if self.scope else ""]
+        if self.public or self.any_key:
+            return "public" if self.public else "signed in"
+        words = [self.role + ("+" if self.role not in ("", "admin") else ""), f"or key {self.scope}" if self.scope else ""]
         return " ".join([*filter(None, words), *(["in the host tenant"] if self.host else []),
-                         *(["with billing"] if self.billing else []), *([f"who is {self.within} there"] if self.within else [])])
+                         *(["with billing"] if self.billing else []), *([f"who is {self.within} there"] if self.within else [])]) or "people signed in"
 
 
-PUBLIC = Policy(public=True)
-SIGNED_IN = Policy(any_key=True)
-PERSON = Policy(person=True)
+PUBLIC, SIGNED_IN, PERSON = Policy(public=True), Policy(any_key=True), Policy()  # PERSON: whoever has a session, but no key
 
 
 def may(role: str, scope: str = "", *, host: bool = False, billing: bool = False, within: str = "") -> Policy:
@@ -1027,11 +1024,9 @@ def admit(policy: Policy, actor: Actor) -> None:
             raise Denied("No API key may do this; sign in")
         if not scope_covers(actor.scopes, policy.scope):
             raise Denied(f"Insufficient scope: this needs {policy.scope}; the key has {' '.join(sorted(actor.scopes)) or 'none'}")
-    if policy.person:
-        return
     if policy.host and not actor.host:
         raise Denied("This belongs to the operator of this server (the host tenant)")
-    if actor.rank < RANKS[policy.role] and not (policy.billing and actor.billing):
+    if actor.rank < RANKS.get(policy.role, 0) and not (policy.billing and actor.billing):
         raise Denied(f"This needs the role {policy.role} or above; yours is {actor.role or 'none'}")
 
 

@@ -41,6 +41,7 @@ def canary(as_, client, anonymous, posted, data):
     notifications.notify("Hello zzcanary", "for you", user_id=who(one))
     client.post("/activity-log", {"actor_type": "user", "actor_id": "1", "action": "wrote", "metadata": {"to": ADDRESS}})
     one.post("/tasks", {"title": "Feed the birds"})
+    client.post("/logs", {"agent": "felix", "level": "info", "message": "asked", "meta": {"by": ADDRESS}})
     _, one.key = keys.issue(HOST_TENANT, "mine", keys.SCOPES, org_id=org, by=who(one))
     with acting(system()):
         db.write(lambda: lines([f"mail to {ADDRESS} bounced", "zzcanary logged in", "nothing to see"]))

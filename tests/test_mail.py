@@ -128,6 +128,15 @@ def test_without_a_mail_server_letters_are_files_for_their_owner_alone(data):
     assert "https://example.com/x" in email.message_from_bytes(file.read_bytes(), policy=default).get_content()
 
 
+@pytest.mark.parametrize("greeting", ["Hello", "Grüß Gott", "你好"])
+def test_a_long_link_stands_whole_in_the_file(data, greeting):
+    link = "https://" + "a-long-name." * 8 + "example.com/reset/ork_rst_" + "0" * 38
+    mail.send("ann@example.com", greeting, f"{greeting},\n\n  {link}\n")
+    assert work()["state"] == "completed"
+    raw = next((data / "outbox").iterdir()).read_text()
+    assert f"{greeting},\n\n  {link}\n" in raw.replace("\r", "")
+
+
 def test_a_letter_to_nobody_goes_nowhere(mailbox):
     mail.send("", "Hello", "text")
     assert work()["state"] == "completed" and not mailbox.messages and letters() == 0

@@ -11,7 +11,7 @@ from orkosi import db, settings, writes
 
 from . import BATCH, plugin
 
-ORDINARY = 1000
+ORDINARY, STRETCH = 1000, 200_000
 BLOT = "…"
 
 
@@ -37,8 +37,11 @@ def _holding(word: str, most: int | None) -> list[int]:
     limit = -1 if most is None else most + 1
     found = {id for id, in db.all(tuple, "SELECT rowid FROM log_lines_fts WHERE log_lines_fts MATCH :phrase LIMIT :limit",
                                   phrase=phrase, limit=limit)} if re.search(r"\w", word) else set()
-    found |= {id for id, in db.all(tuple, "SELECT id FROM log_lines WHERE source = 'db' AND instr(lower(meta), lower(:word)) LIMIT :limit",
-                                   word=word, limit=limit)}
+    # What came with a line is in no index: it is looked through a stretch at a time, for no read may take long.
+    for start in range(0, db.value("SELECT max(id) FROM log_lines") or 0, STRETCH):
+        found |= {id for id, in db.all(tuple, """SELECT id FROM log_lines WHERE source = 'db' AND id > :start AND id <= :start + :stretch
+                                                   AND instr(lower(meta), lower(:word)) LIMIT :limit""",
+                                       start=start, stretch=STRETCH, word=word, limit=limit)}
     return [] if most is not None and len(found) > most else sorted(found)
 
 

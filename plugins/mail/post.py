@@ -31,9 +31,10 @@ def composed(letter: Letter, sender: str) -> bytes:
     message["Date"] = format_datetime(datetime.fromisoformat(letter.created_at))
     message["Message-ID"] = f"<{letter.id}.{re.sub(r'[^0-9]', '', letter.created_at)}@{domain}>"  # the same in every attempt
     message["Auto-Submitted"] = "auto-generated"
-    message.set_content(letter.text)
+    # As it is: quoted-printable would break long links, for whoever reads the .eml in a terminal.
+    message.set_content(letter.text, cte="7bit" if letter.text.isascii() else "8bit")
     if letter.html:
-        message.add_alternative(letter.html, subtype="html")
+        message.add_alternative(letter.html, subtype="html", cte="quoted-printable")
     return message.as_bytes()
 
 

@@ -41,6 +41,7 @@ plugin.setting("limit_login_account", str, "10/15m", "Log-ins to one account fro
 plugin.setting("limit_register", str, "5/h", "Registrations from one address")
 plugin.setting("limit_forgot", str, "3/h", "Forgotten passwords of one address")
 plugin.setting("limit_forgot_from", str, "10/h", "Forgotten passwords from one network address")
+plugin.setting("limit_link", str, "30/3m", "Mailed links that are followed from one address")
 plugin.setting("limit_confirm", str, "10/15m", "Passwords that one person is asked for again")
 plugin.setting("limit_refresh", str, "30/m", "Refreshed sessions from one address")
 

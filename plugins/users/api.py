@@ -184,7 +184,7 @@ def forgot_password(body: Forgotten) -> Sent:
     return Sent("If that address has an account, a link is on its way")
 
 
-@plugin.post("/api/auth/reset-password", auth=PUBLIC, raises=(404,), limit="login", max_body=4096)
+@plugin.post("/api/auth/reset-password", auth=PUBLIC, raises=(404,), limit="link", max_body=4096)
 def reset_password(body: Reset) -> Done:
     """Choose a new password by the mailed link's token
 
@@ -210,14 +210,14 @@ def change_email(body: NewEmail, me: Actor) -> Sent:
     return Sent("If nobody else has that address, a link is on its way")
 
 
-@plugin.post("/api/auth/verify-email", auth=PUBLIC, raises=(404,), limit="login", max_body=4096)
+@plugin.post("/api/auth/verify-email", auth=PUBLIC, raises=(404,), limit="link", max_body=4096)
 def verify_email(body: Token) -> Done:
     """Confirm a new address by the mailed link's token"""
     account.verify_email(body.token)
     return Done(True)
 
 
-@plugin.post("/api/auth/invitation", auth=PUBLIC, raises=(404,), limit="login", max_body=4096)
+@plugin.post("/api/auth/invitation", auth=PUBLIC, raises=(404,), limit="link", max_body=4096)
 def invitation(body: Token) -> Invitation:
     """What an invitation's code is good for, told to whoever has it"""
     found = users.invited(body.token)

@@ -72,6 +72,7 @@ def _forget(user: User) -> None:
     db.run("DELETE FROM invites WHERE email_key = :key", key=user.email.casefold())
     db.run("UPDATE tenants SET name = 'Tenant ' || id WHERE founder_id = :id", id=user.id)
     db.run("DELETE FROM users WHERE id = :id", id=user.id)  # sessions, links and invitations sent go with it
+    _unfolded.set()  # also where what follows the commit is cut short
     db.after_commit(fold)
 
 
