@@ -1492,7 +1492,8 @@ class Application:
         except Exception as error:
             known = translate(error)
             if not isinstance(known, Problem):
-                log.exception("request %s %s %s failed", request.id, request.method, clean(request.path))
+                where = request.endpoint.path if request.endpoint else "?"  # not the path itself: a link in it may be a key
+                log.exception("request %s %s %s failed", request.id, request.method, where)
                 known = Problem("Internal error")
             return _failed(request, known)
 
