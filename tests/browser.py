@@ -70,12 +70,17 @@ class Browser:
         answer = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         return answer["result"].get("value")
 
-    def wait(self, script, patience=15):
+    def soon(self, script, patience):
         end = time.monotonic() + patience
         while time.monotonic() < end:
             if found := self.run(script):
                 return found
             time.sleep(0.1)
+        return None
+
+    def wait(self, script, patience=15):
+        if found := self.soon(script, patience):
+            return found
         raise AssertionError(f"never true: {script}\n{self.run('document.body.innerText')}\n{self.complaints}")
 
     @property

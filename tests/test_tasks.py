@@ -29,7 +29,7 @@ def settle(client, job, verb, **fields):
     ({"title": "x", "priority": "urgent"}, 400),
     ({"title": "x", "status": "cancelled"}, 400),
     ({"title": "x", "assignee": "../felix"}, 400),
-    ({"title": "x", "assignee": "felix", "blocked_by": [99]}, 400),
+    ({"title": "x", "assignee": "felix", "blocked_by": [99]}, 404),  # as another tenant's would be
     ({"title": "x", "due_date": "tomorrow"}, 400),
 ])
 def test_creating_a_task(client, body, status):

@@ -7,7 +7,7 @@ on record has no `product_id`.
 """
 from typing import Any, Literal
 
-from orkosi import UNSET, Invalid, Plugin, Struct, UnsetType, db, jsoned
+from orkosi import UNSET, Invalid, NotFound, Plugin, Struct, UnsetType, db, jsoned
 from plugins.agents.state import Seen
 from plugins.tasks import Task, Type
 
@@ -88,7 +88,7 @@ class Change(Struct):
 
 
 def inward(body: Struct) -> dict[str, Any]:
-    """A request's set fields about a task, in the house's words. Invalid where there is no such product."""
+    """A request's set fields about a task, in the house's words. NotFound where there is no such product."""
     given = {name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET}
     if "priority" in given:
         given["priority"] = PRIORITIES[given["priority"]]
@@ -125,10 +125,10 @@ def chosen(name: str, text: str | None, known: dict[str, Any]) -> list[Any]:
 
 
 def slug_of(product_id: int) -> str:
-    """The slug of a product of this tenant; Invalid names the field."""
+    """The slug of a product of this tenant. NotFound, as for one of another tenant."""
     slug = db.value("SELECT slug FROM products WHERE id = :id AND tenant_id = :tenant", id=product_id)
     if slug is None:
-        raise Invalid(f"product_id: There is no product {product_id}", [{"field": "product_id", "message": "no such product"}])
+        raise NotFound(f"product_id: There is no product {product_id}", [{"field": "product_id", "message": "no such product"}])
     return slug
 
 

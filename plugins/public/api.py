@@ -44,6 +44,7 @@ Length = Annotated[int, Meta(ge=1, le=7 * 86400, description="Seconds one attemp
 Interval = Annotated[int, Meta(ge=1, le=31_536_000, description="Seconds from one cycle to the next")]
 Order = Annotated[int, Meta(ge=-2**31, le=2**31)]
 Names = Annotated[list[Short], Meta(max_length=200)]
+Assignee = Annotated[str, Meta(pattern=tasks.ASSIGNEE, description="letters, digits and . _ -, 61 at most")]
 Id = Annotated[int, Meta(ge=-2**63, le=2**63 - 1)]
 
 READ_TASKS, WRITE_TASKS = may("demo", "tasks:read"), may("member", "tasks:write")
@@ -62,7 +63,7 @@ class NewTask(Struct, forbid_unknown_fields=True):
     type: Type = "other"
     priority: Priority = "medium"
     status: TaskStatus = "todo"
-    assigned_to: str | None = None
+    assigned_to: Assignee | None = None
     product_id: Id | None = None
     max_duration_seconds: Length = 3600
 
@@ -73,7 +74,7 @@ class TaskPatch(Struct, forbid_unknown_fields=True):
     type: Type | UnsetType = UNSET
     priority: Priority | UnsetType = UNSET
     status: TaskStatus | UnsetType = UNSET
-    assigned_to: str | None | UnsetType = UNSET
+    assigned_to: Assignee | None | UnsetType = UNSET
     product_id: Id | None | UnsetType = UNSET
     resolution: Long | None | UnsetType = UNSET
     max_duration_seconds: Length | UnsetType = UNSET
@@ -153,7 +154,7 @@ def health() -> Alive:
 # ── tasks ──
 
 
-@plugin.get("/api/v1/public/tasks", auth=READ_TASKS, raises=(400, 401, 403))
+@plugin.get("/api/v1/public/tasks", auth=READ_TASKS, raises=(400, 401, 403, 404))
 def list_tasks(query: TaskQuery) -> Page[PublicTask]:
     """List tasks, newest first
 
@@ -171,7 +172,7 @@ def list_tasks(query: TaskQuery) -> Page[PublicTask]:
     return Page(public.outward(found.items), found.total, found.limit, found.offset, found.exceeded)
 
 
-@plugin.post("/api/v1/public/tasks", auth=WRITE_TASKS, status=201, statuses=(200,), raises=(400, 401, 403, 409, 422), limit="task_create")
+@plugin.post("/api/v1/public/tasks", auth=WRITE_TASKS, status=201, statuses=(200,), raises=(400, 401, 403, 404, 409, 422), limit="task_create")
 def create_task(body: NewTask, me: Actor, request: Request) -> Reply[PublicTask]:
     """Create a task
 

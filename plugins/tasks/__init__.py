@@ -40,6 +40,7 @@ Status = Literal["todo", "in_progress", "review", "done", "blocked", "archived"]
 Priority = Literal["P0", "P1", "P2", "P3"]
 Type = Literal["feature", "bug", "research", "ops", "infra", "content", "other"]
 OVER = ("done", "archived")
+ASSIGNEE = r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,60}\Z"
 RANK = {"P0": 0, "P1": 1, "P2": 2, "P3": 3}  # the job's priority: lower runs first
 LEASE, ATTEMPTS = 300, 3
 
@@ -159,7 +160,7 @@ def _key(title: str) -> str:
 
 def assignable(name: str | None) -> str | None:
     """`name` as an assignee, or Invalid. Whether such an agent exists is another matter, and `why` says it."""
-    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}", name):
+    if name is not None and not re.match(ASSIGNEE, name):
         raise Invalid("assignee: Use letters, digits and . _ - (61 at most)", [{"field": "assignee", "message": "not a name"}])
     return name
 
@@ -260,11 +261,11 @@ def delete(id: int) -> None:
 
 
 def _link(id: int, blocked_by: Iterable[int]) -> None:
-    """Make `blocked_by` exactly what task `id` waits for. Invalid for unknown tasks and for circles."""
+    """Make `blocked_by` exactly what task `id` waits for. NotFound for unknown tasks, Invalid for circles."""
     db.run("DELETE FROM task_links WHERE task_id = :id AND tenant_id = :tenant", id=id)
     for other in dict.fromkeys(blocked_by):
         if not db.value("SELECT 1 FROM tasks WHERE id = :other AND tenant_id = :tenant", other=other):
-            raise Invalid(f"blocked_by: There is no task {other}", [{"field": "blocked_by", "message": f"there is no task {other}"}])
+            raise NotFound(f"blocked_by: There is no task {other}", [{"field": "blocked_by", "message": f"there is no task {other}"}])
         if other == id or _waits_for(other, id):
             raise Invalid(f"blocked_by: Task {other} waits for task {id} itself; that would be a circle",
                           [{"field": "blocked_by", "message": "a circle"}])
