@@ -18,6 +18,8 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher
 
 HEADERS, WHOLE, IDLE = 10.0, 30.0, 75.0  # seconds
 THREADS = 64
+# What programs ask again and again, and one index step answers: waking a worker would cost several times the answer.
+QUICK = {"/api/health", "/api/ready", "/api/version", "/api/agent-runs/idle-check"}
 
 CODES = {400: "invalid", 413: "too_large", 431: "invalid", 500: "internal_error", 501: "invalid"}
 
@@ -59,6 +61,11 @@ class Channel(HTTPChannel):
             self.since = 0.0
         return result
 
+    def handle_read(self) -> None:
+        super().handle_read()
+        while self.server.quick:
+            self.server.quick.pop().service()
+
     def overdue(self, moment: float) -> bool:
         """Whether this client has had its time."""
         if self.request is not None and self.since:
@@ -79,6 +86,18 @@ class Server(TcpWSGIServer):
     channel_class = Channel
     next_channel_cleanup = float("inf")  # waitress's own, by wall time: a clock that jumps must not hang up on anybody
     looked = 0.0
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        self.quick: list[Channel] = []
+        super().__init__(*args, **kwargs)
+
+    def add_task(self, task: Any) -> None:
+        """Hand a request to a worker; a quick one is answered by the loop itself, as soon as it is wholly read."""
+        request = task.requests[0]
+        if request.command == "GET" and request.path in QUICK and not request.error:
+            self.quick.append(task)
+        else:
+            super().add_task(task)
 
     def readable(self) -> bool:
         moment = time.monotonic()
