@@ -337,7 +337,7 @@ def seconds(stamp: str) -> float:
 
 
 class Damaged(Unavailable):
-    """The database file is damaged; restore a backup with `python3 orkosi.py backup restore`."""
+    """The database file is damaged; stop the server and put an undamaged copy in its place."""
     code = "damaged"
 
 
@@ -418,7 +418,7 @@ class Database:
         """Open, or make, the two files in `folder`; the schema is not touched (see `upgrade`)."""
         if tuple(map(int, apsw.sqlite_lib_version().split("."))) < (3, 51, 3):
             raise Unavailable(f"SQLite {apsw.sqlite_lib_version()} has the WAL-reset bug; 3.51.3 or newer is needed")
-        self.folder, self.durability, self.min_free, self.vfs = folder, durability, 0, vfs
+        self.folder, self.min_free, self.vfs = folder, 0, vfs
         self._full = "NORMAL" if durability == "process" else "FULL"
         self._sync, self._free_until = "", 0.0
         self.commits = 0
@@ -787,7 +787,7 @@ def translate(error: BaseException) -> BaseException:
     if isinstance(error, (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError)):
         return Unavailable(f"The data folder {db.folder} cannot be written: {error}")
     if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
-        return Damaged(f"The database in {db.folder} is damaged ({error}); restore a backup")
+        return Damaged(f"The database in {db.folder} is damaged ({error}); put an undamaged copy in its place")
     if isinstance(error, (apsw.InterruptError, apsw.AbortError)):
         return Unavailable("That read took longer than 10 s and was stopped; narrow it down")
     if isinstance(error, (apsw.BusyError, apsw.LockedError, apsw.IOError)):

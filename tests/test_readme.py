@@ -3,7 +3,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 from browser import required
 from conftest import HOME
@@ -23,7 +22,7 @@ def test_the_walk_through_does_what_it_says(server, tmp_path):
     script = script.replace("sleep 5", "sleep 6") + "\n" + "\n".join(worker[:3])
     done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=90,
                           env=os.environ | {"ORKOSI_DATA": str(running.folder), "ORKOSI_NO_INSTALL": "1"})
-    assert Path(running.folder).name == "data" and done.stderr == "", done.stderr
+    assert done.stderr == "", done.stderr
     assert '"step":10' in done.stdout
     assert '"status":"done"' in done.stdout and '"resolution":"Looked into it: all is well"' in done.stdout
     assert '"message":"thinking hard"' in done.stdout
@@ -42,7 +41,7 @@ def test_the_demo_finishes_tasks_by_itself(server):
     from conftest import eventually
     found = eventually(lambda: running.call("GET", "/changelog", token=key)[1].get("data"), patience=60, every=0.5)
     assert found[0]["agent"] and found[0]["summary"]
-    assert running.call("GET", "/agent-runs", token=key)[0] in (200, 403)
+    assert running.call("GET", "/agent-runs", token=key)[0] == 200
     assert "/setup/" not in said
 
 

@@ -39,6 +39,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from orkosi import (
+    COUNTED,
     Conflict,
     Invalid,
     Listing,
@@ -409,8 +410,6 @@ def release_active(queue: str) -> int:
 
 
 # ── seeing ──
-
-COUNTED = 10_000
 
 
 class QueueStats(Struct):

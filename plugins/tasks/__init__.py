@@ -91,13 +91,19 @@ FOUND = Listing(of=Task, columns=COLUMNS, source="tasks_fts CROSS JOIN tasks ON 
 
 def find(id: int) -> Task:
     """One task of this tenant, with what it waits for and what waits for it. NotFound."""
-    task = db.one(Task, f"SELECT {COLUMNS} FROM tasks WHERE id = :id AND tenant_id = :tenant", id=id)
-    if task is None:
-        raise NotFound(f"There is no task {id}")
+    task = _row(id)
     task.blocked_by = [row[0] for row in db.all(tuple, """
         SELECT blocked_by FROM task_links WHERE task_id = :id AND tenant_id = :tenant ORDER BY blocked_by""", id=id)]
     task.blocks = [row[0] for row in db.all(tuple, """
         SELECT task_id FROM task_links WHERE blocked_by = :id AND tenant_id = :tenant ORDER BY task_id""", id=id)]
+    return task
+
+
+def _row(id: int) -> Task:
+    """A task without its links, which take two more questions."""
+    task = db.one(Task, f"SELECT {COLUMNS} FROM tasks WHERE id = :id AND tenant_id = :tenant", id=id)
+    if task is None:
+        raise NotFound(f"There is no task {id}")
     return task
 
 
@@ -192,7 +198,7 @@ def create(new: Struct, by: Actor, blocked_by: Iterable[int] = ()) -> tuple[Task
 @writes
 def change(id: int, patch: Struct, by: Actor) -> Task:
     """Change a task; its job follows. NotFound, Conflict where the new title is another open task's."""
-    before = find(id)
+    before = _row(id)
     own(before, by)
     values = {name: value for name in patch.__struct_fields__
               if (value := getattr(patch, name)) is not UNSET and name != "blocked_by"}
@@ -291,7 +297,7 @@ def _let_go(id: int) -> None:
 
 def _follow(id: int) -> None:
     """Make a task's job what the task now asks for: there, gone, held, or of another priority."""
-    task = find(id)
+    task = _row(id)
     job = _job(task)
     wanted = task.assignee is not None and task.status in ("todo", "in_progress")
     if not wanted:
@@ -322,7 +328,7 @@ def _job(task: Task) -> Job | None:
 
 
 def _drop_job(id: int) -> None:
-    job = _job(find(id))
+    job = _job(_row(id))
     db.run("UPDATE tasks SET job_id = NULL WHERE id = :id AND tenant_id = :tenant", id=id)
     if job:
         queue.cancel(job.id)
@@ -330,7 +336,7 @@ def _drop_job(id: int) -> None:
 
 def _of(job: Job) -> Task | None:
     id = db.value("SELECT id FROM tasks WHERE job_id = :job AND tenant_id = :tenant", job=job.id) if job.task_type == "task" else None
-    return find(id) if id else None
+    return _row(id) if id else None
 
 
 @plugin.on("job.claimed")
