@@ -133,7 +133,6 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from urllib.parse import parse_qsl
 
 import apsw
-import bottle
 import click
 import msgspec
 from msgspec import UNSET, Meta, Struct
@@ -1036,45 +1035,6 @@ def scope_covers(scopes: frozenset[str], needed: str) -> bool:
         return any(scope.startswith(needed[:-6]) for scope in scopes)
     return needed in scopes
 
-
-class Limiter:
-    """Fixed windows in memory; exact under parallel calls, forgotten at a restart."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._windows: dict[tuple[str, str], tuple[float, int]] = {}
-
-    def take(self, bucket: str, key: str) -> None:
-        """Count one call of `key` against the setting `limit_<bucket>` ("300/minute" or "off"); TooMany beyond."""
-        rule = getattr(settings, f"limit_{bucket}")
-        if rule == "off":
-            return
-        allowed, width = parse_rate(rule)
-        moment = time.monotonic()
-        with self._lock:
-            ends, used = self._windows.get((bucket, key), (0.0, 0))
-            if ends <= moment:
-                ends, used = moment + width, 0
-            if used >= allowed:
-                wait = int(ends - moment) + 1
-                raise TooMany(f"At most {rule} here; try again in {wait} s", headers={"Retry-After": str(wait)})
-            if len(self._windows) >= 50_000:  # bounded, whoever calls: first what is over, then the oldest
-                self._windows = {place: window for place, window in self._windows.items() if window[0] > moment}
-                while len(self._windows) >= 50_000:
-                    del self._windows[next(iter(self._windows))]
-            self._windows[bucket, key] = (ends, used + 1)
-
-
-def parse_rate(rule: str) -> tuple[int, float]:
-    """("300/minute") → (300, 60.0). Also "20/5s"."""
-    found = re.fullmatch(r"(\d+)/(\d*)\s*(s|second|m|minute|h|hour|d|day)s?", rule.strip())
-    if not found:
-        raise Invalid(f"{rule!r} is not a rate; write for example 300/minute, 20/5s or off")
-    return int(found[1]), int(found[2] or 1) * {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}[found[3][0]]
-
-
-limiter = Limiter()
-
 # ──────────────────────────────── 6  Plugin ────────────────────────────────
 # Eleven verbs, one object. Every registration is inert data until `load`.
 
@@ -1345,7 +1305,7 @@ def complain(kind: Any, given: Any, *, strict: bool = True) -> Invalid:
     return Invalid(said or "The request does not fit", wrong)
 
 
-def _snake(name: str) -> str:
+def snake(name: str) -> str:
     return re.sub(r"(?<=[a-z])([A-Z])", lambda found: "_" + found[1].lower(), name)
 
 
@@ -1360,7 +1320,7 @@ class Endpoint:
         self.operation = f"{plugin.name}.{fn.__name__}"
         self.summary, _, about = inspect.cleandoc(fn.__doc__ or "").partition("\n")
         self.about = about.strip()
-        self.path_names = {_snake(name): name for name in re.findall(r"\{(\w+)\}", path)}
+        self.path_names = {snake(name): name for name in re.findall(r"\{(\w+)\}", path)}
 
     def bind(self) -> None:
         """Read the signature; a parameter that nothing fills, or a missing policy, stops the start."""
@@ -1456,84 +1416,6 @@ def _utf8(text: str, name: str) -> str:
         raise Invalid(f"{name}: is not UTF-8", [{"field": name, "message": "is not UTF-8"}]) from None
 
 
-SECURITY_HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"), ("Referrer-Policy", "no-referrer"),
-                    ("Cross-Origin-Resource-Policy", "same-origin")]
-API_POLICY = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-
-
-class Application:
-    """The WSGI application: route, authenticate, admit, call, answer - JSON whatever happens."""
-
-    def __init__(self) -> None:
-        self.router = bottle.Router()
-        self.watchers = [watch for plugin in plugins.values() for watch in plugin.watchers]
-        for endpoint in endpoints():
-            endpoint.bind()
-            rule = re.sub(r"\{(\w+)\}", lambda found: f"<{_snake(found[1])}>", endpoint.path)
-            self.router.add(rule, endpoint.method, endpoint)
-
-    def __call__(self, environ: dict[str, Any], start_response: Callable) -> list[bytes]:
-        began = time.perf_counter()
-        request = Request(environ)
-        status, headers, body = self.respond(request)
-        if not any(name == "Content-Security-Policy" for name, _ in headers):
-            headers.append(API_POLICY)
-        headers += [*SECURITY_HEADERS, ("X-Request-Id", request.id), ("Content-Length", str(len(body)))]
-        for watch in self.watchers:
-            watch(request, status, time.perf_counter() - began, len(body))
-        start_response(f"{status} {REASONS.get(status, 'Status')}", headers)
-        return [] if request.method == "HEAD" else [body]
-
-    def respond(self, request: Request) -> tuple[int, list[tuple[str, str]], bytes]:
-        try:
-            return self._respond(request)
-        except Problem as problem:
-            return _failed(request, problem)
-        except Exception as error:
-            known = translate(error)
-            if not isinstance(known, Problem):
-                where = request.endpoint.path if request.endpoint else "?"  # not the path itself: a link in it may be a key
-                log.exception("request %s %s %s failed", request.id, request.method, where)
-                known = Problem("Internal error")
-            return _failed(request, known)
-
-    def _respond(self, request: Request) -> tuple[int, list[tuple[str, str]], bytes]:
-        try:
-            endpoint, path = self.router.match(request.environ)
-        except bottle.HTTPError as missed:
-            if missed.status_code == 405:
-                allow = missed.headers["Allow"]
-                raise NotAllowed(f"{clean(request.path)} answers {allow}, not {request.method[:20]}", headers={"Allow": allow}) from None
-            raise NotFound(f"There is no {clean(request.path)}; see /api/docs") from None
-        request.endpoint = endpoint
-        with acting(authenticate(request)) as actor:
-            request.actor = actor
-            admit(endpoint.auth, actor)
-            if endpoint.limit:
-                limiter.take(endpoint.limit, actor.ref if actor is not NOBODY else request.address)
-            return endpoint.answer(endpoint.call(request, path))
-
-
-def authenticate(request: Request) -> Actor:
-    """Ask every authenticator. A credential nobody knows is Unauthorized, also where none was needed."""
-    for ask in _authenticators:
-        if (actor := ask(request)) is not None:
-            return actor
-    if request.header("Authorization") or request.header("X-API-Key"):
-        if request.endpoint and request.endpoint.auth.public:
-            return NOBODY
-        raise Unauthorized("That token or key is unknown, expired or revoked; sign in again")
-    return NOBODY
-
-
-def _failed(request: Request, problem: Problem) -> tuple[int, list[tuple[str, str]], bytes]:
-    error = {"code": problem.code, "message": problem.message, "request_id": request.id}
-    if problem.details is not None:
-        error["details"] = problem.details
-    return (problem.status, [("Content-Type", "application/json"), *problem.headers.items()],
-            msgspec.json.encode({"error": error}))
-
-
 def clean(text: str, most: int = 200) -> str:
     """`text` for a log or a message: no control characters, not endless."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: f"\\x{ord(found[0]):02x}", text[:most])
@@ -1547,7 +1429,6 @@ REASONS = {200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 304: "
 # ─────────────────────────────── 8  Loading ────────────────────────────────
 
 plugins: dict[str, Plugin] = {}
-_authenticators: list[Callable[[Request], Actor | None]] = []
 LAYERS: tuple[Layer, ...] = ("ground", "domain", "views")
 
 
@@ -1561,7 +1442,6 @@ def load() -> dict[str, Plugin]:
         if Path(HOME, "plugins", plugin.name, "api.py").exists():
             importlib.import_module(f"plugins.{plugin.name}.api")
         plugins[plugin.name] = plugin
-        _authenticators.extend(plugin.authenticators)
         for knob in plugin.knobs:
             settings.declare(*knob)
     _heard.clear()

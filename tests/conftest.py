@@ -24,6 +24,8 @@ from orkosi import HOST_TENANT, acting, db, emit, settings, system
 HOME = Path(orkosi.HOME)
 orkosi.load()
 from plugins.docs.openapi import declared_errors  # noqa: E402
+from plugins.server.application import Application  # noqa: E402
+from plugins.server.limits import limiter  # noqa: E402
 
 
 class Answer:
@@ -110,7 +112,7 @@ def data(tmp_path, monkeypatch):
     monkeypatch.setenv("ORKOSI_MASTER_KEY_FILE", str(tmp_path / "master.key"))
     monkeypatch.setenv("HOME", str(tmp_path))
     settings.load(data=tmp_path / "data")
-    orkosi.limiter.__init__()
+    limiter.__init__()
     orkosi.open_data(exclusive=True)
     try:
         with acting(system()):
@@ -121,7 +123,7 @@ def data(tmp_path, monkeypatch):
 
 @pytest.fixture
 def application(data):
-    return orkosi.Application()
+    return Application()
 
 
 @pytest.fixture
@@ -282,4 +284,4 @@ def eventually(claim, patience=10.0, every=0.02):
     raise AssertionError(f"did not come true within {patience} s")
 
 
-__all__ = ["Answer", "Client", "Server", "command", "emit", "eventually", "db"]
+__all__ = ["Answer", "Application", "Client", "Server", "command", "emit", "eventually", "db", "limiter"]

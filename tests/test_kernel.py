@@ -4,7 +4,8 @@ import threading
 import apsw
 import pytest
 
-from orkosi import HOME, Invalid, Limiter, Refused, TooMany, acting, db, parse_rate, settings, system, terms, upgrade
+from orkosi import HOME, Invalid, Refused, TooMany, acting, db, settings, system, terms, upgrade
+from plugins.server.limits import Limiter, parse_rate
 
 SCHEMA = open(f"{HOME}/schema.sql").read()
 

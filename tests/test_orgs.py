@@ -2,9 +2,9 @@
 import threading
 
 import pytest
-from conftest import Client
+from conftest import Client, limiter
 
-from orkosi import HOST_TENANT, db, limiter, settings
+from orkosi import HOST_TENANT, db, settings
 from plugins import users
 
 RANKS = ("owner", "admin", "member", "viewer")

@@ -16,7 +16,7 @@ orkosi.load()
 HOME = Path(orkosi.HOME)
 SCHEMA = (HOME / "schema.sql").read_text()
 FILES = sorted(HOME.glob("plugins/*/*.py"))
-KERNEL_LINES, FILE_LINES, FUNCTION_LINES = 1750, 600, 45
+KERNEL_LINES, FILE_LINES, FUNCTION_LINES = 1650, 600, 45
 
 
 def owners():
@@ -193,7 +193,7 @@ def test_public_functions_say_what_they_do_and_nobody_catches_everything(file):
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and file.name == "__init__.py":
             assert ast.get_docstring(node) or len(node.body) == 1, f"{node.name} has no docstring"
-    loops = {"executor.py": 1, "__init__.py": 1 if file.parent.name in ("health", "search") else 0}
+    loops = {"executor.py": 1, "application.py": 1, "__init__.py": 1 if file.parent.name in ("health", "search") else 0}
     broad = [node for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)
              and (node.type is None or ast.unparse(node.type) in ("Exception", "BaseException"))]
     assert len(broad) <= loops.get(file.name, 0), "only the loops catch everything"
@@ -237,7 +237,7 @@ def test_importing_the_kernel_does_nothing():
 
 
 def test_a_second_sqlite_never_comes_into_the_server():
-    code = ("import sys; sys.path.insert(0, '.'); import orkosi; orkosi.load(); orkosi.Application(); "
+    code = ("import sys; sys.path.insert(0, '.'); import orkosi; orkosi.load(); from plugins.server.application import Application; Application(); "
             "import plugins.server.http; print([name for name in ('sqlite3', '_sqlite3', 'sqlite_utils', 'stripe') if name in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HOME)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr

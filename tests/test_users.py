@@ -5,9 +5,9 @@ import threading
 import time
 
 import pytest
-from conftest import Client, command, eventually
+from conftest import Client, command, eventually, limiter
 
-from orkosi import HOST_TENANT, acting, db, limiter, now, settings, system
+from orkosi import HOST_TENANT, acting, db, now, settings, system
 from plugins import keys, queue, users
 from plugins.users import passwords, tokens
 

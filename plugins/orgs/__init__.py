@@ -26,14 +26,14 @@ from orkosi import (
     across_tenants,
     db,
     emit,
-    limiter,
     now,
     writes,
 )
 from plugins import mail, users
+from plugins.server.limits import limiter
 from plugins.users import Invite, Pending, User
 
-plugin = Plugin("Organizations", layer="ground", needs=("users", "mail"))
+plugin = Plugin("Organizations", layer="ground", needs=("users", "mail", "server"))
 plugin.setting("limit_org_invites", str, "20/h", "Invitations into one organization")
 
 Rank = Literal["owner", "admin", "member", "viewer"]

@@ -57,7 +57,7 @@ from orkosi import (
     writes,
 )
 
-plugin = Plugin("Queue", layer="ground", needs=("users",))
+plugin = Plugin("Queue", layer="ground", needs=("users", "server"))
 plugin.setting("keep_completed_days", int, 7, "For how many days completed jobs are kept")
 plugin.setting("keep_failed_days", int, 30, "For how many days failed, cancelled and dead jobs are kept")
 

@@ -3,9 +3,10 @@ from typing import Annotated, Any
 
 import msgspec
 
-from orkosi import Actor, Denied, Meta, Page, Paging, Reply, Request, Struct, acting, admit, authenticate, db, may
+from orkosi import Actor, Denied, Meta, Page, Paging, Reply, Request, Struct, acting, admit, db, may
 from plugins import queue, users
 from plugins.queue import BY_STATE, JOBS, Job, QueueStats, Signals, State, Why, plugin
+from plugins.server.application import authenticate
 
 Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._:-]{0,99}\Z", description="Letters, digits and . _ : -")]
 Short = Annotated[str, Meta(min_length=1, max_length=200)]

@@ -70,8 +70,9 @@ def serve(host: str | None, port: int | None, demo: bool, data: Path | None) -> 
 
 
 def _bind() -> Any:
+    from .application import Application
     from .http import listen
-    application = orkosi.Application()
+    application = Application()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
     try:

@@ -23,11 +23,11 @@ from orkosi import (
     across_tenants,
     db,
     emit,
-    limiter,
     now,
     writes,
 )
 from plugins import mail, users
+from plugins.server.limits import limiter
 from plugins.users import Invite, Pending, User
 
 plugin = Plugin("Teams", layer="domain")

@@ -5,8 +5,9 @@ nobody has, it asks for a letter to nobody: the answer, and the time it takes, a
 """
 from html import escape
 
-from orkosi import Conflict, Denied, NotFound, Struct, across_tenants, db, emit, limiter, now, writes
+from orkosi import Conflict, Denied, NotFound, Struct, across_tenants, db, emit, now, writes
 from plugins import server
+from plugins.server.limits import limiter
 from plugins.users import email_of, find, folded, passwords, people, ticket, tokens
 
 RESET, VERIFY = 30 * 60, 24 * 3600

@@ -1,8 +1,9 @@
 """The wire of users: /auth and what belongs to one's own account."""
 from typing import Annotated
 
-from orkosi import PERSON, PUBLIC, SIGNED_IN, Actor, Deleted, Flat, Meta, NotFound, Page, Paging, Request, Struct, limiter, may
+from orkosi import PERSON, PUBLIC, SIGNED_IN, Actor, Deleted, Flat, Meta, NotFound, Page, Paging, Request, Struct, may
 from plugins import users
+from plugins.server.limits import limiter
 from plugins.users import Session, User, account, erasure, people, plugin
 from plugins.users.people import Person, UserPatch
 

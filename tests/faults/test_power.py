@@ -151,13 +151,13 @@ def test_the_model_can_see_a_loss(disk, tmp_path):
 
 @pytest.mark.parametrize("fault, status", [(apsw.FullError("full"), 507), (apsw.ReadOnlyError("read-only"), 503)])
 def test_a_disk_that_refuses_is_said_so_and_nothing_is_half_done(disk, fault, status):
-    from conftest import Client
+    from conftest import Application, Client
     disk_now = disk("power")
     with acting(system()):
         from plugins import users
         user = users.add("root", "root@example.com", "x", "admin", 1)
         token = users.open_session(user.id, "t").access
-    client = Client(orkosi.Application(), token)
+    client = Client(Application(), token)
     assert client.post("/tasks", {"title": "before", "assignee": "felix"}).status == 201
     disk_now.fault = fault
     answer = client.post("/tasks", {"title": "during", "assignee": "felix", "description": "x" * 20_000})

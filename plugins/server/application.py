@@ -1,0 +1,111 @@
+"""The WSGI application: route, authenticate, admit, call, answer - JSON whatever happens.
+
+Owns no table. Surprise: it is made once all plugins are loaded, and binds every endpoint; a signature that
+nothing fills stops the start.
+"""
+import logging
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import bottle
+import msgspec
+
+from orkosi import (
+    NOBODY,
+    REASONS,
+    Actor,
+    NotAllowed,
+    NotFound,
+    Problem,
+    Request,
+    Unauthorized,
+    acting,
+    admit,
+    clean,
+    endpoints,
+    plugins,
+    snake,
+    translate,
+)
+from plugins.server.limits import limiter
+
+log = logging.getLogger("orkosi")
+
+SECURITY_HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"), ("Referrer-Policy", "no-referrer"),
+                    ("Cross-Origin-Resource-Policy", "same-origin")]
+API_POLICY = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+
+
+class Application:
+    """The WSGI application: route, authenticate, admit, call, answer - JSON whatever happens."""
+
+    def __init__(self) -> None:
+        self.router = bottle.Router()
+        self.watchers = [watch for plugin in plugins.values() for watch in plugin.watchers]
+        for endpoint in endpoints():
+            endpoint.bind()
+            rule = re.sub(r"\{(\w+)\}", lambda found: f"<{snake(found[1])}>", endpoint.path)
+            self.router.add(rule, endpoint.method, endpoint)
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable) -> list[bytes]:
+        began = time.perf_counter()
+        request = Request(environ)
+        status, headers, body = self.respond(request)
+        if not any(name == "Content-Security-Policy" for name, _ in headers):
+            headers.append(API_POLICY)
+        headers += [*SECURITY_HEADERS, ("X-Request-Id", request.id), ("Content-Length", str(len(body)))]
+        for watch in self.watchers:
+            watch(request, status, time.perf_counter() - began, len(body))
+        start_response(f"{status} {REASONS.get(status, 'Status')}", headers)
+        return [] if request.method == "HEAD" else [body]
+
+    def respond(self, request: Request) -> tuple[int, list[tuple[str, str]], bytes]:
+        try:
+            return self._respond(request)
+        except Problem as problem:
+            return _failed(request, problem)
+        except Exception as error:
+            known = translate(error)
+            if not isinstance(known, Problem):
+                where = request.endpoint.path if request.endpoint else "?"  # not the path itself: a link in it may be a key
+                log.exception("request %s %s %s failed", request.id, request.method, where)
+                known = Problem("Internal error")
+            return _failed(request, known)
+
+    def _respond(self, request: Request) -> tuple[int, list[tuple[str, str]], bytes]:
+        try:
+            endpoint, path = self.router.match(request.environ)
+        except bottle.HTTPError as missed:
+            if missed.status_code == 405:
+                allow = missed.headers["Allow"]
+                raise NotAllowed(f"{clean(request.path)} answers {allow}, not {request.method[:20]}", headers={"Allow": allow}) from None
+            raise NotFound(f"There is no {clean(request.path)}; see /api/docs") from None
+        request.endpoint = endpoint
+        with acting(authenticate(request)) as actor:
+            request.actor = actor
+            admit(endpoint.auth, actor)
+            if endpoint.limit:
+                limiter.take(endpoint.limit, actor.ref if actor is not NOBODY else request.address)
+            return endpoint.answer(endpoint.call(request, path))
+
+
+def authenticate(request: Request) -> Actor:
+    """Ask every authenticator. A credential nobody knows is Unauthorized, also where none was needed."""
+    for ask in [one for plugin in plugins.values() for one in plugin.authenticators]:
+        if (actor := ask(request)) is not None:
+            return actor
+    if request.header("Authorization") or request.header("X-API-Key"):
+        if request.endpoint and request.endpoint.auth.public:
+            return NOBODY
+        raise Unauthorized("That token or key is unknown, expired or revoked; sign in again")
+    return NOBODY
+
+
+def _failed(request: Request, problem: Problem) -> tuple[int, list[tuple[str, str]], bytes]:
+    error = {"code": problem.code, "message": problem.message, "request_id": request.id}
+    if problem.details is not None:
+        error["details"] = problem.details
+    return (problem.status, [("Content-Type", "application/json"), *problem.headers.items()],
+            msgspec.json.encode({"error": error}))
