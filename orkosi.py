@@ -111,6 +111,7 @@ import fcntl
 import functools
 import importlib
 import inspect
+import itertools
 import logging
 import operator
 import pkgutil
@@ -1239,28 +1240,46 @@ def strict(raw: bytes) -> Any:
     """Parse JSON that has no duplicate keys, no NaN, no NUL, no lone surrogates, and nests at most 32 deep."""
     try:
         text = raw.decode()
-        if text.count("{") + text.count("[") > MAX_DEPTH:
-            bare, depth = re.sub(r'"(?:[^"\\]|\\.)*"', "", text), 0
-            for char in re.findall(r"[\[\]{}]", bare):
-                depth += 1 if char in "[{" else -1
-                if depth > MAX_DEPTH:
-                    raise Invalid(f"The body nests deeper than {MAX_DEPTH}")
-        if "\\u0000" in text or "\0" in text:
-            raise Invalid("The body has a NUL character; remove it")
-        return parse_json(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        found = parse_json(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except UnicodeDecodeError:
         raise Invalid("The body is not UTF-8") from None
     except JSONDecodeError as error:
         raise Invalid(f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
-    except (RecursionError, ValueError):
+    except RecursionError:
+        raise Invalid(f"The body nests deeper than {MAX_DEPTH}") from None
+    except ValueError:
         raise Invalid("The body has a number that is too long") from None
+    # Only text that parsed is looked at further: its strings end, and so every look is one pass.
+    if text.count("{") + text.count("[") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
+        raise Invalid(f"The body nests deeper than {MAX_DEPTH}")
+    if "\\u0000" in text or "\0" in text:
+        raise Invalid("The body has a NUL character; remove it")
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        _no_lone_surrogates(found)
+    return found
+
+
+def _depth(text: str) -> int:
+    """How deep JSON nests."""
+    bare = re.sub(r'"[^"\\]*(?:\\.[^"\\]*)*"', "", text)
+    return max(itertools.accumulate(1 if one in "[{" else -1 for one in re.findall(r"[\[\]{}]", bare)), default=0)
+
+
+def _no_lone_surrogates(found: Any) -> None:
+    """Invalid, naming the field, where half of a character stands alone: no text can hold it."""
+    for name, value in found.items() if isinstance(found, dict) else (("", found),):
+        try:
+            msgspec.json.encode((name, value))
+        except UnicodeEncodeError:
+            field = clean(name, 60)
+            raise Invalid(f"{field or 'The body'}: has half of a surrogate pair", [{"field": field, "message": "has half of a surrogate pair"}]) from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
+    found: dict[str, Any] = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        seen: set[str] = set()
+        twice = clean(next(name for name, _ in pairs if name in seen or seen.add(name)), 60)  # type: ignore[func-returns-value]
         raise Invalid(f"The key {twice!r} stands twice", [{"field": twice, "message": "stands twice"}])
     return found
 
@@ -1379,7 +1398,11 @@ class Endpoint:
 
     def _query(self, text: str) -> Any:
         given: dict[str, Any] = {}
-        for name, value in parse_qsl(_utf8(text, "query"), keep_blank_values=True, errors="replace", max_num_fields=100):
+        try:
+            pairs = parse_qsl(_utf8(text, "query"), keep_blank_values=True, errors="replace", max_num_fields=100)
+        except ValueError:
+            raise Invalid("The query has more than 100 fields") from None
+        for name, value in pairs:
             if name in given:
                 raise Invalid(f"{name}: stands twice in the query", [{"field": name, "message": "stands twice"}])
             if "\0" in value:

@@ -1,10 +1,13 @@
 """The kernel's own promises: limits, upgrades, requests, the rate of a rule."""
+import re
 import threading
+import time
 
 import apsw
+import msgspec
 import pytest
 
-from orkosi import HOME, Invalid, Refused, TooMany, acting, db, settings, system, terms, upgrade
+from orkosi import HOME, Invalid, Refused, TooMany, acting, db, endpoints, settings, strict, system, terms, upgrade
 from plugins.server.limits import Limiter, parse_rate
 
 SCHEMA = open(f"{HOME}/schema.sql").read()
@@ -122,3 +125,78 @@ def test_an_unforeseen_error_is_500_and_says_nothing(client, monkeypatch, caplog
 def test_a_pattern_is_told_in_words(client):
     answer = client.post("/agents", {"name": "Felix!"})
     assert answer.error["details"] == [{"field": "name", "message": "Not acceptable: 2 to 31 lower-case letters, digits and -, a letter first"}]
+
+
+WORST = {  # each of the largest size that a body may have, in the shape that costs most
+    "a string that never ends": b'{"a": "' + b'\\"' * 500_000,
+    "one that ends within a backslash": b'"' + b"\\\\" * 500_000,
+    "brackets that open": b"[" * 1_000_000,
+    "brackets within strings": b'["' + b"[" * 999_000 + b'"]',
+    "many short lists": b"[" + b"[]," * 330_000 + b"[]]",
+    "many names, of which the last is the first": b"{" + b",".join(b'"k%d":1' % number for number in range(90_000)) + b',"k0":1}',
+    "halves of characters": b'{"a": "' + b"\\ud800" * 160_000 + b'"}',
+    "whole characters, written as halves": b'{"a": "' + b"\\ud83d\\ude00" * 80_000 + b'"}',
+    "a long number": b'{"a": ' + b"1" * 1_000_000 + b"}",
+}
+
+
+@pytest.mark.parametrize("body", WORST.values(), ids=WORST)
+def test_no_body_takes_long_to_be_looked_at(body):
+    began = time.process_time()
+    try:
+        strict(body)
+    except Invalid:
+        pass
+    assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize("body, field", [
+    (b'{"title": "\\ud800"}', "title"), (b'{"title": "x", "meta": {"deep": ["\\udfff"]}}', "meta"), (b'{"a\\udc00": 1}', "a\\xdc00"),
+    (b'{"\\ud800": 1, "\\ud800": 2}', "\\xd800"), (b'"\\ud800"', "")])
+def test_half_a_character_is_refused_and_its_field_named(body, field):
+    with pytest.raises(Invalid) as refused:
+        strict(body)
+    assert refused.value.details[0]["field"] == field
+
+
+@pytest.mark.parametrize("depth, fine", [(32, True), (33, False)])
+def test_depth_is_counted_to_the_last_bracket(depth, fine):
+    body = b'{"a": "]]]\\"[[[", "b": ' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
+    if fine:
+        assert strict(body)["a"] == ']]]"[[['
+    else:
+        with pytest.raises(Invalid, match="deeper than 32"):
+            strict(body)
+
+
+def test_every_text_field_refuses_half_a_character(application, client):
+    """A body of nothing but the field: no operation answers 500, whatever its field is called."""
+    tried = 0
+    for endpoint in endpoints():
+        for one in msgspec.structs.fields(endpoint.body_type) if endpoint.body_type else ():
+            path = re.sub(r"\{\w+\}", lambda found: "felix" if found[0] == "{name}" else "1", endpoint.path)
+            answer = client.request(endpoint.method, path, raw=b'{"%s": "\\ud83d"}' % one.encode_name.encode())
+            if answer.status not in (401, 403, 404, 429):
+                assert answer.status == 400 and one.encode_name in answer.wrong, (endpoint.operation, answer)
+                tried += 1
+    assert tried > 88
+
+
+def test_a_query_of_too_many_fields_is_refused(client):
+    assert client.get("/tasks?" + "&".join(f"a{number}=1" for number in range(101))).status == 400
+    assert client.get("/tasks?" + "&".join(f"a{number}=1" for number in range(100))).wrong[0] == "a0"
+
+
+@pytest.mark.parametrize("method, path, allow", [
+    ("PUT", "/api/tasks", "HEAD, GET, POST"), ("BREW", "/api/tasks/1", "HEAD, GET, PATCH, DELETE"), ("GET", "/api/task-queue/claim", None),
+    ("DELETE", "/api/auth/login", "POST"), ("HEAD", "/api/auth/login", "POST"), ("OPTIONS", "/api/health", "HEAD, GET")])
+def test_what_a_path_answers_instead(client, method, path, allow):
+    answer = client.request(method, path)
+    assert answer.headers.get("Allow") == allow and answer.status == (405 if allow else 404 if "claim" not in path else 400)
+
+
+def test_the_description_is_written_once(client):
+    first = client.get("/openapi.json").body
+    began = time.perf_counter()
+    assert client.get("/openapi.json").body is not None and client.get("/openapi.json").body == first
+    assert time.perf_counter() - began < 0.05

@@ -1,4 +1,5 @@
 """The wire of docs: /openapi.json, /docs and its files. None of it needs a token."""
+from functools import cache
 from typing import Literal
 
 import msgspec
@@ -20,10 +21,16 @@ START = b"""SwaggerUIBundle({url: "openapi.json", dom_id: "#api", validatorUrl: 
 FILES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
 
 
+@cache
+def written(url: str) -> bytes:
+    """The description, which takes a while to make and then stays as it is."""
+    return msgspec.json.encode(openapi(url))
+
+
 @plugin.get("/api/openapi.json", auth=PUBLIC)
 def description() -> Document:
     """This server's operations as OpenAPI 3.1"""
-    return Document(msgspec.json.encode(openapi(server.url())), "application/json", {"Cache-Control": "no-cache"})
+    return Document(written(server.url()), "application/json", {"Cache-Control": "no-cache"})
 
 
 @plugin.get("/api/docs", auth=PUBLIC)
