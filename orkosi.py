@@ -377,13 +377,17 @@ class Listing(Struct, frozen=True, kw_only=True):
     filters: dict[str, str] = {}
     order: str = "id DESC"
     orders: dict[str, str] = {}  # another order, and so another index, where that filter is given
+    heavy: str = ""  # what a row may weigh, as SQL, where rows can be large
+    light: int = 0   # so many rows are never too much
 
-    def sql(self, given: Iterable[str]) -> tuple[str, str]:
+    def sql(self, given: Iterable[str]) -> tuple[str, str, str]:
+        """The statements for the rows, for their number, and for their weight."""
         names = [name for name in self.filters if name in set(given)]
         where = " AND ".join([self.base, *(self.filters[name] for name in names)])
         order = next((self.orders[name] for name in names if name in self.orders), self.order)
-        return (f"SELECT {self.columns} FROM {self.source} WHERE {where} ORDER BY {order} LIMIT :limit OFFSET :offset",
-                f"SELECT count(*) FROM (SELECT 1 FROM {self.source} WHERE {where} LIMIT {COUNTED + 1})")
+        which = f"FROM {self.source} WHERE {where} ORDER BY {order} LIMIT :limit OFFSET :offset"
+        return (f"SELECT {self.columns} {which}", f"SELECT count(*) FROM (SELECT 1 FROM {self.source} WHERE {where} LIMIT {COUNTED + 1})",
+                f"SELECT sum(weight) FROM (SELECT {self.heavy or 0} AS weight {which})")
 
 
 class _Write:
@@ -411,6 +415,7 @@ class Database:
         self._writer_thread = 0
         self._turn = threading.Lock()
         self._inbox: deque[_Write] = deque()
+        self.before_large: Callable[[int], None] = lambda size: None  # told what a list weighs before it is read; may wait, or raise
 
     # ── opening and closing ──
 
@@ -617,7 +622,9 @@ class Database:
         """One page of `listing`, with those of its filters that the query, or `params`, gives a value."""
         asked = {name: getattr(query, name) for name in query.__struct_fields__} | params
         asked = {name: value for name, value in asked.items() if value is not None}
-        rows_sql, count_sql = listing.sql(asked)
+        rows_sql, count_sql, weight_sql = listing.sql(asked)
+        if listing.heavy and query.limit > listing.light:
+            self.before_large(self.value(weight_sql, **asked) or 0)
         rows = self.all(listing.of, rows_sql, **asked)
         if len(rows) < query.limit and (rows or not query.offset):
             total = query.offset + len(rows)  # the last page knows the total without counting
@@ -1199,7 +1206,7 @@ class Document(Struct):
 
 class Request:
     """One HTTP request, as much of it as anybody reads."""
-    __slots__ = ("environ", "method", "path", "id", "actor", "endpoint")
+    __slots__ = ("environ", "method", "path", "id", "actor", "endpoint", "if_lost")
 
     def __init__(self, environ: dict[str, Any]):
         self.environ = environ
@@ -1209,6 +1216,13 @@ class Request:
         self.id = asked if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", asked) else uuid.uuid4().hex[:16]
         self.actor = NOBODY
         self.endpoint: Endpoint | None = None
+        self.if_lost: Callable[[], None] | None = None  # what to do where the answer does not reach its client
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether the client is known to be gone."""
+        ask = self.environ.get("orkosi.hung_up")
+        return bool(ask and ask())
 
     def header(self, name: str) -> str:
         return self.environ.get("HTTP_" + name.upper().replace("-", "_"), "")
@@ -1616,23 +1630,6 @@ def run_tests(arguments: tuple[str, ...]) -> None:
     """Run the test suite; arguments go to pytest."""
     os.chdir(HOME)
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *arguments])
-
-
-@cli.command("settings")
-@DATA
-def show_settings(data: Path | None) -> None:
-    """List every setting: its value, where that comes from, and what it does."""
-    settings.load(data=data)
-    for one in sorted(settings.known.values(), key=lambda one: one.name):
-        value = "(hidden)" if one.secret and settings.values[one.name] else settings.values[one.name]
-        click.echo(f"{one.name} = {value}  [{settings.origins[one.name]}]\n    {one.sentence}")
-
-
-@cli.command("routes")
-def show_routes() -> None:
-    """List every operation and who may call it."""
-    for endpoint in sorted(endpoints(), key=lambda one: (one.path, one.method)):
-        click.echo(f"{endpoint.method:6} {endpoint.path:58} {endpoint.auth}")
 
 
 def main() -> int:  # type: ignore[no-redef]  # the one above is this one, imported

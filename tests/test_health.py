@@ -11,5 +11,5 @@ def test_a_running_server_says_so(anonymous):
 def test_errors_are_json_also_where_nothing_is(anonymous):
     assert anonymous.get("/nothing/here").code == "not_found"
     answer = anonymous.post("/health")
-    assert (answer.status, answer.code, answer.headers["Allow"]) == (405, "method_not_allowed", "GET")
+    assert (answer.status, answer.code, answer.headers["Allow"]) == (405, "method_not_allowed", "HEAD, GET")
     assert answer.error["request_id"] == answer.headers["X-Request-Id"]

@@ -72,3 +72,10 @@ def access() -> None:
         click.echo(" " * 67 + "  ".join("│" for _ in range(number)) + ("  " if number else "") + "┌ " + name)
     for endpoint, cells in table():
         click.echo(f"{endpoint.method:6} {endpoint.path:58}  " + "  ".join(SIGN[one] for one in cells.values()))
+
+
+@plugin.command("routes")
+def show_routes() -> None:
+    """List every operation and who may call it."""
+    for endpoint in sorted(endpoints(), key=lambda one: (one.path, one.method)):
+        click.echo(f"{endpoint.method:6} {endpoint.path:58} {endpoint.auth}")

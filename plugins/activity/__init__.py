@@ -54,7 +54,7 @@ class ActivityQuery(Paging):
 
 
 ENTRIES = Listing(
-    of=Entry, source="activity",
+    of=Entry, source="activity", heavy="ifnull(octet_length(metadata), 0)", light=20,
     filters={"actor_type": "actor_type = :actor_type", "actor_id": "actor_id = :actor_id", "action": "action = :action"})
 
 RECENT = """

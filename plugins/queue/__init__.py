@@ -113,14 +113,15 @@ class Signals(Struct):
     lease_expires_at: str | None
 
 
-JOBS = Listing(of=Job, source="jobs", filters={"queue_name": "queue = :queue_name", "task_type": "task_type = :task_type"})
+HEAVY = "octet_length(payload) + ifnull(octet_length(result), 0) + ifnull(octet_length(progress), 0)"
+JOBS = Listing(of=Job, source="jobs", heavy=HEAVY, filters={"queue_name": "queue = :queue_name", "task_type": "task_type = :task_type"})
 
 
 def _in(state: str, order: str, queue: str = "queue") -> Listing:
     """The jobs of one state. It stands there as a literal: only then does SQLite see that a partial index holds the rows;
     a `+` keeps it from another index, after which it would have to sort."""
     over = "" if state in UNFINISHED else " AND finished_at IS NOT NULL"
-    return Listing(of=Job, source="jobs", base=f"tenant_id = :tenant AND state = '{state}'{over}", order=order,
+    return Listing(of=Job, source="jobs", base=f"tenant_id = :tenant AND state = '{state}'{over}", order=order, heavy=HEAVY,
                    filters={"queue_name": f"{queue} = :queue_name", "task_type": "+task_type = :task_type"})
 
 

@@ -26,6 +26,7 @@ plugin = Plugin("Server", layer="ground")
 plugin.setting("host", str, "127.0.0.1", "The address to listen on; other machines reach it only on 0.0.0.0 or ::")
 plugin.setting("port", int, 3001, "The port to listen on")
 plugin.setting("public_url", str, "", "Where others reach this server, for links in mail; default: the address it listens on")
+plugin.setting("hosts", str, "", "Further names that this server answers to, with commas between; its addresses and public_url need no mention")
 plugin.setting("log_level", str, "INFO", "What goes to logs/orkosi.log: DEBUG, INFO, WARNING or ERROR")
 
 log = logging.getLogger("orkosi")
@@ -69,6 +70,16 @@ def serve(host: str | None, port: int | None, demo: bool, data: Path | None) -> 
         orkosi.close_data()
 
 
+@plugin.command("settings")
+@DATA
+def show_settings(data: Path | None) -> None:
+    """List every setting: its value, where that comes from, and what it does."""
+    settings.load(data=data)
+    for one in sorted(settings.known.values(), key=lambda one: one.name):
+        value = "(hidden)" if one.secret and settings.values[one.name] else settings.values[one.name]
+        click.echo(f"{one.name} = {value}  [{settings.origins[one.name]}]\n    {one.sentence}")
+
+
 def _bind() -> Any:
     from .application import Application
     from .http import listen
@@ -84,8 +95,9 @@ def _bind() -> Any:
 def _run(listener: Any, began: float, links: list[str]) -> None:
     """Serve until a signal; then answer what is under way, stop the services, and close the files."""
     def stop(number: int, _: Any) -> None:
+        # Only flags and a wake-up: whatever this interrupts goes on, so that no commit stays without its answer.
         orkosi.stopping.set()  # long-polls and brains hear it at once
-        raise SystemExit(0)
+        listener.finish()
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a client that hangs up must not end the server
@@ -100,8 +112,8 @@ def _run(listener: Any, began: float, links: list[str]) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         log.info("stopping")
         orkosi.stopping.set()
-        listener.close()
         listener.task_dispatcher.shutdown(timeout=5)
+        listener.close()
         orkosi.stop_services(10)
         with acting(system()), contextlib.suppress(Problem):  # a full disk must not keep the files from being closed
             db.write(lambda: emit("closing", settings.data))

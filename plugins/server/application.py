@@ -24,11 +24,14 @@ from orkosi import (
     acting,
     admit,
     clean,
+    db,
     endpoints,
     plugins,
     snake,
     translate,
 )
+from plugins.server.flow import flow, taken
+from plugins.server.hosts import Hosts
 from plugins.server.limits import limiter
 
 log = logging.getLogger("orkosi")
@@ -44,6 +47,8 @@ class Application:
 
     def __init__(self) -> None:
         self.router = bottle.Router()
+        self.hosts = Hosts()
+        db.before_large = flow.enter
         self.watchers = [watch for plugin in plugins.values() for watch in plugin.watchers]
         for endpoint in endpoints():
             endpoint.bind()
@@ -65,6 +70,7 @@ class Application:
         began = time.perf_counter()
         request = Request(environ)
         status, headers, body = self.respond(request)
+        self._hand_over(request, environ.get("orkosi.owes"))
         if not any(name == "Content-Security-Policy" for name, _ in headers):
             headers.append(API_POLICY)
         headers += [*SECURITY_HEADERS, ("X-Request-Id", request.id), ("Content-Length", str(len(body)))]
@@ -72,6 +78,15 @@ class Application:
             watch(request, status, time.perf_counter() - began, len(body))
         start_response(f"{status} {REASONS.get(status, 'Status')}", headers)
         return [] if request.method == "HEAD" else [body]
+
+    @staticmethod
+    def _hand_over(request: Request, owes: Callable[[Any, int], None] | None) -> None:
+        """Tell the connection what this answer weighs, and what to do where it does not arrive."""
+        heavy = taken()
+        if owes:
+            owes(request.if_lost, heavy)
+        elif heavy:
+            flow.leave(heavy)
 
     def respond(self, request: Request) -> tuple[int, list[tuple[str, str]], bytes]:
         try:
@@ -87,6 +102,7 @@ class Application:
             return _failed(request, known)
 
     def _respond(self, request: Request) -> tuple[int, list[tuple[str, str]], bytes]:
+        self.hosts.require(request.header("Host"))
         try:
             endpoint, path = self.router.match(request.environ)
         except bottle.HTTPError as missed:

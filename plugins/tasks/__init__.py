@@ -75,12 +75,13 @@ class Task(Struct):
 
 COLUMNS = """tasks.*, product_slug AS product, CASE WHEN job_id IS NOT NULL THEN 'job_' || job_id END AS job_id"""
 # `+status` keeps SQLite from an index that would have to sort: the newest are found by walking back.
-TASKS = Listing(of=Task, columns=COLUMNS, source="tasks", filters={
+HEAVY = "octet_length(tasks.description) + ifnull(octet_length(tasks.resolution), 0) + ifnull(octet_length(tasks.last_error), 0)"
+TASKS = Listing(of=Task, columns=COLUMNS, source="tasks", heavy=HEAVY, light=20, filters={
     "status": "status = :status", "statuses": "+status IN (SELECT value FROM json_each(:statuses))",
     "assignee": "assignee = :assignee", "product": "product_slug = :product",
     "priority": "priority = :priority", "priorities": "+priority IN (SELECT value FROM json_each(:priorities))",
     "type": "+type = :type"})
-FOUND = Listing(of=Task, columns=COLUMNS, source="tasks_fts CROSS JOIN tasks ON tasks.id = tasks_fts.rowid",
+FOUND = Listing(of=Task, columns=COLUMNS, heavy=HEAVY, light=20, source="tasks_fts CROSS JOIN tasks ON tasks.id = tasks_fts.rowid",
                 base="tasks_fts MATCH :terms AND tenant_id = :tenant", filters={
                     name: predicate.replace("+", "") for name, predicate in TASKS.filters.items()},
                 order="tasks_fts.rowid DESC")
