@@ -172,7 +172,7 @@ def test_large_answers_wait_for_their_turn(server):
     running = server()
     token = server.admin(running)
     payload = {"text": "x" * 250_000}
-    for number in range(200):
+    for _ in range(200):
         assert running.call("POST", "/task-queue/submit", {"task_type": "t", "payload": payload}, token)[0] == 201
     lists, outcomes = asked("/api/task-queue?limit=200", Authorization=f"Bearer {token}"), []
 

@@ -42,7 +42,7 @@ def test_twenty_ends_under_load(server):
     token = server.admin(running)
     for cycle in range(CYCLES):
         workers = [Worker(running.url, token, f"{cycle}-{number}") for number in range(CLIENTS)]
-        parked = threading.Thread(target=lambda: running.call("POST", "/task-queue/claim", {"worker_id": "w", "queue_name": "empty", "wait_seconds": 20}, token))
+        parked = threading.Thread(target=running.call, args=("POST", "/task-queue/claim", {"worker_id": "w", "queue_name": "empty", "wait_seconds": 20}, token))
         for one in (*workers, parked):
             one.start()
         time.sleep(dice.uniform(0.1, 0.5))
