@@ -737,7 +737,7 @@ def _mend(hint: Any) -> Callable[[Any], Any] | None:
             return bool
         if part is msgspec.Raw:
             return lambda text: msgspec.Raw(text.encode())
-        if part is Any or typing.get_origin(part) in (dict, list) or part in (dict, list):
+        if part is Any or typing.get_origin(part) in (dict, list) or isinstance(part, type) and issubclass(part, (dict, list, Struct)):
             return msgspec.json.Decoder(part).decode
     return None
 

@@ -1,7 +1,7 @@
 -- The one truth about what is stored. A banner names the plugin that alone writes the tables below it;
 -- anyone may read them. Times are ISO 8601 UTC texts with milliseconds and Z, which sort as times do.
 -- Raise the version with every change, so that an older Orkosi refuses a newer file.
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 
 -- ═════════════════════════════ users ═════════════════════════════
 
@@ -19,6 +19,7 @@ CREATE TABLE users (
   username_key TEXT NOT NULL UNIQUE,            -- folded, so that look-alikes are the same name
   email TEXT NOT NULL,
   email_key TEXT NOT NULL UNIQUE,               -- folded; what a log-in is looked up by
+  email_proven_at TEXT,                         -- since when it is known that the address is theirs; by it alone, nothing is erased
   password TEXT NOT NULL,                       -- Argon2id, PHC string
   role TEXT NOT NULL DEFAULT 'member'
     CHECK (role IN ('admin', 'editor', 'member', 'builder', 'viewer', 'agent', 'demo')),
@@ -41,10 +42,17 @@ CREATE TABLE sessions (                         -- one row a log-in on one devic
   rotated_at TEXT,
   agent TEXT NOT NULL DEFAULT '',               -- the client's User-Agent
   created_at TEXT NOT NULL,
-  last_used_at TEXT NOT NULL
+  last_used_at TEXT NOT NULL,
+  seed BLOB                                     -- what the next tokens are derived from, together with the present one
 ) STRICT;
 CREATE INDEX sessions_by_user ON sessions (user_id);
 CREATE UNIQUE INDEX sessions_by_previous ON sessions (previous_hash) WHERE previous_hash IS NOT NULL;
+
+CREATE TABLE spent_tokens (                     -- every refresh token of a session before the present one: its reuse ends the session
+  hash BLOB PRIMARY KEY,
+  session_id INTEGER NOT NULL REFERENCES sessions (id) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+CREATE INDEX spent_tokens_by_session ON spent_tokens (session_id);
 
 CREATE TABLE tickets (                          -- single-use links: set-up, password reset, e-mail change
   id INTEGER PRIMARY KEY,
@@ -64,7 +72,8 @@ CREATE TABLE invites (                          -- to a tenant, and with it perh
   email TEXT NOT NULL,
   email_key TEXT NOT NULL,
   role TEXT NOT NULL,                           -- the role it gives there
-  hash BLOB NOT NULL UNIQUE,                    -- SHA-256; the code itself is only in the mail
+  hash BLOB NOT NULL UNIQUE,                    -- SHA-256 of the code that a command prints
+  mailed_hash BLOB,                             -- of the one in the mail, which is made when that is sent
   invited_by INTEGER REFERENCES users (id) ON DELETE CASCADE,
   expires_at TEXT NOT NULL,
   accepted_at TEXT,
@@ -72,6 +81,7 @@ CREATE TABLE invites (                          -- to a tenant, and with it perh
   created_at TEXT NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX invites_once ON invites (kind, target, email_key) WHERE accepted_at IS NULL AND revoked_at IS NULL;
+CREATE UNIQUE INDEX invites_by_mailed ON invites (mailed_hash) WHERE mailed_hash IS NOT NULL;
 CREATE INDEX invites_by_target ON invites (tenant_id, kind, target, id);
 
 -- ═════════════════════════════ orgs ══════════════════════════════
@@ -190,14 +200,15 @@ CREATE TABLE queues (                           -- what is known of a queue besi
 
 -- ═════════════════════════════ mail ══════════════════════════════
 
-CREATE TABLE letters (                          -- only until they are sent: a letter may hold a link that is a key
+CREATE TABLE letters (                          -- only until they are sent
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   email TEXT NOT NULL,                          -- '': to nobody
   email_key TEXT NOT NULL,
   subject TEXT NOT NULL,
   text TEXT NOT NULL,
   html TEXT,
-  about INTEGER,                                -- the user it names beside its reader: it goes with them
+  about INTEGER,                                -- the user it names: it goes with them
+  wanted TEXT,                                  -- JSON: the link whose token is made when it is sent, and stands nowhere before
   created_at TEXT NOT NULL
 ) STRICT;
 CREATE INDEX letters_by_email ON letters (email_key);

@@ -94,8 +94,6 @@ def cheap_passwords(monkeypatch):
     """Argon2id as it is, but with less memory: a test makes many users."""
     from plugins.users import passwords
     monkeypatch.setattr(passwords, "MEMORY_KIB", 64)
-    monkeypatch.setattr(passwords, "PASSES", 1)
-    monkeypatch.setattr(passwords, "LANES", 1)
     passwords._dummy.cache_clear()
 
 

@@ -66,6 +66,21 @@ def work():
         return db.one(dict, "SELECT state, error, payload FROM jobs WHERE tenant_id = :tenant ORDER BY id DESC LIMIT 1")
 
 
+def test_no_row_ever_has_the_token_of_a_link(client, as_, anonymous, data):
+    """Whoever can read the table, or a copy of it, can follow no link."""
+    as_("ann")
+    org = client.post("/organizations", {"name": "Acme"}).data["id"]
+    client.post(f"/organizations/{org}/invites", {"email": "new@example.com"})
+    anonymous.post("/auth/forgot-password", {"email": "ann@example.com"})
+    as_("bob").post("/auth/change-email", {"email": "bob.new@example.com", "password": "correct horse"})
+    rows = db.all(dict, "SELECT * FROM letters")
+    assert len(rows) == 3 and all("ork_" not in f"{row['text']}{row['html']}" and row["wanted"] for row in rows)
+    assert not [row for row in db.all(dict, "SELECT payload, result FROM jobs") if "ork_" in str(row)]
+    work()
+    links = sorted(re.findall(r"/(invite|reset|verify)/ork_(\w{3})_\w{38}", "".join(file.read_text() for file in (data / "outbox").iterdir())))
+    assert {kind for kind, _ in links} == {"invite", "reset", "verify"}
+
+
 def letters():
     return db.value("SELECT count(*) FROM letters")
 

@@ -247,3 +247,50 @@ def test_slugs_are_made_of_any_name():
     for name in ("Ⅷ Æther", "ﬁne", "İstanbul", "a__b", "x" * 100, "…"):
         assert orgs.slug_of(orgs.slugged(name)) == orgs.slugged(name), name
     assert users.RANKS["admin"] > users.RANKS["viewer"]
+
+
+# ── nobody brings in more than they are ──
+
+
+@pytest.mark.parametrize("role, becomes", [("viewer", "viewer"), ("demo", "demo"), ("member", "member"), ("editor", "member"), ("admin", "member")])
+@pytest.mark.parametrize("kind", ["organizations", "teams"])
+def test_a_newcomer_gets_no_more_than_the_inviter_has_at_that_moment(client, as_, anonymous, posted, kind, role, becomes):
+    """Else whoever was demoted would invite a second address of theirs, and be a member again."""
+    ann = as_("ann")
+    thing = ann.post(f"/{kind}", {"name": "Acme"}).data["id"]
+    assert ann.post(f"/{kind}/{thing}/invites", {"email": "second@example.com", "role": "admin"}).status == 201
+    letter = next(one for one in posted() if one["To"] == "second@example.com")
+    if role != "member":
+        users.people.set_role("ann@example.com", role)
+    body = {"username": "Second", "email": "second@example.com", "password": "correct horse", "terms_accepted": True, "privacy_accepted": True}
+    answer = anonymous.post("/auth/register", body | {"invite_code": letter.token})
+    assert (answer.status, answer.data["role"]) == (201, becomes)
+
+
+def test_a_guest_brings_nobody_into_a_tenant_that_is_not_theirs(client, as_, anonymous, application, posted):
+    guest = as_("guest", tenant=None)
+    org = client.post("/organizations", {"name": "Acme"}).data["id"]
+    client.post(f"/organizations/{org}/invites", {"email": "guest@example.com", "role": "admin"})
+    assert guest.post(f"/organizations/invites/{posted()[0].token}/accept").status == 200
+    assert guest.post(f"/organizations/{org}/invites", {"email": "second@example.com"}).status == 201
+    body = {"username": "Second", "email": "second@example.com", "password": "correct horse", "terms_accepted": True, "privacy_accepted": True}
+    made = anonymous.post("/auth/register", body | {"invite_code": posted()[0].token})
+    assert made.status == 201 and made.data["tenant_id"] == guest.get("/auth/me").data["tenant"] != HOST_TENANT
+    second = Client(application, anonymous.post("/auth/login", {"email": "second@example.com", "password": "correct horse"}).json["token"])
+    assert second.get(f"/organizations/{org}").data["role"] == "member" and second.get("/agents").data == []
+
+
+def test_invitations_count_against_the_person_and_the_tenant(client, as_):
+    settings.values |= {"limit_invites": "4/h", "limit_invites_tenant": "6/h"}
+    orgs = [client.post("/organizations", {"name": f"Acme {n}"}).data["id"] for n in range(3)]
+    team = client.post("/teams", {"name": "Crew"}).data["id"]
+    answers = [client.post(f"/organizations/{orgs[n % 3]}/invites", {"email": f"a{n}@example.com"}) for n in range(4)]
+    assert [one.status for one in answers] == [201] * 4
+    refused = client.post(f"/teams/{team}/invites", {"email": "b@example.com"})
+    assert refused.status == 429 and refused.headers["Retry-After"] and "limit_invites" in refused.error["message"]
+    other = as_("other")
+    mine = other.post("/organizations", {"name": "Mine"}).data["id"]
+    assert [other.post(f"/organizations/{mine}/invites", {"email": f"c{n}@example.com"}).status for n in range(3)] == [201, 201, 429]
+    elsewhere = as_("founder", tenant=None)
+    theirs = elsewhere.post("/organizations", {"name": "Theirs"}).data["id"]
+    assert elsewhere.post(f"/organizations/{theirs}/invites", {"email": "d@example.com"}).status == 201

@@ -1,11 +1,13 @@
 """Users: who sees whom, who changes whom, passwords and addresses, and bad input at the door."""
 import statistics
 import subprocess
+import sys
 import threading
 import time
 
+import apsw
 import pytest
-from conftest import Client, command, eventually, limiter
+from conftest import HOME, Client, command, eventually, limiter
 
 from orkosi import HOST_TENANT, acting, db, now, settings, system
 from plugins import keys, queue, users
@@ -209,6 +211,114 @@ def test_guessing_at_ones_own_password_is_limited(as_):
     ann = as_("ann")
     answers = [ann.post("/auth/change-password", {"current_password": "wrong", "new_password": "another horse"}).status for _ in range(11)]
     assert answers == [403] * 10 + [429]
+
+
+# ── many at once, and strangers ──
+
+
+def knocking(server, times, body, patience=30):
+    """The statuses of `times` log-ins at once, over HTTP."""
+    answers, start = [], threading.Barrier(times)
+
+    def knock():
+        start.wait()
+        answers.append(server.call("POST", "/auth/login", body, timeout=patience)[0])
+    threads = [threading.Thread(target=knock) for _ in range(times)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+OLD_HASH = """
+import sys; sys.path.insert(0, {home!r})
+import os, apsw
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+made = Argon2id(salt=os.urandom(16), length=32, iterations=3, lanes=4, memory_cost=65536).derive_phc_encoded(b"correct horse battery")
+con = apsw.Connection({file!r}); con.set_busy_timeout(5000)
+con.execute("UPDATE users SET password = ?", (made,))
+"""
+
+
+@pytest.mark.parametrize("kind", ["today's", "four lanes, as earlier versions made"])
+def test_thirty_log_ins_at_once_are_all_answered(server, kind):
+    """Two derivations at once, with four lanes each, wait for each other for good: then nobody logs in any more."""
+    running = server()
+    server.admin(running)
+    if kind != "today's":
+        code = OLD_HASH.format(home=str(HOME), file=str(running.folder / "orkosi.db"))
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    body = {"email": "root@example.com", "password": "correct horse battery"}
+    assert knocking(running, 30, body) == [200] * 30
+    assert running.call("POST", "/auth/login", body)[0] == 200
+    assert knocking(running, 30, body | {"password": "wrong horse"}).count(401) >= 10
+    assert knocking(running, 2, body) == [200] * 2
+    running.stop()
+    stored = apsw.Connection(str(running.folder / "orkosi.db")).execute("SELECT password FROM users").fetchall()[0][0]
+    assert "$m=47104,t=1,p=1$" in stored, "an old hash is made anew at the next log-in"
+
+
+@pytest.mark.parametrize("body", [{}, {"email": "ann@example.com"}, {"email": 5, "password": "x"}, {"email": "ann@example.com", "password": "x", "more": 1}, "x"])
+def test_what_is_no_log_in_is_not_counted(as_, anonymous, body):
+    as_("ann")
+    settings.values |= {"limit_login": "3/h", "limit_login_account": "3/h", "limit_refresh": "3/h"}
+    assert {anonymous.post("/auth/login", body).status for _ in range(20)} == {400}
+    assert {anonymous.post("/auth/refresh", body).status for _ in range(20)} == {400}
+    tokens = log_in(anonymous).json
+    assert {anonymous.post("/auth/refresh", {"refresh_token": "junk"}).status for _ in range(20)} == {401}
+    assert anonymous.post("/auth/refresh", {"refresh_token": tokens["refresh_token"]}).status == 200
+
+
+def test_a_stranger_cannot_lock_out_the_right_password(as_, anonymous):
+    as_("ann")
+    settings.values |= {"limit_login": "5/h", "limit_login_account": "5/h"}
+    assert [log_in(anonymous, password=f"wrong horse {n}").status for n in range(8)] == [401] * 5 + [429] * 3
+    assert [log_in(anonymous, f"nobody{n}").status for n in range(3)] == [429] * 3
+    assert [log_in(anonymous).status for _ in range(12)] == [200] * 12, "from the very same address"
+    assert log_in(Client(anonymous.application, address="10.0.0.9"), password="wrong horse").status == 401, "elsewhere it is counted anew"
+
+
+def test_a_stranger_cannot_use_up_the_refreshes_of_somebody(as_, anonymous):
+    as_("ann")
+    settings.values["limit_refresh"] = "3/h"
+    made_up = [anonymous.post("/auth/refresh", {"refresh_token": tokens.mint("ref")}).status for _ in range(5)]
+    assert made_up == [401] * 3 + [429] * 2
+    pair = log_in(anonymous).json
+    for status in (200, 200, 200, 429):
+        answer = anonymous.post("/auth/refresh", {"refresh_token": pair["refresh_token"]})
+        assert answer.status == status
+        pair = answer.json
+
+
+# ── refresh tokens of long ago ──
+
+
+def test_any_ancestor_that_comes_back_ends_the_family(as_, anonymous):
+    as_("ann")
+    chain = [log_in(anonymous).json]
+    for _ in range(6):
+        chain.append(anonymous.post("/auth/refresh", {"refresh_token": chain[-1]["refresh_token"]}).json)
+    live = Client(anonymous.application, chain[-1]["token"])
+    assert live.get("/auth/me").status == 200 and len({one["token"] for one in chain}) == 7
+    assert anonymous.post("/auth/refresh", {"refresh_token": chain[1]["refresh_token"]}).status == 401
+    assert live.get("/auth/me").status == 401 and anonymous.post("/auth/refresh", {"refresh_token": chain[-1]["refresh_token"]}).status == 401
+    assert db.value("SELECT count(*) FROM spent_tokens") == 0
+    assert [one["source"] for one in Client(anonymous.application, log_in(anonymous).json["token"]).get("/notifications").data] == ["security"]
+
+
+def test_a_request_repeated_at_once_gets_the_same_pair(as_, anonymous):
+    as_("ann")
+    first = log_in(anonymous).json["refresh_token"]
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(anonymous.post("/auth/refresh", {"refresh_token": first}).json)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({(one["token"], one["refresh_token"]) for one in answers}) == 1
+    assert Client(anonymous.application, answers[0]["token"]).get("/auth/me").status == 200
+    assert anonymous.post("/auth/refresh", {"refresh_token": answers[0]["refresh_token"]}).status == 200, "and it can go on"
 
 
 # ── bad input at the door ──

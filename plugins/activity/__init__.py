@@ -84,11 +84,13 @@ def remember(event: str, subject: Any, **facts: Any) -> None:
 @plugin.on("user.erased")
 @across_tenants
 def erase(event: str, gone: Any, **facts: Any) -> None:
-    """The log keeps who did what by number; only what somebody wrote, to them or of them, may name them."""
-    db.run("""UPDATE activity SET metadata = NULL WHERE entity_type = 'notification'
-               AND entity_id IN (SELECT CAST(id AS TEXT) FROM notifications WHERE user_id = :id)""", id=gone.id)
+    """The log keeps who did what by number; only what somebody of their tenant wrote, to them or of them, may name them."""
+    db.run("""UPDATE activity SET metadata = NULL WHERE entity_type = 'notification' AND tenant_id = :home
+               AND entity_id IN (SELECT CAST(id AS TEXT) FROM notifications WHERE user_id = :id)""", id=gone.id, home=gone.tenant_id)
     for address in gone.addresses:
-        db.run("UPDATE activity SET metadata = NULL WHERE instr(lower(metadata), lower(:address))", address=address)
+        for id, metadata in db.all(tuple, """SELECT id, metadata FROM activity WHERE tenant_id = :home
+                                                AND instr(lower(metadata), lower(:address))""", home=gone.tenant_id, address=address):
+            db.run("UPDATE activity SET metadata = :metadata WHERE id = :id", id=id, metadata=gone.blotted(metadata))
 
 
 def actor_of(actor: Actor) -> tuple[ActorType, str]:

@@ -2,20 +2,22 @@
 
 Owns letters, and the folder `outbox/`. Without `smtp_url` a letter becomes an `.eml` file there, which any
 mail program opens. A plugin that this one stands upon asks by the event `mail.wanted`.
-Surprise: a letter may hold a link that is a key, so its row lasts only until it is sent, and neither the
-job nor its error ever has the text or the address. A letter to nobody is dropped: it costs whoever asked
-for it the same time as a real one.
+Surprise: the link in a letter is a key, so its token is made only when the letter is sent (`wanted`): no row
+ever has it. Neither the job nor its error has the text or the address. A letter to nobody is dropped: it costs
+whoever asked for it the same time as a real one.
 """
 import contextlib
 import os
 import tempfile
+from email.utils import parseaddr
 from pathlib import Path
 from typing import Any
 
-from orkosi import Check, Plugin, Struct, db, now, settings, writes
-from plugins import queue
+from orkosi import Check, Plugin, Struct, db, jsoned, now, settings, writes
+from plugins import queue, users
+from plugins.users.tokens import MARK
 
-plugin = Plugin("Mail", layer="ground", needs=("queue",))
+plugin = Plugin("Mail", layer="ground", needs=("queue", "users"))
 plugin.setting("smtp_url", str, "", "Where mail is handed in: smtp://user:password@host:port, or smtps://…; empty: files in outbox/", secret=True)
 plugin.setting("mail_from", str, "Orkosi <orkosi@localhost>", "Who mail is from")
 
@@ -31,6 +33,7 @@ class Letter(Struct):
     text: str
     html: str | None = None
     about: int | None = None
+    wanted: users.Wanted | None = None
     id: int = 0
     created_at: str = ""
 
@@ -41,28 +44,30 @@ class Order(Struct):
 
 
 @writes
-def send(to: str, subject: str, text: str, html: str | None = None, *, about: int | None = None) -> None:
+def send(to: str, subject: str, text: str, html: str | None = None, *, about: int | None = None,
+         wanted: users.Wanted | None = None) -> None:
     """Have a letter sent soon, with retries; inside a write, only if that write holds. To "" it goes nowhere.
 
-    `about` is the user whom it names: no copy outlives their erasure.
+    `about` is the user whom it names: no copy outlives their erasure. `wanted`: the link whose token comes in
+    the place of each tokens.MARK.
     """
-    letter = db.value("""INSERT INTO letters (email, email_key, subject, text, html, about, created_at)
-                         VALUES (:email, lower(:email), :subject, :text, :html, :about, :now) RETURNING id""",
-                      email=to, subject=subject, text=text, html=html, about=about, now=now())
+    letter = db.value("""INSERT INTO letters (email, email_key, subject, text, html, about, wanted, created_at)
+                         VALUES (:email, lower(:email), :subject, :text, :html, :about, :wanted, :now) RETURNING id""",
+                      email=to, subject=subject, text=text, html=html, about=about, wanted=wanted and jsoned(wanted), now=now())
     queue.later("mail.send", Order(letter), attempts=ATTEMPTS, timeout=120)
 
 
 @plugin.on("mail.wanted")
 def wanted(event: str, letter: Any, **facts: Any) -> None:
     """A lower plugin wants a letter sent."""
-    send(letter.email, letter.subject, letter.text, letter.html, about=letter.about)
+    send(letter.email, letter.subject, letter.text, letter.html, about=letter.about, wanted=letter.wanted)
 
 
 @plugin.job("mail.send")
 def deliver(order: Order) -> None:
     """Send one letter and forget it. Unavailable: again later. Unprocessable: refused for good."""
     from . import post  # only here: it takes a while to import
-    letter = db.one(Letter, "SELECT * FROM letters WHERE id = :id", id=order.letter)
+    letter = _with_token(db.one(Letter, "SELECT * FROM letters WHERE id = :id", id=order.letter))
     if letter is None:
         return  # sent by an earlier attempt that was cut off, or its reader was erased
     if letter.email:
@@ -74,6 +79,18 @@ def deliver(order: Order) -> None:
                 message = f"{ABOUT}: {letter.about}\r\n".encode() + message
             _put_down(f"{letter.created_at.replace(':', '')}-{letter.id}.eml", message)
     forget(letter.id)
+
+
+def _with_token(letter: Letter | None) -> Letter | None:
+    """A letter with the token of its link; to nobody where what the link was good for is gone."""
+    if letter is None or letter.wanted is None or not letter.email:
+        return letter
+    token = users.minted(letter.wanted)
+    if token is None:
+        letter.email = ""
+    else:
+        letter.text, letter.html = letter.text.replace(MARK, token), letter.html and letter.html.replace(MARK, token)
+    return letter
 
 
 def _put_down(name: str, message: bytes) -> None:
@@ -113,19 +130,19 @@ def forget_old() -> None:
 
 @plugin.on("user.erased")
 def erase(event: str, gone: Any, **facts: Any) -> None:
-    """No letter to or about somebody who is gone is kept, waiting or in the outbox."""
+    """No letter to or about somebody who is gone is kept, waiting or in the outbox; those of others stay, whatever they say."""
     db.run("DELETE FROM letters WHERE about = :id", id=gone.id)
     for email in gone.addresses:
         db.run("DELETE FROM letters WHERE email_key = lower(:email)", email=email)
-    db.after_commit(lambda: _clear_outbox(gone.id, gone.addresses))
+    db.after_commit(lambda: _clear_outbox(gone.id, {email.lower() for email in gone.addresses}))
 
 
-def _clear_outbox(id: int, addresses: list[str]) -> None:
-    needles = [f"{ABOUT}: {id}\r\n".lower().encode(), *(email.lower().encode() for email in addresses)]
-    for file in outbox().iterdir():
+def _clear_outbox(id: int, addresses: set[str]) -> None:
+    from email import message_from_bytes, policy
+    for file in sorted(outbox().glob("*.eml")):
         with contextlib.suppress(FileNotFoundError):
-            said = file.read_bytes().replace(b"=\r\n", b"").lower()  # a long line may be folded in the middle of the address
-            if any(needle in said for needle in needles):
+            said = message_from_bytes(file.read_bytes(), policy=policy.default)
+            if said[ABOUT] == str(id) or parseaddr(str(said["To"]))[1].lower() in addresses:
                 file.unlink()
 
 

@@ -123,7 +123,11 @@ def warn(event: str, user: Any, **facts: Any) -> None:
 @plugin.on("user.erased")
 @across_tenants
 def erase(event: str, gone: Any, **facts: Any) -> None:
-    """What a user was told goes with them, and what names their address."""
+    """What a user was told goes with them; in what their tenant was told, their address becomes unreadable."""
     db.run("DELETE FROM notifications WHERE user_id = :id", id=gone.id)
     for address in gone.addresses:
-        db.run("DELETE FROM notifications WHERE instr(lower(title || ' ' || message), lower(:address))", address=address)
+        for id, title, message in db.all(tuple, """SELECT id, title, message FROM notifications WHERE tenant_id = :home
+                                                    AND instr(lower(title || ' ' || message), lower(:address))""",
+                                         home=gone.tenant_id, address=address):
+            db.run("UPDATE notifications SET title = :title, message = :message WHERE id = :id", id=id,
+                   title=gone.blotted(title), message=gone.blotted(message))

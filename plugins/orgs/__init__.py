@@ -282,6 +282,7 @@ def invite(id: str, email: str, role: Rank, me: Actor) -> Pending:
     """Invite an address by mail. NotFound, Denied, Conflict, TooMany."""
     require(id, me, "admin")
     limiter.take("org_invites", id)
+    users.count_invitation(me)
     return _invite(id, email, role, me)
 
 
@@ -293,8 +294,9 @@ def _invite(id: str, email: str, role: Rank, me: Actor) -> Pending:
     if db.value("""SELECT 1 FROM org_members JOIN users ON users.id = user_id WHERE org_id = :id AND email_key = :key""",
                 id=id, key=users.folded(email)):
         raise Conflict(f"{email} is a member already")
-    made, code = users.invite("org", id, email, role, me.user, found.tenant_id)
-    mail.send(made.email, *users.invitation(made, code, users.find(me.user or 0).username, found.name), about=me.user)
+    made, _ = users.invite("org", id, email, role, me.user, found.tenant_id)
+    mail.send(made.email, *users.invitation(made, users.find(me.user or 0).username, found.name), about=me.user,
+              wanted=users.Wanted("invite", invite_id=made.id))
     emit("organization.invited", found, by=me)
     return made.pending()
 

@@ -30,12 +30,18 @@ class Limiter:
                 ends, used = moment + width, 0
             if used >= allowed:
                 wait = int(ends - moment) + 1
-                raise TooMany(f"At most {rule} here; try again in {wait} s", headers={"Retry-After": str(wait)})
+                raise TooMany(f"At most {rule} here (limit_{bucket}); try again in {wait} s", headers={"Retry-After": str(wait)})
             if len(self._windows) >= 50_000:  # bounded, whoever calls: first what is over, then the oldest
                 self._windows = {place: window for place, window in self._windows.items() if window[0] > moment}
                 while len(self._windows) >= 50_000:
                     del self._windows[next(iter(self._windows))]
             self._windows[bucket, key] = (ends, used + 1)
+
+    def spent(self, bucket: str, key: str) -> bool:
+        """Whether the next `take` would be refused; nothing is counted."""
+        rule = getattr(settings, f"limit_{bucket}")
+        ends, used = self._windows.get((bucket, key), (0.0, 0))
+        return rule != "off" and ends > time.monotonic() and used >= parse_rate(rule)[0]
 
 
 def parse_rate(rule: str) -> tuple[int, float]:

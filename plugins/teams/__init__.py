@@ -242,6 +242,7 @@ def invite(id: int, email: str, role: Rank, me: Actor) -> Pending:
     """Invite an address by mail. NotFound, Denied, Conflict, TooMany."""
     require(id, me, "admin")
     limiter.take("team_invites", str(id))
+    users.count_invitation(me)
     return _invite(id, email, role, me)
 
 
@@ -253,8 +254,9 @@ def _invite(id: int, email: str, role: Rank, me: Actor) -> Pending:
                               FROM users WHERE email_key = :key AND tenant_id = :tenant""", id=id, key=users.folded(email))
     if home and home[1]:
         raise Conflict(f"{email} is a member already")
-    made, code = users.invite("team", str(id), email, role, me.user, found.tenant_id)
-    mail.send(made.email, *users.invitation(made, code, users.find(me.user or 0).username, f"the team {found.name}"), about=me.user)
+    made, _ = users.invite("team", str(id), email, role, me.user, found.tenant_id)
+    mail.send(made.email, *users.invitation(made, users.find(me.user or 0).username, f"the team {found.name}"), about=me.user,
+              wanted=users.Wanted("invite", invite_id=made.id))
     emit("team.invited", found, by=me)
     return made.pending()
 

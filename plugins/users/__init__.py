@@ -1,9 +1,9 @@
 """Users: tenants, people, sessions, invitations and the single-use links.
 
-Owns tenants, users, sessions, tickets and invites. Every token is stored as its hash.
-Surprise: a session is one row with two tokens, a short access and a rotating refresh token;
-a refresh token that comes back after its successor was issued ends the session, for
-somebody copied it.
+Owns tenants, users, sessions, spent_tokens, tickets and invites. Every token is stored as its hash.
+Surprise: a session is one row with two tokens, a short access and a rotating refresh token. Every spent
+refresh token is remembered: one that comes back ends the session, for somebody copied it. What follows a
+token is derived from it, so that a request which is repeated at once gets the same pair, and no second one.
 """
 import re
 import secrets
@@ -31,19 +31,22 @@ from orkosi import (
     settings,
     writes,
 )
+from plugins.server.limits import limiter
 
 from . import passwords, tokens
 
 plugin = Plugin("Users", layer="ground", needs=("server",))
 plugin.setting("registration", str, "invite", "Who may register: open, invite or closed")
-plugin.setting("limit_login", str, "10/3m", "Log-ins from one address")
-plugin.setting("limit_login_account", str, "10/15m", "Log-ins to one account from one address")
+plugin.setting("limit_login", str, "10/3m", "Wrong passwords from one address")
+plugin.setting("limit_login_account", str, "10/15m", "Wrong passwords for one account from one address")
 plugin.setting("limit_register", str, "5/h", "Registrations from one address")
 plugin.setting("limit_forgot", str, "3/h", "Forgotten passwords of one address")
 plugin.setting("limit_forgot_from", str, "10/h", "Forgotten passwords from one network address")
 plugin.setting("limit_link", str, "30/3m", "Mailed links that are followed from one address")
 plugin.setting("limit_confirm", str, "10/15m", "Passwords that one person is asked for again")
-plugin.setting("limit_refresh", str, "30/m", "Refreshed sessions from one address")
+plugin.setting("limit_invites", str, "50/h", "Invitations by one person, into whatever")
+plugin.setting("limit_invites_tenant", str, "200/h", "Invitations by the people of one tenant")
+plugin.setting("limit_refresh", str, "30/m", "Refreshed sessions of one account from one address")
 
 Role = Literal["admin", "editor", "member", "builder", "viewer", "agent", "demo"]
 ACCESS, IDLE, ABSOLUTE = 30 * 60, 14 * 86400, 30 * 86400  # seconds
@@ -116,8 +119,11 @@ def username_of(text: str) -> str:
 
 @writes
 @across_tenants
-def add(username: str, email: str, password_hash: str, role: str, tenant: int | None = None) -> User:
-    """Add a person to `tenant`, or found one for them. Conflict where the name or address is taken."""
+def add(username: str, email: str, password_hash: str, role: str, tenant: int | None = None, *, proven: bool = False) -> User:
+    """Add a person to `tenant`, or found one for them. Conflict where the name or address is taken.
+
+    `proven`: it is known that the address is that person's, by a mail they answered or by the operator's word.
+    """
     username, email = username_of(username), email_of(email)
     if db.value("SELECT 1 FROM users WHERE email_key = :key", key=folded(email)):
         raise Conflict("That e-mail address has an account; log in, or reset its password")
@@ -127,10 +133,10 @@ def add(username: str, email: str, password_hash: str, role: str, tenant: int | 
     if founding:
         tenant = db.value("INSERT INTO tenants (name, created_at) VALUES (:name, :now) RETURNING id", name=username, now=now())
     user = db.one(User, """
-        INSERT INTO users (tenant_id, username, username_key, email, email_key, password, role, created_at, updated_at)
-        VALUES (:home, :username, :username_key, :email, :email_key, :password, :role, :now, :now) RETURNING *""",
+        INSERT INTO users (tenant_id, username, username_key, email, email_key, email_proven_at, password, role, created_at, updated_at)
+        VALUES (:home, :username, :username_key, :email, :email_key, :proven, :password, :role, :now, :now) RETURNING *""",
         home=tenant, username=username, username_key=folded(username), email=email, email_key=folded(email),
-        password=password_hash, role=role, now=now())
+        proven=now() if proven else None, password=password_hash, role=role, now=now())
     if founding:
         db.run("UPDATE tenants SET founder_id = :id WHERE id = :home", id=user.id, home=tenant)
     emit("user.added", user)
@@ -165,9 +171,8 @@ def _join(username: str, email: str, hashed: str, code: str) -> User:
     found = invited(code)
     if found is None or folded(found.email) != folded(email):
         raise _unusable()
-    role = found.role if found.kind == "tenant" else "member"
-    user = add(username, email, hashed, role, found.tenant_id)
     try:
+        user = add(username, email, hashed, *invites.place_for(found), proven=True)
         accept(found, user)
     except NotFound:  # what it leads to is gone, or whoever sent it may not invite any more
         raise _unusable() from None
@@ -206,13 +211,30 @@ def in_tenant(me: Actor, asked: int | None) -> Actor:
 # ── sessions ──
 
 
-def log_in(email: str, password: str, agent: str) -> tuple[User, Tokens]:
-    """Check a password and open a session; Unauthorized says nothing about which of the two was wrong."""
-    row = _account(folded(email))
-    if not passwords.matches(password, row and row["password"]):
+def log_in(email: str, password: str, agent: str, address: str = "") -> tuple[User, Tokens]:
+    """Check a password and open a session; Unauthorized says nothing about which of the two was wrong.
+
+    Only wrong passwords are counted, for an account from an address, and beyond the limit they are TooMany.
+    The right one is never refused: else whoever knows an address could lock its owner out.
+    """
+    key = folded(email)
+    place, row = f"{key} {address}", _account(key)
+    doubtful = limiter.spent("login", address) or limiter.spent("login_account", place)
+    if not passwords.matches(password, row and row["password"], doubtful=doubtful):
+        limiter.take("login_account", place)
+        limiter.take("login", address)
         raise Unauthorized("Invalid email or password")
     assert row
+    if passwords.dated(row["password"]):
+        _renew(row["id"], row["password"], passwords.hashed(password))
     return find(row["id"]), open_session(row["id"], agent)
+
+
+@writes
+@across_tenants
+def _renew(id: int, old: str, hashed: str) -> None:
+    """Put a hash with today's parameters in an old one's place, unless the password was changed meanwhile."""
+    db.run("UPDATE users SET password = :hashed WHERE id = :id AND password = :old", id=id, old=old, hashed=hashed)
 
 
 @across_tenants
@@ -233,32 +255,51 @@ def open_session(user_id: int, agent: str) -> Tokens:
     return Tokens(id, access, refresh)
 
 
-def refresh(token: str) -> tuple[User, Tokens]:
+def refresh(token: str, address: str = "") -> tuple[User, Tokens]:
     """Rotate: the old pair is spent. A spent refresh token that comes back ends the session (after 10 s of grace)."""
-    user_id, pair = _rotate(tokens.digest(token)) if tokens.kind_of(token) == "ref" else (0, None)
+    owner = _owner_of(tokens.digest(token)) if tokens.kind_of(token) == "ref" else None
+    if tokens.kind_of(token) == "ref":
+        limiter.take("refresh", f"{owner or 'nobody'} {address}")
+    user_id, pair = _rotate(token) if owner else (0, None)
     if pair is None:
         raise Unauthorized("That refresh token is unknown, expired or spent; log in again")
     return find(user_id), pair
 
 
+BY_REFRESH = """
+    SELECT * FROM sessions WHERE refresh_hash = :hash OR previous_hash = :hash
+        OR id = (SELECT session_id FROM spent_tokens WHERE spent_tokens.hash = :hash)"""
+
+
+@across_tenants
+def _owner_of(hash: bytes) -> int | None:
+    row = db.one(dict, BY_REFRESH, hash=hash)
+    return row and row["user_id"]
+
+
 @writes
 @across_tenants
-def _rotate(hash: bytes) -> tuple[int, Tokens | None]:
+def _rotate(token: str) -> tuple[int, Tokens | None]:
     # It returns rather than raises where a session is ended: raising would undo the ending.
-    row = db.one(dict, "SELECT * FROM sessions WHERE refresh_hash = :hash OR previous_hash = :hash", hash=hash)
+    hash = tokens.digest(token)
+    row = db.one(dict, BY_REFRESH, hash=hash)
     if row is None or min(row["refresh_expires_at"], row["ends_at"]) <= now():
         return 0, None
-    if row["previous_hash"] == hash and row["rotated_at"] < now(-RETRY):
+    repeated = row["previous_hash"] == hash and row["rotated_at"] >= now(-RETRY) and row["seed"]
+    if row["refresh_hash"] != hash and not repeated:
         db.run("DELETE FROM sessions WHERE id = :id", id=row["id"])
         emit("session.reused", find(row["user_id"]))
         return 0, None
-    access, fresh = tokens.mint("ses"), tokens.mint("ref")
-    db.run("""
-        UPDATE sessions SET access_hash = :access, access_expires_at = :until, refresh_hash = :fresh, last_used_at = :now,
-               refresh_expires_at = :idle, previous_hash = :hash, rotated_at = CASE WHEN previous_hash = :hash THEN rotated_at ELSE :now END
-         WHERE id = :id""",
-        id=row["id"], access=tokens.digest(access), until=now(ACCESS), fresh=tokens.digest(fresh), idle=now(IDLE), hash=hash, now=now())
-    return row["user_id"], Tokens(row["id"], access, fresh)
+    seed = row["seed"] or secrets.token_bytes(32)
+    pair = Tokens(row["id"], tokens.derived("ses", seed, token), tokens.derived("ref", seed, token))
+    if not repeated:
+        db.run("""
+            UPDATE sessions SET access_hash = :access, access_expires_at = :until, refresh_hash = :fresh, last_used_at = :now, seed = :seed,
+                   refresh_expires_at = :idle, previous_hash = :hash, rotated_at = :now WHERE id = :id""",
+            id=row["id"], access=tokens.digest(pair.access), until=now(ACCESS), fresh=tokens.digest(pair.refresh), idle=now(IDLE),
+            hash=hash, seed=seed, now=now())
+        db.run("INSERT OR IGNORE INTO spent_tokens (hash, session_id) VALUES (:hash, :id)", hash=hash, id=row["id"])
+    return row["user_id"], pair
 
 
 @across_tenants
@@ -335,6 +376,26 @@ def forget_expired() -> None:
 # ── single-use links ──
 
 
+class Wanted(Struct):
+    """A single-use link that a letter is to carry. Its token is made when the letter is sent, so that none lies about meanwhile."""
+    kind: Literal["reset", "email", "invite"]
+    user_id: int | None = None
+    lifetime: float = 0.0
+    detail: str | None = None
+    invite_id: int | None = None
+
+
+def minted(wanted: Wanted) -> str | None:
+    """The token of a link whose letter is being sent; None where what it is good for is gone."""
+    if wanted.kind == "invite":
+        return invites.mint(wanted.invite_id or 0)
+    try:
+        find(wanted.user_id or 0)
+    except NotFound:
+        return None
+    return ticket(wanted.kind, wanted.user_id, wanted.lifetime, wanted.detail)
+
+
 @writes
 @across_tenants
 def ticket(kind: Literal["setup", "reset", "email"], user_id: int | None, lifetime: float, detail: str | None = None) -> str:
@@ -383,7 +444,8 @@ def random_password() -> str:
 # The last lines: these use the verbs above.
 from .invites import Invite as Invite  # noqa: E402, I001
 from .invites import Pending as Pending  # noqa: E402
-from .invites import accept, addressed, invitation, invite, invited, open_invites, revoke  # noqa: E402, F401
+from .invites import accept, addressed, count_invitation, invitation, invite, invited, open_invites, revoke  # noqa: E402, F401
+from . import invites as invites  # noqa: E402, I001
 from . import people as people  # noqa: E402
 from . import account as account  # noqa: E402, I001
 from . import erasure as erasure  # noqa: E402

@@ -1,14 +1,15 @@
 """One's own account: a forgotten password, a new one, another address.
 
-Surprise: users stands below the mail, so it asks for letters by the event `mail.wanted`. For an address
-nobody has, it asks for a letter to nobody: the answer, and the time it takes, are the same.
+Surprise: users stands below the mail, so it asks for letters by the event `mail.wanted`, and for a link says
+what it is to be good for: its token is made when the letter is sent, and never stored. For an address nobody
+has, it asks for a letter to nobody: the answer, and the time it takes, are the same.
 """
 from html import escape
 
 from orkosi import Conflict, Denied, NotFound, Struct, across_tenants, db, emit, now, writes
 from plugins import server
 from plugins.server.limits import limiter
-from plugins.users import email_of, find, folded, passwords, people, ticket, tokens
+from plugins.users import Wanted, email_of, find, folded, passwords, people, tokens
 
 RESET, VERIFY = 30 * 60, 24 * 3600
 
@@ -20,19 +21,20 @@ class Notice(Struct):
     text: str
     html: str
     about: int | None = None
+    wanted: Wanted | None = None
 
 
-def notice(email: str, subject: str, sentences: list[str], link: str = "", about: int | None = None) -> None:
-    """Have a short letter sent, in plain text and HTML; inside a write."""
+def notice(email: str, subject: str, sentences: list[str], about: int | None, link: str = "", wanted: Wanted | None = None) -> None:
+    """Have a short letter sent, in plain text and HTML; inside a write. In its `link` stands tokens.MARK for the token of `wanted`."""
     text = "\n\n".join([*sentences[:1], *([f"  {link}"] if link else []), *sentences[1:]]) + "\n"
     first, *rest = [f"<p>{escape(one)}</p>" for one in sentences]
     html = first + (f'<p><a href="{escape(link)}">{escape(link)}</a></p>' if link else "") + "".join(rest)
-    letter(email, subject, text, html, about)
+    letter(email, subject, text, html, about, wanted)
 
 
-def letter(email: str, subject: str, text: str, html: str, about: int | None = None) -> None:
-    """Have a letter sent; inside a write."""
-    emit("mail.wanted", Notice(email, subject, text, html, about))
+def letter(email: str, subject: str, text: str, html: str, about: int | None = None, wanted: Wanted | None = None) -> None:
+    """Have a letter sent; inside a write. `about` is the user it names, and with whom it goes."""
+    emit("mail.wanted", Notice(email, subject, text, html, about, wanted))
 
 
 # ── a forgotten password ──
@@ -48,11 +50,11 @@ def forgot(email: str) -> None:
 @writes
 @across_tenants
 def _forgot(key: str) -> None:
-    user = db.one(dict, "SELECT id, email FROM users WHERE email_key = :key", key=key) or {"id": 0, "email": ""}
-    token = ticket("reset", user["id"], RESET) if user["id"] else tokens.mint("rst")
+    user = db.one(dict, "SELECT id, email FROM users WHERE email_key = :key", key=key) or {"id": None, "email": ""}
     notice(user["email"], "A new password for Orkosi", [
         "Somebody, perhaps you, asked for a new password. Choose it here, once, within 30 minutes:",
-        "If it was not you, ignore this mail; your password stays as it is."], f"{server.url()}/reset/{token}")
+        "If it was not you, ignore this mail; your password stays as it is."], user["id"], f"{server.url()}/reset/{tokens.MARK}",
+        Wanted("reset", user["id"], RESET))
 
 
 def reset(token: str, password: str) -> None:
@@ -71,6 +73,7 @@ def _reset(hash: bytes, hashed: str) -> None:
     if found is None:
         raise _spent()
     _set(found, hashed)
+    db.run("UPDATE users SET email_proven_at = ifnull(email_proven_at, :now) WHERE id = :id", id=found, now=now())  # the link came by mail
 
 
 @across_tenants
@@ -105,7 +108,7 @@ def _set(id: int, hashed: str, keep: str = "") -> int:
     ended = db.run("DELETE FROM sessions WHERE user_id = :id AND id <> :keep", id=id, keep=int(keep or 0))
     notice(user.email, "Your password for Orkosi was changed", [
         "Your password was changed, and you were logged out everywhere else.",
-        "If that was not you, ask for a new password at once, and tell your administrator."])
+        "If that was not you, ask for a new password at once, and tell your administrator."], user.id)
     emit("user.password_changed", user)
     return ended
 
@@ -132,11 +135,10 @@ def change_email(id: int, email: str, password: str) -> None:
 @across_tenants
 def _change_email(id: int, email: str) -> None:
     taken = db.value("SELECT 1 FROM users WHERE email_key = :key AND id <> :id", key=folded(email), id=id)
-    token = tokens.mint("eml") if taken else ticket("email", id, VERIFY, email)
     name = find(id).username
     notice("" if taken else email, "Your new address for Orkosi", [
         f"{name} wants to use this address in Orkosi. To confirm, open this link (once, within a day):",
-        "If that is not you, ignore this mail."], f"{server.url()}/verify/{token}", about=id)
+        "If that is not you, ignore this mail."], id, f"{server.url()}/verify/{tokens.MARK}", Wanted("email", id, VERIFY, email))
 
 
 @writes
@@ -152,11 +154,11 @@ def verify_email(token: str) -> None:
         people.free("email", folded(email), old.id)
     except Conflict:
         raise _spent() from None
-    db.run("UPDATE users SET email = :email, email_key = :key, updated_at = :now WHERE id = :id",
+    db.run("UPDATE users SET email = :email, email_key = :key, email_proven_at = :now, updated_at = :now WHERE id = :id",
            email=email, key=folded(email), id=old.id, now=now())
     db.run("DELETE FROM tickets WHERE user_id = :id", id=old.id)
     notice(old.email, "Your address for Orkosi was changed", [
-        "Your account has another address from now on.", "If that was not you, tell your administrator at once."])
+        "Your account has another address from now on.", "If that was not you, tell your administrator at once."], old.id)
     emit("user.changed", find(old.id))
 
 

@@ -3,7 +3,6 @@ from typing import Annotated
 
 from orkosi import PERSON, PUBLIC, SIGNED_IN, Actor, Deleted, Flat, Meta, NotFound, Page, Paging, Request, Struct, may
 from plugins import users
-from plugins.server.limits import limiter
 from plugins.users import Session, User, account, erasure, people, plugin
 from plugins.users.people import Person, UserPatch
 
@@ -121,28 +120,27 @@ def register(body: Registration) -> User:
     return users.register(body.username, body.email, body.password, body.invite_code)
 
 
-@plugin.post("/api/auth/login", auth=PUBLIC, raises=(400, 401), limit="login", max_body=4096)
+@plugin.post("/api/auth/login", auth=PUBLIC, raises=(400, 401, 429), max_body=4096)
 def login(body: Login, request: Request) -> LoggedIn:
     """Log in with e-mail and password
 
-    `token` is good for `expires_in` seconds; `refresh_token` gets the next pair from /auth/refresh."""
-    limiter.take("login_account", f"{users.folded(body.email)} {request.address}")
-    return signed(*users.log_in(body.email, body.password, request.header("User-Agent")))
+    Wrong passwords are limited, for an account from an address; the right one never is. `token` is good for `expires_in` seconds; `refresh_token` gets the next pair from /auth/refresh."""
+    return signed(*users.log_in(body.email, body.password, request.header("User-Agent"), request.address))
 
 
-@plugin.post("/api/auth/setup", auth=PUBLIC, status=201, raises=(404, 409), limit="login", max_body=4096)
+@plugin.post("/api/auth/setup", auth=PUBLIC, status=201, raises=(404, 409), limit="link", max_body=4096)
 def set_up(body: SetUp, request: Request) -> LoggedIn:
     """Make the first administrator with the one-time set-up token"""
     user = users.set_up(body.token, body.username, body.email, body.password)
     return signed(user, users.open_session(user.id, request.header("User-Agent")))
 
 
-@plugin.post("/api/auth/refresh", auth=PUBLIC, raises=(401,), limit="refresh", max_body=4096)
-def refresh(body: Refresh) -> LoggedIn:
+@plugin.post("/api/auth/refresh", auth=PUBLIC, raises=(401, 429), max_body=4096)
+def refresh(body: Refresh, request: Request) -> LoggedIn:
     """Exchange a refresh token for a new pair
 
-    Each is good once. One that comes back later than 10 s after its exchange ends the session."""
-    return signed(*users.refresh(body.refresh_token))
+    Each is good once; repeated within 10 s, it gets the same pair. One that comes back later, however old, ends the session."""
+    return signed(*users.refresh(body.refresh_token, request.address))
 
 
 @plugin.post("/api/auth/logout", auth=PERSON)

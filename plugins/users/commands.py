@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from orkosi import DATA, HOST_TENANT, Invalid, acting, close_data, open_data, settings, system, writes
-from plugins.users import Role, User, account, add, erase, invitation, invite, passwords, people, plugin
+from plugins.users import Role, User, Wanted, account, add, erase, invitation, invite, passwords, people, plugin
 
 ROLES = ["admin", "editor", "member", "builder", "viewer", "demo"]
 
@@ -76,7 +76,7 @@ def _listed() -> None:
 
 
 def _added(email: str, username: str | None, role: str, password: str) -> str:
-    made = add(username or email.partition("@")[0], email, passwords.hashed(password), role, HOST_TENANT)
+    made = add(username or email.partition("@")[0], email, passwords.hashed(password), role, HOST_TENANT, proven=True)
     return f"Added user {made.id}: {made.username} <{made.email}>, {made.role}"
 
 
@@ -115,5 +115,5 @@ def invitation_code(action: str, email: str, role: str, mail: bool, data: Path |
 def _invited(email: str, role: str, mail: bool) -> tuple[str, str]:
     made, code = invite("tenant", None, email, role, None, HOST_TENANT)
     if mail:
-        account.letter(made.email, *invitation(made, code, "The administrator", "Orkosi"))
+        account.letter(made.email, *invitation(made, "The administrator", "Orkosi"), wanted=Wanted("invite", invite_id=made.id))
     return code, made.expires_at

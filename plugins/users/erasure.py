@@ -2,14 +2,16 @@
 
 Who owns a table hears `user.erased` and cleans it, in the one transaction that removes the user; files and
 log lines follow once that holds. What other tables keep is the user's number, which names nobody.
-Surprise: `data/erasures.jsonl` is not part of a backup. It holds the number, the time and the hash of the
-address of everybody erased, and is applied whenever a data folder is opened, so that nobody comes back
-with an old copy of the database. Somebody who registers anew, later, stays.
+It is done by that number, and by addresses that are known to be the user's: anybody may register with an
+address of somebody else, or choose a word as name, and must not thereby have the rows of others erased.
+Surprise: `data/erasures.jsonl` is not part of a backup. It holds the number of everybody erased, and when
+they came and went; it is applied whenever a data folder is opened, so that nobody comes back with an old copy
+of the database. Somebody who registers anew, later, stays.
 """
-import hashlib
 import json
 import logging
 import os
+import re
 import threading
 
 import apsw
@@ -18,15 +20,25 @@ from orkosi import Actor, Denied, NotFound, Struct, across_tenants, current, db,
 from plugins.users import User, find, people, plugin
 
 log = logging.getLogger("orkosi")
+BLOT = "…"
 _unfolded = threading.Event()
 
 
 class Gone(Struct):
-    """Who is erased, for those who must find them; nobody keeps it."""
+    """Who is erased, for those who must find them; nobody keeps it. `addresses` are known to be theirs."""
     id: int
     tenant_id: int
-    username: str
     addresses: list[str]
+
+    def pattern(self) -> re.Pattern[str] | None:
+        """What finds their addresses in a text, as whole words; None where none is known to be theirs."""
+        either = "|".join(map(re.escape, self.addresses))
+        return re.compile(rf"(?<![\w.+%@-])(?:{either})(?![\w@-]|\.\w)", re.I) if either else None
+
+    def blotted(self, text: str) -> str:
+        """`text` with their addresses made unreadable."""
+        pattern = self.pattern()
+        return pattern.sub(BLOT, text) if pattern else text
 
 
 def leave(me: Actor) -> int:
@@ -67,9 +79,10 @@ def erase(id: int) -> None:
 
 @across_tenants
 def _forget(user: User) -> None:
-    pending = [detail for detail, in db.all(tuple, "SELECT detail FROM tickets WHERE user_id = :id AND detail IS NOT NULL", id=user.id)]
-    emit("user.erased", Gone(user.id, user.tenant_id, user.username, [user.email, *pending]), by=current())
-    db.run("DELETE FROM invites WHERE email_key = :key", key=user.email.casefold())
+    proven = db.value("SELECT email_proven_at FROM users WHERE id = :id", id=user.id) is not None
+    emit("user.erased", Gone(user.id, user.tenant_id, [user.email] if proven else []), by=current())
+    if proven:
+        db.run("DELETE FROM invites WHERE email_key = :key", key=user.email.casefold())
     db.run("UPDATE tenants SET name = 'Tenant ' || id WHERE founder_id = :id", id=user.id)
     db.run("DELETE FROM users WHERE id = :id", id=user.id)  # sessions, links and invitations sent go with it
     _unfolded.set()  # also where what follows the commit is cut short
@@ -102,16 +115,12 @@ def fold_again() -> None:
 
 
 def _record(user: User) -> None:
-    line = json.dumps({"id": user.id, "email": _hash(user.email.casefold()), "at": now()})
+    line = json.dumps({"id": user.id, "created": user.created_at, "at": now()})
     handle = os.open(settings.data / "erasures.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     with os.fdopen(handle, "w") as file:
         file.write(line + "\n")
         file.flush()
         os.fsync(handle)
-
-
-def _hash(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
 
 
 @plugin.on("opened")
@@ -122,8 +131,7 @@ def replay_erasures(event: str = "", folder: object = None) -> None:
     if not records:
         return
     for user in db.all(User, "SELECT * FROM users"):
-        key = _hash(user.email.casefold())
-        if any((one["id"] == user.id or one["email"] == key) and user.created_at < one["at"] for one in records):
+        if any(one["id"] == user.id and one.get("created", user.created_at) == user.created_at < one["at"] for one in records):
             log.warning("user %s was erased before; erased again", user.id)
             _forget(user)
 

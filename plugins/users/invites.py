@@ -5,9 +5,10 @@ Surprise: users does not know what an invitation leads to. It keeps it, and when
 """
 from html import escape
 
-from orkosi import Actor, Conflict, NotFound, Page, Paging, Struct, across_tenants, db, emit, now, writes
+from orkosi import RANKS, Actor, Conflict, NotFound, Page, Paging, Struct, across_tenants, db, emit, now, writes
 from plugins import server
-from plugins.users import User, email_of, folded, tokens
+from plugins.server.limits import limiter
+from plugins.users import User, actor_of, email_of, folded, tokens
 
 INVITED = 7 * 86400
 
@@ -42,7 +43,10 @@ class Invite(Struct):
 @writes
 @across_tenants
 def invite(kind: str, target: str | None, email: str, role: str, by: int | None, tenant: int) -> tuple[Invite, str]:
-    """Invite an address; the invitation and its code, which is shown nowhere else. Conflict while one is open."""
+    """Invite an address; the invitation and its code, which is shown nowhere else. Conflict while one is open.
+
+    A mail that carries the invitation has a code of its own (`mint`), made when it is sent.
+    """
     email = email_of(email)
     db.run("""UPDATE invites SET revoked_at = :now WHERE kind = :kind AND target IS :target AND email_key = :key
                AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at <= :now""", kind=kind, target=target, key=folded(email), now=now())
@@ -58,13 +62,41 @@ def invite(kind: str, target: str | None, email: str, role: str, by: int | None,
     return made, code
 
 
+def count_invitation(me: Actor) -> None:
+    """Count one invitation against the person and the tenant, whatever it is into: one may have many organizations. TooMany."""
+    limiter.take("invites", str(me.user))
+    limiter.take("invites_tenant", str(me.tenant))
+
+
 @across_tenants
 def invited(code: str) -> Invite | None:
     """The open invitation behind `code`."""
     if tokens.kind_of(code) != "inv":
         return None
-    return db.one(Invite, """SELECT * FROM invites WHERE hash = :hash AND accepted_at IS NULL AND revoked_at IS NULL
-                              AND expires_at > :now""", hash=tokens.digest(code), now=now())
+    return db.one(Invite, """SELECT * FROM invites WHERE (hash = :hash OR mailed_hash = :hash) AND accepted_at IS NULL
+                              AND revoked_at IS NULL AND expires_at > :now""", hash=tokens.digest(code), now=now())
+
+
+@writes
+@across_tenants
+def mint(id: int) -> str | None:
+    """The code for an invitation's mail; None where it is not open any more. One of an earlier mail is void."""
+    code = tokens.mint("inv")
+    open = db.run("""UPDATE invites SET mailed_hash = :hash WHERE id = :id AND accepted_at IS NULL AND revoked_at IS NULL
+                      AND expires_at > :now""", id=id, hash=tokens.digest(code), now=now())
+    return code if open else None
+
+
+@across_tenants
+def place_for(found: Invite) -> tuple[str, int]:
+    """The role and the tenant a newcomer gets: the inviter's, and there no more than the inviter has at this moment. NotFound."""
+    if found.kind == "tenant":
+        return found.role, found.tenant_id
+    inviter = db.one(User, "SELECT * FROM users WHERE id = :id", id=found.invited_by)
+    rank = actor_of(inviter).rank if inviter else 0
+    if inviter is None or not rank:
+        raise NotFound("Whoever sent that invitation may not bring anybody in any more")
+    return "member" if rank >= RANKS["member"] else inviter.role, inviter.tenant_id
 
 
 @writes
@@ -108,8 +140,9 @@ def addressed(code: str, kind: str, me: Actor) -> tuple[Invite, User]:
     return found, user
 
 
-def invitation(found: Invite, code: str, inviter: str, to: str) -> tuple[str, str, str]:
-    """What an invitation's mail says: subject, text, HTML."""
+def invitation(found: Invite, inviter: str, to: str) -> tuple[str, str, str]:
+    """What an invitation's mail says: subject, text, HTML; with a mark in place of the code."""
+    code = tokens.MARK
     link = f"{server.url()}/invite/{code}"
     text = (f"{inviter} invites you to {to}, as {found.role}.\n\nTo accept, open this link (good once, until {found.expires_at}):\n\n"
             f"  {link}\n\nOr register with this invite_code:\n\n  {code}\n\nIf you expected nothing of the kind, ignore this mail.\n")

@@ -80,7 +80,7 @@ def change(id: int, patch: UserPatch, me: Actor) -> User:
     if isinstance(patch.email, str):
         email = email_of(patch.email)
         free("email", folded(email), id)
-        changes |= {"email": email, "email_key": folded(email)}
+        changes |= {"email": email, "email_key": folded(email), "email_proven_at": None}
         db.run("DELETE FROM tickets WHERE user_id = :id", id=id)  # links that went to the old address
     if isinstance(patch.role, str) and patch.role != old.role:
         if old.role == "admin":

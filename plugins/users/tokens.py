@@ -5,6 +5,7 @@ refused before the database is asked and a leaked one is found by its prefix. Wh
 the SHA-256: with that much entropy, a slow hash would protect nothing.
 """
 import hashlib
+import hmac
 import re
 import secrets
 import zlib
@@ -12,12 +13,22 @@ from typing import Literal
 
 Kind = Literal["ses", "ref", "live", "agt", "inv", "rst", "set", "eml"]
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+MARK = "\x1a"  # stands in a letter for its token, which is made when it is sent; no name can hold it
 SHAPE = re.compile(r"ork_(ses|ref|live|agt|inv|rst|set|eml)_([0-9A-Za-z]{32})([0-9A-Za-z]{6})")
 
 
 def mint(kind: Kind) -> str:
     """A new token of `kind`."""
     body = "".join(secrets.choice(DIGITS) for _ in range(32))
+    return f"ork_{kind}_{body}{_checksum(body)}"
+
+
+def derived(kind: Kind, seed: bytes, parent: str) -> str:
+    """The token of `kind` that follows `parent`: always the same one, and not to be guessed without both."""
+    rest, body = int.from_bytes(hmac.digest(seed, f"{kind} {parent}".encode(), "sha256")), ""
+    for _ in range(32):
+        rest, digit = divmod(rest, 62)
+        body += DIGITS[digit]
     return f"ork_{kind}_{body}{_checksum(body)}"
 
 
