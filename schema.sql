@@ -30,6 +30,15 @@ CREATE TABLE users (
 ) STRICT;
 CREATE INDEX users_by_tenant ON users (tenant_id, id);
 
+CREATE TABLE tenant_shares (                    -- what a tenant has of this server; triggers of the tables keep it, each beside its own
+  tenant_id INTEGER PRIMARY KEY REFERENCES tenants (id) ON DELETE CASCADE,
+  jobs INTEGER NOT NULL DEFAULT 0,
+  bytes INTEGER NOT NULL DEFAULT 0              -- of the texts that can be long, and 200 for each row
+) STRICT;
+CREATE TRIGGER tenants_added AFTER INSERT ON tenants BEGIN
+  INSERT INTO tenant_shares (tenant_id) VALUES (new.id);
+END;
+
 CREATE TABLE sessions (                         -- one row a log-in on one device
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   user_id INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
@@ -190,6 +199,15 @@ CREATE INDEX jobs_finished_of ON jobs (tenant_id, queue, state, finished_at, id)
 CREATE INDEX jobs_by_tenant ON jobs (tenant_id, id);
 CREATE INDEX jobs_by_queue ON jobs (tenant_id, queue, id);
 CREATE INDEX jobs_by_type ON jobs (tenant_id, task_type, id);
+CREATE TRIGGER jobs_weighed AFTER INSERT ON jobs BEGIN
+  UPDATE tenant_shares SET bytes = bytes + 200 + octet_length(new.payload) + ifnull(octet_length(new.result), 0), jobs = jobs + 1 WHERE tenant_id = new.tenant_id;
+END;
+CREATE TRIGGER jobs_lifted AFTER DELETE ON jobs BEGIN
+  UPDATE tenant_shares SET bytes = bytes - 200 - (octet_length(old.payload) + ifnull(octet_length(old.result), 0)), jobs = jobs - 1 WHERE tenant_id = old.tenant_id;
+END;
+CREATE TRIGGER jobs_reweighed AFTER UPDATE OF result ON jobs BEGIN
+  UPDATE tenant_shares SET bytes = bytes + octet_length(new.payload) + ifnull(octet_length(new.result), 0) - (octet_length(old.payload) + ifnull(octet_length(old.result), 0)) WHERE tenant_id = new.tenant_id;
+END;
 
 CREATE TABLE queues (                           -- what is known of a queue beside its jobs
   tenant_id INTEGER NOT NULL,
@@ -231,6 +249,12 @@ CREATE TABLE notifications (
 CREATE INDEX notifications_by_tenant ON notifications (tenant_id, id);
 CREATE INDEX notifications_by_read ON notifications (tenant_id, read, id);
 CREATE INDEX notifications_by_type ON notifications (tenant_id, type, id);
+CREATE TRIGGER notifications_weighed AFTER INSERT ON notifications BEGIN
+  UPDATE tenant_shares SET bytes = bytes + 200 + octet_length(new.message) WHERE tenant_id = new.tenant_id;
+END;
+CREATE TRIGGER notifications_lifted AFTER DELETE ON notifications BEGIN
+  UPDATE tenant_shares SET bytes = bytes - 200 - (octet_length(old.message)) WHERE tenant_id = old.tenant_id;
+END;
 
 -- ═══════════════════════════ activity ════════════════════════════
 
@@ -251,6 +275,12 @@ CREATE INDEX activity_by_type ON activity (tenant_id, actor_type, id);
 CREATE INDEX activity_by_id ON activity (tenant_id, actor_id, id);
 CREATE INDEX activity_by_action ON activity (tenant_id, action, id);
 CREATE INDEX activity_by_time ON activity (tenant_id, created_at, action, actor_type); -- covers the statistics
+CREATE TRIGGER activity_weighed AFTER INSERT ON activity BEGIN
+  UPDATE tenant_shares SET bytes = bytes + 200 + ifnull(octet_length(new.metadata), 0) WHERE tenant_id = new.tenant_id;
+END;
+CREATE TRIGGER activity_lifted AFTER DELETE ON activity BEGIN
+  UPDATE tenant_shares SET bytes = bytes - 200 - (ifnull(octet_length(old.metadata), 0)) WHERE tenant_id = old.tenant_id;
+END;
 
 -- ═════════════════════════════ logs ══════════════════════════════
 -- In logs.db: a power cut may cost the last lines here, never a job, a task or a cent.
@@ -365,6 +395,15 @@ CREATE UNIQUE INDEX templates_once ON agent_templates (tenant_id, slug) WHERE ar
 CREATE INDEX templates_by_order ON agent_templates (tenant_id, sort_order, name, id) WHERE archived_at IS NULL;
 CREATE INDEX templates_by_category ON agent_templates (tenant_id, category, sort_order, name, id) WHERE archived_at IS NULL;
 CREATE INDEX templates_featured ON agent_templates (tenant_id, sort_order, name, id) WHERE archived_at IS NULL AND is_featured = 1;
+CREATE TRIGGER agent_templates_weighed AFTER INSERT ON agent_templates BEGIN
+  UPDATE tenant_shares SET bytes = bytes + 200 + octet_length(new.identity) + octet_length(new.config) WHERE tenant_id = new.tenant_id;
+END;
+CREATE TRIGGER agent_templates_lifted AFTER DELETE ON agent_templates BEGIN
+  UPDATE tenant_shares SET bytes = bytes - 200 - (octet_length(old.identity) + octet_length(old.config)) WHERE tenant_id = old.tenant_id;
+END;
+CREATE TRIGGER agent_templates_reweighed AFTER UPDATE OF identity, config ON agent_templates BEGIN
+  UPDATE tenant_shares SET bytes = bytes + octet_length(new.identity) + octet_length(new.config) - (octet_length(old.identity) + octet_length(old.config)) WHERE tenant_id = new.tenant_id;
+END;
 
 -- ═══════════════════════════ automations ═════════════════════════
 
@@ -435,6 +474,15 @@ CREATE INDEX tasks_next ON tasks (tenant_id, assignee, priority, id) WHERE statu
 CREATE INDEX tasks_by_job ON tasks (job_id) WHERE job_id IS NOT NULL;
 CREATE INDEX tasks_finished ON tasks (tenant_id, finished_at, id) WHERE status = 'done';
 CREATE INDEX tasks_finished_by ON tasks (tenant_id, assignee, finished_at, id) WHERE status = 'done';
+CREATE TRIGGER tasks_weighed AFTER INSERT ON tasks BEGIN
+  UPDATE tenant_shares SET bytes = bytes + 200 + octet_length(new.description) + ifnull(octet_length(new.resolution), 0) WHERE tenant_id = new.tenant_id;
+END;
+CREATE TRIGGER tasks_lifted AFTER DELETE ON tasks BEGIN
+  UPDATE tenant_shares SET bytes = bytes - 200 - (octet_length(old.description) + ifnull(octet_length(old.resolution), 0)) WHERE tenant_id = old.tenant_id;
+END;
+CREATE TRIGGER tasks_reweighed AFTER UPDATE OF description, resolution ON tasks BEGIN
+  UPDATE tenant_shares SET bytes = bytes + octet_length(new.description) + ifnull(octet_length(new.resolution), 0) - (octet_length(old.description) + ifnull(octet_length(old.resolution), 0)) WHERE tenant_id = new.tenant_id;
+END;
 CREATE VIRTUAL TABLE tasks_fts USING fts5 (title, description, content = 'tasks', content_rowid = 'id');
 CREATE TRIGGER tasks_added AFTER INSERT ON tasks BEGIN
   INSERT INTO tasks_fts (rowid, title, description) VALUES (new.id, new.title, new.description);
@@ -500,6 +548,15 @@ CREATE INDEX files_by_tenant ON files (tenant_id, id);
 CREATE INDEX files_by_category ON files (tenant_id, category, id);
 CREATE INDEX files_by_workspace ON files (tenant_id, workspace, id);
 CREATE INDEX files_by_ext ON files (tenant_id, ext, id);
+CREATE TRIGGER files_weighed AFTER INSERT ON files BEGIN
+  UPDATE tenant_shares SET bytes = bytes + 200 + ifnull(octet_length(new.content), 0) WHERE tenant_id = new.tenant_id;
+END;
+CREATE TRIGGER files_lifted AFTER DELETE ON files BEGIN
+  UPDATE tenant_shares SET bytes = bytes - 200 - (ifnull(octet_length(old.content), 0)) WHERE tenant_id = old.tenant_id;
+END;
+CREATE TRIGGER files_reweighed AFTER UPDATE OF content ON files BEGIN
+  UPDATE tenant_shares SET bytes = bytes + ifnull(octet_length(new.content), 0) - (ifnull(octet_length(old.content), 0)) WHERE tenant_id = new.tenant_id;
+END;
 CREATE VIRTUAL TABLE files_fts USING fts5 (name, content, content = 'files', content_rowid = 'id');
 CREATE TRIGGER files_added AFTER INSERT ON files BEGIN
   INSERT INTO files_fts (rowid, name, content) VALUES (new.id, new.name, new.content);

@@ -60,7 +60,7 @@ class Client:
         for name, value in (headers or {}).items():
             environ["CONTENT_TYPE" if name.lower() == "content-type" else "HTTP_" + name.upper().replace("-", "_")] = value
         seen = []
-        watch = lambda request, status, *_: seen.append((request, status))  # noqa: E731
+        watch = lambda request, status, *_: seen.append((request, status)) if request.environ is environ else None  # noqa: E731
         self.application.watchers.append(watch)
         try:
             got = []

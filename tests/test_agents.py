@@ -291,8 +291,13 @@ def test_the_idle_check_needs_no_token_and_gives_nothing_away(client, anonymous,
 
 
 def test_runs_are_recorded_by_the_agent_for_itself(client, felix, agent_client, as_):
-    run = agent_client.post("/agent-runs", {"agent": "somebody", "task_id": 3, "job_id": "job_9"}).data
-    assert (run["agent"], run["task_id"], run["job_id"], run["status"]) == ("felix", 3, "job_9", "running")
+    task, foreign = (client.post("/tasks", {"title": f"for {name}", "assignee": name}).data for name in ("felix", "otto"))
+    elsewhere = as_("far", tenant=None).post("/task-queue/submit", {"task_type": "t"}).data["id"]
+    for body in ({"job_id": foreign["job_id"]}, {"task_id": foreign["id"]}, {"job_id": elsewhere}, {"job_id": "job_999999"}, {"task_id": 999999}):
+        assert agent_client.post("/agent-runs", body).status == 404, body
+    assert client.post("/agent-runs", {"agent": "otto", "job_id": elsewhere}).status == 404
+    run = agent_client.post("/agent-runs", {"agent": "somebody", "task_id": task["id"], "job_id": task["job_id"]}).data
+    assert (run["agent"], run["task_id"], run["job_id"], run["status"]) == ("felix", task["id"], task["job_id"], "running")
     other = client.post("/agent-runs", {"agent": "otto"}).data
     assert client.post("/agent-runs", {}).status == 400
     assert agent_client.patch(f"/agent-runs/{other['id']}", {"status": "done"}).status == 404
@@ -304,12 +309,13 @@ def test_runs_are_recorded_by_the_agent_for_itself(client, felix, agent_client, 
     assert [one["id"] for one in client.get("/agent-runs").data] == [other["id"], run["id"]]
     assert [one["agent"] for one in agent_client.get("/agent-runs?agent=otto").data] == ["felix"]
     assert client.get("/agent-runs?agent=otto&status=running").meta["total"] == 1
-    assert client.get("/agent-runs?task_id=3").meta["total"] == 1
+    assert client.get(f"/agent-runs?task_id={task['id']}").meta["total"] == 1
     assert as_("out", tenant=None).get("/agent-runs").meta["total"] == 0
 
 
 def test_a_run_whose_job_went_on_without_it_is_lost(client, felix, monkeypatch):
-    run = agents.runs.start("felix", task_id=None, job_id=99, mode="task")
+    job = client.post("/task-queue/submit", {"task_type": "t"}).data["id"]
+    run = agents.runs.start("felix", task_id=None, job_id=int(job.removeprefix("job_")), mode="task")
     agents.runs.close_lost()
     assert client.get(f"/agent-runs/{run.id}").data["status"] == "running"  # too young to say
     monkeypatch.setattr(agents.runs, "now", lambda ahead=0.0: "2099-01-01T00:00:00.000Z")

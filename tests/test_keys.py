@@ -325,7 +325,7 @@ def test_a_revoked_key_ends_its_open_long_poll_and_gets_no_job(application, ann,
     began = time.monotonic()
     thread = threading.Thread(target=lambda: answers.append(robot.post("/task-queue/claim", {"worker_id": "w", "wait_seconds": 20})))
     thread.start()
-    eventually(lambda: queue._sleepers)
+    eventually(lambda: queue.waiting._sleepers)
     ann.post(path(made, "/revoke"))
     with acting(system()):
         queue.submit("default", "resize", {})  # this wakes the poll
@@ -340,7 +340,7 @@ def test_a_long_poll_ends_when_its_keys_scope_is_taken_away(application, ann, ma
     thread = threading.Thread(target=lambda: answers.append(
         Client(application, made["key"]).post("/task-queue/claim", {"worker_id": "w", "wait_seconds": 20})))
     thread.start()
-    eventually(lambda: queue._sleepers)
+    eventually(lambda: queue.waiting._sleepers)
     ann.patch(path(made), {"scopes": ["tasks:read"]})
     thread.join(3)
     assert answers and answers[0].status == 403

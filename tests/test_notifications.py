@@ -74,9 +74,9 @@ def test_who_may_do_what(as_, role, listing, sending):
     assert (ann.get("/notifications").status, ann.post("/notifications", NEW).status) == (listing, sending)
 
 
-def test_an_agents_key_notifies_but_does_not_read(application):
+def test_an_agents_key_neither_notifies_nor_reads(application):
     felix = Client(application, keys.issue(1, "felix", keys.AGENT_SCOPES, agent="felix")[1])
-    assert (felix.post("/notifications", NEW).status, felix.get("/notifications").status) == (201, 403)
+    assert (felix.post("/notifications", NEW).status, felix.get("/notifications").status) == (403, 403)
 
 
 def test_the_count_of_unread_is_bounded(client):

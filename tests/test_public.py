@@ -106,7 +106,10 @@ def test_an_agents_key_changes_its_own_tasks_alone(application, robot):
     mine = robot.post("/v1/public/tasks", {"title": "mine", "assigned_to": "felix"}).data["id"]
     other = robot.post("/v1/public/tasks", {"title": "other", "assigned_to": "ada"}).data["id"]
     assert felix.patch(f"/v1/public/tasks/{mine}", {"status": "review"}).status == 200
-    assert felix.patch(f"/v1/public/tasks/{other}", {"status": "review"}).status == felix.delete(f"/v1/public/tasks/{other}").status == 403
+    assert felix.patch(f"/v1/public/tasks/{other}", {"status": "review"}).status == felix.delete(f"/v1/public/tasks/{other}").status == 404
+    assert felix.get(f"/v1/public/tasks/{other}").status == 404 and [one["id"] for one in felix.get("/v1/public/tasks").data] == [mine]
+    assert felix.get("/v1/public/tasks?assigned_to=ada").data == []
+    assert felix.post("/v1/public/tasks", {"title": "for ada", "assigned_to": "ada"}).status == 403
 
 
 # ── agents ──

@@ -183,12 +183,12 @@ def test_a_long_poll_wakes_when_a_job_comes(client):
     got = []
     waiter = threading.Thread(target=lambda: got.append((claimed(client, wait_seconds=10), time.monotonic())))
     waiter.start()
-    eventually(lambda: queue._sleepers)
+    eventually(lambda: queue.waiting._sleepers)
     sent = time.monotonic()
     job = submitted(client).data
     waiter.join()
     assert got[0][0]["id"] == job["id"] and got[0][1] - sent < 0.5
-    assert not queue._sleepers
+    assert not queue.waiting._sleepers
 
 
 def test_eight_workers_share_without_doubling(data):
@@ -294,3 +294,227 @@ def test_a_write_that_fails_in_a_shared_commit_fails_alone(data):
         one.join()
     rows = {job.payload["n"]: job.id for job in db.all(queue.Job, "SELECT * FROM jobs")}
     assert rows == made and sorted(refused) == sorted(f"no {number}" for number in range(0, 400, 3))
+
+
+# ── who waits, and who is woken ──
+
+
+def sleepers(count):
+    eventually(lambda: sum(map(len, queue.waiting._sleepers.values())) == count)
+
+
+def waiting_clients(client, count, **fields):
+    """That many claims that wait, one after the other; what each got, by its place."""
+    got, threads = {}, []
+    for place in range(count):
+        threads.append(threading.Thread(target=lambda place=place: got.__setitem__(place, claimed(client, wait_seconds=6, **fields))))
+        threads[-1].start()
+        sleepers(place + 1)
+    return got, threads
+
+
+def test_as_many_wake_as_there_are_jobs_and_the_oldest_first(client, monkeypatch):
+    claims = []
+    monkeypatch.setattr(queue.waiting, "claim", lambda *args, **more: claims.append(args) or queue.claim(*args, **more))
+    got, threads = waiting_clients(client, 6)
+    before = len(claims)
+    jobs = [submitted(client).data["id"] for _ in range(3)]
+    eventually(lambda: len(got) == 3)
+    assert sorted(got) == [0, 1, 2] and sorted(one["id"] for one in got.values()) == sorted(jobs)
+    queue.waiting.rouse_all()
+    time.sleep(1.2)
+    assert len(claims) - before == 3, "the others slept on"
+    jobs += [submitted(client).data["id"] for _ in range(3)]
+    for thread in threads:
+        thread.join()
+    assert sorted(one["id"] for one in got.values()) == sorted(jobs) and not queue.waiting._sleepers
+
+
+def test_only_who_takes_such_a_job_is_woken(client):
+    got, threads = waiting_clients(client, 2, task_type="a")
+    more, others = {}, threading.Thread(target=lambda: more.update(job=claimed(client, wait_seconds=6)))
+    others.start()
+    sleepers(3)
+    b = submitted(client, task_type="b").data["id"]
+    others.join(2)
+    assert more["job"]["id"] == b and not got
+    a = [submitted(client, task_type="a").data["id"] for _ in range(2)]
+    for thread in threads:
+        thread.join()
+    assert sorted(one["id"] for one in got.values()) == sorted(a)
+
+
+def test_who_is_woken_in_vain_wakes_the_next(client, data):
+    """The first one's client is gone when the job comes: the second gets it at once, at attempt 1."""
+    alive = {"first": True}
+    with acting(system()):
+        first = threading.Thread(target=lambda: queue.wait_and_claim("q", "w1", wait=6, gone=lambda: not alive["first"]))
+    first.start()
+    sleepers(1)
+    got, threads = {}, []
+    threads.append(threading.Thread(target=lambda: got.update(job=claimed(client, queue_name="q", wait_seconds=6))))
+    threads[0].start()
+    sleepers(2)
+    alive["first"] = False
+    began = time.monotonic()
+    submitted(client, queue_name="q")
+    threads[0].join()
+    assert got["job"]["attempt"] == 1 and time.monotonic() - began < 1
+    first.join()
+
+
+def test_what_another_process_submitted_wakes_as_many_as_it_brought(client):
+    got, threads = waiting_clients(client, 3)
+    with acting(system()):
+        for _ in range(2):
+            db.write(lambda: db.run("""INSERT INTO jobs (tenant_id, queue, task_type, state, created_at)
+                                       VALUES (:tenant, 'default', 't', 'waiting', :now)""", now=now()))
+    queue.waiting.rouse_all()
+    eventually(lambda: len(got) == 2)
+    assert sorted(got) == [0, 1]
+    submitted(client)
+    for thread in threads:
+        thread.join()
+
+
+def test_claims_of_one_tenant_wait_up_to_a_number(client, as_):
+    from orkosi import settings
+    settings.values["tenant_waiting"] = 2
+    got, threads = waiting_clients(client, 2)
+    began = time.monotonic()
+    assert claimed(client, wait_seconds=5) is None and time.monotonic() - began < 1
+    far = as_("far", tenant=None)
+    far.post("/task-queue/submit", {"task_type": "t", "queue_name": "q", "delay_seconds": 0.2})
+    began = time.monotonic()
+    found = threading.Thread(target=lambda: got.update(far=claimed(far, queue_name="q", wait_seconds=5)))
+    found.start()
+    sleepers(3)
+    executor.promote_due() if time.sleep(0.3) is None else None
+    found.join()
+    assert got["far"], "another tenant has places of its own"
+    for _ in range(2):
+        submitted(client)
+    for thread in threads:
+        thread.join()
+
+
+def test_a_batch_ends_at_four_megabytes(client):
+    for _ in range(40):
+        submitted(client, payload={"text": "x" * 250_000})
+    jobs = claimed(client, batch_size=100)
+    assert len(jobs) == 16 and sum(len(job["payload"]["text"]) for job in jobs) <= 4 << 20
+    assert len(claimed(client, batch_size=17)) == 16 and len(claimed(client, batch_size=3)) == 3
+
+
+# ── the server's own queue, and those of agents ──
+
+
+def test_nobody_names_the_servers_own_queue(client, key_for, as_, anonymous, data):
+    """Whoever could claim there would take the letters, and with them the links to new passwords."""
+    as_("ann")
+    anonymous.post("/auth/forgot-password", {"email": "ann@example.com"})
+    worker = key_for("queue:work", "queue:submit")
+    secret, = db.all(dict, "SELECT * FROM jobs WHERE queue = 'orkosi'")
+    for who in (client, worker):
+        for path, body in (("submit", {"task_type": "mail.send"}), ("claim", {"worker_id": "w"}), ("claim", {"worker_id": "w", "batch_size": 5, "wait_seconds": 1})):
+            refused = who.post(f"/task-queue/{path}", body | {"queue_name": "orkosi"})
+            assert refused.status == 400 and refused.wrong == ["queue_name"]
+        for verb, body in (("complete", {"lease_token": "x"}), ("fail", {"lease_token": "x", "error": "x"}), ("heartbeat", {"lease_token": "x"}),
+                           ("release", {"lease_token": "x"}), ("retry", None), ("cancel", None)):
+            assert who.post(f"/task-queue/job_{secret['id']}/{verb}", body).status in (403, 404), verb
+        assert who.get(f"/task-queue/job_{secret['id']}").status == 404
+        assert who.get("/task-queue?queue_name=orkosi").status == who.get("/task-queue/stats?queue_name=orkosi").status == 400
+        assert who.get("/task-queue").data == [] and who.get("/task-queue").meta["total"] == 0 and who.get("/task-queue/stats").data == []
+        for state in ("waiting", "delayed", "active", "completed", "failed", "cancelled", "dead"):
+            assert who.get(f"/task-queue?status={state}").data == []
+    assert client.post("/task-queue/retry", {"queue_name": "orkosi"}).status == 400
+    assert db.one(dict, "SELECT state FROM jobs WHERE id = :id", id=secret["id"])["state"] == "waiting"
+    with acting(system()):
+        executor.run(queue.claim(executor.OWN, "test")[0])
+    assert db.value("SELECT state FROM jobs WHERE id = :id", id=secret["id"]) == "completed", "the server itself works on"
+
+
+def test_an_agents_key_sees_and_moves_the_jobs_of_its_queue_alone(client, application):
+    from conftest import Client
+
+    from plugins import keys
+    felix = Client(application, keys.issue(1, "felix", keys.AGENT_SCOPES, agent="felix")[1])
+    own, other = submitted(client, queue_name="agent:felix").data["id"], submitted(client, queue_name="agent:ada").data["id"]
+    shop = submitted(client, queue_name="shop").data["id"]
+    lease = client.post("/task-queue/claim", {"worker_id": "w", "queue_name": "shop"}).data["lease_token"]
+    assert [one["id"] for one in felix.get("/task-queue").data] == [own] and felix.get("/task-queue").meta["total"] == 1
+    assert [one["queue_name"] for one in felix.get("/task-queue/stats").data] == ["agent:felix"]
+    assert felix.get("/task-queue?queue_name=shop").status == felix.get("/task-queue/stats?queue_name=shop").status == 403
+    assert felix.get("/task-queue?status=active").data == []
+    for id in (other, shop):
+        assert felix.get(f"/task-queue/{id}").status == 404
+        for verb, body in (("complete", {}), ("fail", {"error": "x"}), ("heartbeat", {}), ("release", {})):
+            assert felix.post(f"/task-queue/{id}/{verb}", {"lease_token": lease} | body).status == 404
+    job = felix.post("/task-queue/claim", {"worker_id": "felix", "queue_name": "agent:felix"}).data
+    assert felix.post(f"/task-queue/{job['id']}/complete", {"lease_token": job["lease_token"]}).status == 200
+
+
+# ── shares ──
+
+
+def weighed(tenant):
+    """What a tenant has, counted row by row in plain Python."""
+    columns = {"jobs": ("payload", "result"), "tasks": ("description", "resolution"), "files": ("content",), "activity": ("metadata",),
+               "notifications": ("message",), "agent_templates": ("identity", "config")}
+    rows = {name: [row for row in db.all(dict, f"SELECT * FROM {name}") if row["tenant_id"] == tenant] for name in columns}
+    total = sum(200 + sum(len((row[column] or "").encode()) for column in columns[name]) for name, found in rows.items() for row in found)
+    return len(rows["jobs"]), total
+
+
+def test_what_a_tenant_has_is_known_to_the_byte(client, as_):
+    far = as_("far", tenant=None)
+    tenant = far.get("/auth/me").data["tenant"]
+    for one in (client, far):
+        job = submitted(one, payload={"text": "ünï" * 50}).data["id"]
+        lease = claimed(one)["lease_token"]
+        one.post(f"/task-queue/{job}/complete", {"lease_token": lease, "result": {"deep": ["x" * 300]}})
+        task = one.post("/tasks", {"title": "a", "description": "d" * 100, "assignee": "felix"}).data["id"]
+        one.patch(f"/tasks/{task}", {"description": "é" * 77, "resolution": "done so"})
+        one.post("/files", {"name": "a.md", "path": "a.md", "content": "c" * 999})
+        one.post("/files", {"name": "a.md", "path": "a.md", "content": "c" * 9})
+        one.post("/notifications", {"title": "t", "message": "m" * 50})
+        one.post("/v1/public/templates", {"name": "t", "slug": "t", "identity": "i" * 40, "config": {"a": 1}})
+    assert client.delete(f"/tasks/{client.get('/tasks').data[0]['id']}").status == 200
+    for one in (1, tenant):
+        has = db.one(tuple, "SELECT jobs, bytes FROM tenant_shares WHERE tenant_id = :one", one=one)
+        assert has == weighed(one) and has[1] > 2000
+    executor._prune("completed", now(10))
+    assert db.one(tuple, "SELECT jobs, bytes FROM tenant_shares WHERE tenant_id = 1") == weighed(1)
+
+
+@pytest.mark.parametrize("limit, path, body", [
+    ("tenant_jobs", "/task-queue/submit", {"task_type": "t"}), ("tenant_bytes", "/task-queue/submit", {"task_type": "t", "payload": {"x": "y" * 900}}),
+    ("tenant_bytes", "/tasks", {"title": "big", "description": "y" * 900}), ("tenant_bytes", "/files", {"name": "a", "path": "a", "content": "y" * 900}),
+    ("tenant_bytes", "/activity-log", {"actor_type": "user", "actor_id": "1", "action": "x", "metadata": {"x": "y" * 900}}),
+    ("tenant_bytes", "/notifications", {"title": "t", "message": "y" * 900}),
+    ("tenant_bytes", "/v1/public/templates", {"name": "t", "slug": "t", "identity": "y" * 900})])
+def test_a_tenant_that_used_its_share_is_told_which(client, as_, limit, path, body):
+    from orkosi import settings
+    far = as_("far", tenant=None)
+    jobs, used = db.one(tuple, "SELECT jobs, bytes FROM tenant_shares WHERE tenant_id = :id", id=far.get("/auth/me").data["tenant"])
+    settings.values |= {"tenant_jobs": 2, "tenant_bytes": used + 800}
+    for _ in range(2):
+        assert limit == "tenant_bytes" or submitted(far).status == 201
+    refused = far.post(path, body)
+    assert (refused.status, refused.code) == (507, "share_used") and limit in refused.error["message"] and refused.wrong == [limit]
+    assert client.post(path, body).status in (200, 201), "others, and the host, have room"
+    settings.values |= {"tenant_jobs": 100, "tenant_bytes": 1 << 30}
+    assert far.post(path, body).status == 201
+
+
+def test_a_result_too_large_for_the_share_leaves_the_lease(as_):
+    from orkosi import settings
+    far = as_("far", tenant=None)
+    submitted(far)
+    job = claimed(far)
+    used = db.value("SELECT bytes FROM tenant_shares WHERE tenant_id = :id", id=far.get("/auth/me").data["tenant"])
+    settings.values["tenant_bytes"] = used + 500
+    path = f"/task-queue/{job['id']}/complete"
+    assert far.post(path, {"lease_token": job["lease_token"], "result": "x" * 900}).status == 507
+    assert far.get(f"/task-queue/{job['id']}").data["status"] == "active"
+    assert far.post(path, {"lease_token": job["lease_token"], "result": "small"}).status == 200

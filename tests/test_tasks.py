@@ -1,7 +1,10 @@
 """Tasks: what may be said of them, what they wait for, and the job behind each."""
+import itertools
+
 import pytest
 from conftest import Client
 
+import orkosi
 from plugins import keys, queue
 
 
@@ -194,7 +197,7 @@ def test_who_may(as_, client, application):
     felix = Client(application, keys.issue(1, "felix", keys.AGENT_SCOPES, agent="felix")[1])
     ada = Client(application, keys.issue(1, "ada", keys.AGENT_SCOPES, agent="ada")[1])
     assert felix.patch(f"/tasks/{task}", {"description": "seen"}).status == 200
-    assert ada.patch(f"/tasks/{task}", {"description": "mine"}).status == 403
+    assert ada.patch(f"/tasks/{task}", {"description": "mine"}).status == ada.get(f"/tasks/{task}").status == 404
     assert ada.post("/task-queue/claim", {"worker_id": "ada", "queue_name": "agent:felix"}).status == 403
     assert [one["id"] for one in felix.get("/tasks?assignee=me").data] == [task]
     assert client.delete(f"/tasks/{task}").json == {"data": {"deleted": True, "id": task}}
@@ -206,3 +209,67 @@ def test_a_retried_job_brings_its_task_back(client):
     assert client.post(f"/task-queue/{task['job_id']}/retry").status == 200
     assert client.get(f"/tasks/{task['id']}").data["status"] == "todo"
     assert queue.names() == ["agent:felix"]
+
+
+# ── what an agent's key may do ──
+
+
+@pytest.fixture
+def felix(application):
+    return Client(application, keys.issue(1, "felix", keys.AGENT_SCOPES, agent="felix")[1])
+
+
+def test_an_agents_key_sees_its_own_tasks_alone(client, felix):
+    own, other, nobodys = made(client, title="own", assignee="felix")["id"], made(client, title="others", assignee="ada")["id"], made(client, title="free")["id"]
+    assert [one["id"] for one in felix.get("/tasks").data] == [own] and felix.get("/tasks").meta["total"] == 1
+    for query in ("?assignee=ada", "?q=others", "?assignee=ada&next=true", "?status=todo&assignee=ada"):
+        assert felix.get(f"/tasks{query}").data == [], query
+    assert [one["id"] for one in felix.get("/tasks?assignee=felix&next=true").data] == [own]
+    for id in (other, nobodys):
+        assert felix.get(f"/tasks/{id}").status == felix.patch(f"/tasks/{id}", {"status": "done"}).status == 404
+    client.patch(f"/tasks/{other}", {"status": "done"})
+    client.patch(f"/tasks/{own}", {"status": "done"})
+    assert [one["task_id"] for one in felix.get("/changelog").data] == [own]
+    assert [one["task_id"] for one in felix.get("/changelog?agent=ada").data] in ([own], [])
+    assert felix.get("/changelog/summary").data[0]["total"] == 1 and b"others" not in felix.get("/changelog/feed").body
+
+
+def test_an_agent_makes_tasks_for_itself_alone(client, felix):
+    for body in ({"title": "x", "assignee": "ada"}, {"title": "x"}, {"title": "x", "assignee": None}):
+        refused = felix.post("/tasks", body)
+        assert refused.status == 403 and '"assignee": "felix"' in refused.error["message"]
+    own = felix.post("/tasks", {"title": "x", "assignee": "felix"})
+    assert own.status == 201
+    for assignee in ("ada", None):
+        assert felix.patch(f"/tasks/{own.data['id']}", {"assignee": assignee}).status == 403
+    other = made(client, title="secret", assignee="ada")["id"]
+    assert felix.post("/tasks", {"title": "secret", "assignee": "felix"}).status == 409, "and learns nothing of the other"
+    assert felix.patch(f"/tasks/{own.data['id']}", {"blocked_by": [other]}).status == 404
+    assert felix.get("/rules?agent=ada").status == 200
+
+
+def test_an_agent_sees_the_rules_that_bind_it(client, felix):
+    for scope in ("all", "felix", "ada"):
+        client.post("/rules", {"rule": f"for {scope}", "scope": scope})
+    assert sorted(one["scope"] for one in felix.get("/rules?agent=ada").data) == ["all", "felix"]
+    assert felix.get("/rules?scope=ada").data == []
+
+
+# ── a hundred at once ──
+
+
+def test_a_hundred_tasks_to_wait_for_are_one_look(client, monkeypatch):
+    ids = [made(client, title=f"step {n}")["id"] for n in range(100)]
+    for before, after in itertools.pairwise(ids):
+        client.patch(f"/tasks/{after}", {"blocked_by": [before]})
+    asked = []
+    plain = orkosi.Database._rows
+    monkeypatch.setattr(orkosi.Database, "_rows", lambda self, con, kind, sql, params: asked.append(sql) or plain(self, con, kind, sql, params))
+    made_last = client.post("/tasks", {"title": "last", "blocked_by": ids[::-1]})
+    assert made_last.status == 201 and made_last.data["blocked_by"] == ids
+    links = [sql for sql in asked if "task_links" in sql or "json_each" in sql]
+    assert len(links) <= 5 and not [sql for sql in asked if "RECURSIVE" in sql], "what is new is in no circle"
+    circle = client.patch(f"/tasks/{ids[0]}", {"blocked_by": [ids[50], made_last.data["id"]]})
+    assert circle.status == 400 and circle.wrong == ["blocked_by"] and client.get(f"/tasks/{ids[0]}").data["blocked_by"] == []
+    assert client.patch(f"/tasks/{ids[0]}", {"blocked_by": [ids[0]]}).status == 400
+    assert client.post("/tasks", {"title": "x", "blocked_by": [ids[3], 999999]}).status == 404

@@ -7,9 +7,25 @@ with an event may hold secrets or addresses, and stay out.
 """
 from typing import Any, Literal
 
-from orkosi import COUNTED, Actor, Invalid, Listing, Page, Paging, Plugin, Struct, across_tenants, current, db, now, writes
+from orkosi import (
+    COUNTED,
+    Actor,
+    Invalid,
+    Listing,
+    Page,
+    Paging,
+    Plugin,
+    Struct,
+    across_tenants,
+    current,
+    db,
+    jsoned,
+    now,
+    writes,
+)
+from plugins.users import shares
 
-plugin = Plugin("Activity", layer="ground")
+plugin = Plugin("Activity", layer="ground", needs=("users",))
 
 ActorType = Literal["agent", "system", "user"]
 
@@ -108,6 +124,7 @@ def record(actor_type: ActorType, actor_id: str, action: str, entity_type: str |
     """Keep one entry that somebody tells of; callers see to it that the actor is who it says."""
     if not action.strip():
         raise Invalid("action: Say what was done", [{"field": "action", "message": "Required"}])
+    shares.require(bytes=len(jsoned(metadata) if metadata else ""))
     return db.insert(Entry, "activity", actor_type=actor_type, actor_id=actor_id, action=action, entity_type=entity_type,
                      entity_id=entity_id, metadata=metadata, created_at=now())
 

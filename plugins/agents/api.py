@@ -187,7 +187,7 @@ def list_runs(query: RunQuery, me: Actor) -> Page[Run]:
     return runs.page(query, agent=me.name if me.kind == "agent" else query.agent)
 
 
-@plugin.post("/api/agent-runs", auth=WORK, status=201, raises=(400,))
+@plugin.post("/api/agent-runs", auth=WORK, status=201, raises=(400, 404))
 def start_run(body: NewRun, me: Actor) -> Run:
     """Begin a run; an agent's key begins its own"""
     agent = me.name if me.kind == "agent" else body.agent

@@ -1,7 +1,8 @@
 """Runs: the record of every time an agent worked, what came of it, and what it cost."""
 from typing import Any, Literal
 
-from orkosi import UNSET, Listing, NotFound, Page, Paging, Struct, across_tenants, db, emit, now, seconds, writes
+from orkosi import UNSET, Listing, NotFound, Page, Paging, Struct, across_tenants, current, db, emit, now, seconds, writes
+from plugins import queue
 
 from . import beat, plugin
 
@@ -51,7 +52,13 @@ def find(id: int, agent: str | None = None) -> Run:
 
 @writes
 def start(agent: str, *, task_id: int | None, job_id: int | None, mode: str) -> Run:
-    """Begin a run; a sign of life of its agent."""
+    """Begin a run; a sign of life of its agent. NotFound where its job or its task is not one the caller may see."""
+    if job_id is not None:
+        queue.find(job_id)
+    if task_id is not None and not db.value("""SELECT 1 FROM tasks WHERE id = :task AND tenant_id = :tenant
+                                                  AND (:agent IS NULL OR assignee = :agent)""",
+                                            task=task_id, agent=current().name if current().kind == "agent" else None):
+        raise NotFound(f"There is no task {task_id}")
     row = db.insert(dict, "agent_runs", agent=agent, task_id=task_id, job_id=job_id, mode=mode, started_at=now())
     beat(agent)
     run = find(row["id"])

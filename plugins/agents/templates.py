@@ -6,7 +6,8 @@ so its slug is free for another.
 import re
 from typing import Any
 
-from orkosi import Conflict, Invalid, Listing, NotFound, Page, Paging, Struct, db, emit, now, writes
+from orkosi import Conflict, Invalid, Listing, NotFound, Page, Paging, Struct, db, emit, jsoned, now, writes
+from plugins.users import shares
 
 
 class Template(Struct):
@@ -50,6 +51,7 @@ def find(id: int) -> Template:
 def create(new: Struct) -> Template:
     """Add a template. Conflict where its slug is taken."""
     slug = checked(getattr(new, "slug"))  # noqa: B009  # any struct that has one
+    shares.require(bytes=len(jsoned(new)))
     if db.value("SELECT 1 FROM agent_templates WHERE slug = :slug AND tenant_id = :tenant AND archived_at IS NULL", slug=slug):
         raise Conflict(f"The slug {slug!r} is taken; choose another")
     made = db.insert(Template, "agent_templates", new, created_at=now(), updated_at=now())
@@ -61,6 +63,7 @@ def create(new: Struct) -> Template:
 def change(id: int, patch: Struct) -> Template:
     """Change what is sent. NotFound."""
     find(id)
+    shares.require(bytes=len(jsoned(patch)))
     made = db.patch(Template, "agent_templates", id, patch)
     emit("template.updated", made)
     return made

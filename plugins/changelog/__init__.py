@@ -3,7 +3,7 @@
 Owns no table: an entry is a done task, seen through the view `changelog`. feed.py writes the RSS.
 Surprise: the summary looks at the newest 10,000 entries of its days, and says so where there were more.
 """
-from orkosi import COUNTED, Listing, Page, Paging, Plugin, Struct, db, now
+from orkosi import COUNTED, Listing, Page, Paging, Plugin, Struct, current, db, now
 
 plugin = Plugin("Changelog", layer="views")
 
@@ -49,20 +49,23 @@ ENTRIES = Listing(
 
 BY_DAY = """
     SELECT substr(completed_at, 1, 10) AS date, area, count(*) AS count
-      FROM (SELECT completed_at, area FROM changelog WHERE tenant_id = :tenant AND completed_at >= :since
+      FROM (SELECT completed_at, area FROM changelog
+             WHERE tenant_id = :tenant AND completed_at >= :since AND (:agent IS NULL OR agent = :agent)
              ORDER BY completed_at DESC LIMIT :most)
      GROUP BY date, area ORDER BY date DESC, count DESC, area"""
 
 
 def entries(query: Paging, product: str | None = None) -> Page[Entry]:
-    """What got done, the latest first."""
-    return db.page(ENTRIES, query, product=product)
+    """What got done, the latest first; an agent's key sees what its agent did."""
+    own = {"agent": current().name} if current().kind == "agent" else {}
+    return db.page(ENTRIES, query, product=product, **own)
 
 
 def days(back: int) -> tuple[list[Day], bool]:
     """What got done each day of the last `back`, the latest first; and whether there was more than is counted."""
     found: dict[str, Day] = {}
-    rows = db.all(tuple, BY_DAY, since=now(-86400 * back)[:10], most=COUNTED + 1)
+    rows = db.all(tuple, BY_DAY, since=now(-86400 * back)[:10], most=COUNTED + 1,
+                  agent=current().name if current().kind == "agent" else None)
     for date, area, count in rows:
         day = found.setdefault(date, Day(date, 0, "", []))
         day.areas.append(Area(area, count))

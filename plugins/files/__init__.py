@@ -28,6 +28,7 @@ from orkosi import (
     terms,
     writes,
 )
+from plugins.users import shares
 
 plugin = Plugin("Files", layer="domain")
 
@@ -192,6 +193,7 @@ def record(name: str, path: str, content: str | None = None, category: str | Non
         raise Invalid(f"content: At most {KEPT} bytes", [{"field": "content", "message": "too large"}])
     if db.value("SELECT synced FROM files WHERE path = :path AND tenant_id = :tenant", path=path):
         raise Conflict(f"{path} is on the disk and followed there; change the file itself")
+    shares.require(bytes=size)
     told = _told_by(path) | {"name": name} | {key: value for key, value in (("category", category), ("file_type", file_type)) if value}
     made = db.one(File, KEEP, **told, content=content, size=size, hash=None, synced=0, modified_at=None, now=now())
     emit("file.recorded", made)

@@ -26,7 +26,7 @@ from orkosi import (
     writes,
 )
 
-plugin = Plugin("Notifications", layer="ground")
+plugin = Plugin("Notifications", layer="ground", needs=("users",))
 
 Type = Literal["info", "warning", "error", "success"]
 

@@ -1,9 +1,10 @@
 """The wire of notifications: /notifications."""
 from typing import Annotated
 
-from orkosi import Actor, Meta, Page, Struct, may
+from orkosi import Actor, Denied, Meta, Page, Struct, may
 from plugins import notifications
 from plugins.notifications import Notification, NotificationQuery, Type, Unread, plugin
+from plugins.users import shares
 
 
 class NewNotification(Struct, forbid_unknown_fields=True):
@@ -28,10 +29,13 @@ def index(query: NotificationQuery, me: Actor) -> Page[Notification]:
 
 
 @plugin.post("/api/notifications", auth=may("member", "tasks:write"), status=201, raises=(400,))
-def create(body: NewNotification) -> Notification:
+def create(body: NewNotification, me: Actor) -> Notification:
     """Notify everybody of the tenant
 
-    `link` is an http(s) URL or a path on this server."""
+    `link` is an http(s) URL or a path on this server. An agent's key notifies nobody: what it has to say stands in its task."""
+    if me.kind == "agent":
+        raise Denied(f"The key of agent {me.name} notifies nobody; write a log line, or say it in the task's resolution")
+    shares.require(bytes=len(body.message))
     return notifications.notify(body.title, body.message, body.type, body.source, body.link)
 
 

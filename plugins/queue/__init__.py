@@ -26,13 +26,12 @@ job completes exactly once, though its work may have been done twice. A server t
 nothing that was acknowledged: submit, complete and fail are on the disk before they answer;
 claims, heartbeats and releases survive a kill, and a power cut may only undo them.
 
-Waking. A long-poll registers, then tries to claim, then sleeps; a submit that sees somebody
-registered wakes one after its commit. Both go through the one writer, so none is missed.
+Whose. The queue `orkosi` is the server's own: nobody outside can name it, or a job of it. A key
+of an agent sees and moves the jobs of that agent's queue, and no others.
 """
 import secrets
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -41,6 +40,7 @@ import msgspec
 from orkosi import (
     COUNTED,
     Conflict,
+    Denied,
     Invalid,
     Listing,
     NotFound,
@@ -53,9 +53,9 @@ from orkosi import (
     jsoned,
     now,
     seconds,
-    stopping,
     writes,
 )
+from plugins.users import shares
 
 plugin = Plugin("Queue", layer="ground", needs=("users", "server"))
 plugin.setting("keep_completed_days", int, 7, "For how many days completed jobs are kept")
@@ -63,6 +63,8 @@ plugin.setting("keep_failed_days", int, 30, "For how many days failed, cancelled
 
 State = Literal["waiting", "delayed", "active", "completed", "failed", "cancelled", "dead"]
 UNFINISHED = ("waiting", "delayed", "active")
+OWN = "orkosi"      # the server's own queue: letters to be sent lie there
+BATCH = 4 << 20     # bytes of payloads that one claim hands out, if more than one
 
 
 class LeaseLost(Conflict):
@@ -114,14 +116,15 @@ class Signals(Struct):
 
 
 HEAVY = "octet_length(payload) + ifnull(octet_length(result), 0) + ifnull(octet_length(progress), 0)"
-JOBS = Listing(of=Job, source="jobs", heavy=HEAVY, filters={"queue_name": "queue = :queue_name", "task_type": "task_type = :task_type"})
+OUTSIDE = f"tenant_id = :tenant AND queue <> '{OWN}'"
+JOBS = Listing(of=Job, source="jobs", base=OUTSIDE, heavy=HEAVY, filters={"queue_name": "queue = :queue_name", "task_type": "task_type = :task_type"})
 
 
 def _in(state: str, order: str, queue: str = "queue") -> Listing:
     """The jobs of one state. It stands there as a literal: only then does SQLite see that a partial index holds the rows;
     a `+` keeps it from another index, after which it would have to sort."""
     over = "" if state in UNFINISHED else " AND finished_at IS NOT NULL"
-    return Listing(of=Job, source="jobs", base=f"tenant_id = :tenant AND state = '{state}'{over}", order=order, heavy=HEAVY,
+    return Listing(of=Job, source="jobs", base=f"{OUTSIDE} AND state = '{state}'{over}", order=order, heavy=HEAVY,
                    filters={"queue_name": f"{queue} = :queue_name", "task_type": "+task_type = :task_type"})
 
 
@@ -149,6 +152,7 @@ def submit(queue: str, task_type: str, payload: Any = None, *, priority: int = 0
     made = now()
     state: State = "delayed" if held_for or (run_at and run_at > made) else "waiting"
     text = jsoned({} if payload is None else payload)
+    shares.require(jobs=1, bytes=len(text))
     due = run_at if state == "delayed" else None
     # Not RETURNING: its temporary table costs more than the row. The row is known anyhow.
     id = db.add("""
@@ -172,8 +176,8 @@ def submit(queue: str, task_type: str, payload: Any = None, *, priority: int = 0
 def _ready(job: Job) -> None:
     """After the commit, wake whoever waits for `job`; inside a write."""
     if job.state == "waiting":
-        if (job.tenant_id, job.queue) in _sleepers:
-            db.after_commit(lambda: _wake(job.tenant_id, job.queue))
+        if waiting.anybody((job.tenant_id, job.queue)):
+            db.after_commit(lambda: waiting.wake(job.tenant_id, job.queue, job.task_type))
     else:
         db.after_commit(_sooner.set)
 
@@ -190,6 +194,8 @@ def claim(queue: str, worker: str, *, task_type: str | None = None, batch: int =
 def _claim(queue: str, worker: str, task_type: str | None = None, batch: int = 1) -> list[Job]:
     # Two statements a job: one UPDATE over a subquery, RETURNING *, takes three times as long.
     _polled[current().tenant, queue] = time.monotonic()
+    if batch > 16:
+        batch = _that_fit(queue, task_type, batch)
     jobs = db.all(Job, NEXT_OF_TYPE if task_type else NEXT, queue=queue, task_type=task_type, batch=batch)
     moment = now()
     for job in jobs:
@@ -201,6 +207,16 @@ def _claim(queue: str, worker: str, task_type: str | None = None, batch: int = 1
                id=job.id, worker=worker, now=moment, token=job.lease_token, until=job.lease_expires_at)
         emit("job.claimed", job)
     return jobs
+
+
+def _that_fit(queue: str, task_type: str | None, batch: int) -> int:
+    """How many of the next jobs may go out at once; one at least."""
+    sizes = (NEXT_OF_TYPE if task_type else NEXT).replace("*", "octet_length(payload)", 1)
+    total = fit = 0
+    for size, in db.all(tuple, sizes, queue=queue, task_type=task_type, batch=batch):
+        total += size
+        fit += total <= BATCH
+    return max(1, fit)
 
 
 NEXT = """SELECT * FROM jobs WHERE tenant_id = :tenant AND queue = :queue AND state = 'waiting'
@@ -219,10 +235,12 @@ def complete(id: int, token: str, result: Any = None, *, claim_next: bool = Fals
     if job.lease_token != token or job.state not in ("active", "completed"):
         raise _lost(job)
     if job.state == "active":
+        written = None if result is None else jsoned_any(result)
+        shares.require(bytes=len(written or ""))
         job.state, job.result, job.finished_at, job.lease_expires_at, job.error = "completed", result, now(), None, None
         db.run("""UPDATE jobs SET state = 'completed', result = :result, finished_at = :now, lease_expires_at = NULL, error = NULL
                    WHERE id = :id AND tenant_id = :tenant""",
-               id=id, result=None if result is None else jsoned_any(result), now=job.finished_at)
+               id=id, result=written, now=job.finished_at)
         emit("job.completed", job)
     following = _claim(job.queue, worker or job.worker_id or "") if claim_next else []
     return job, following[0] if following else None
@@ -292,11 +310,26 @@ def jsoned_any(value: Any) -> str:
 
 
 def find(id: int) -> Job:
-    """One job of this tenant. NotFound."""
+    """One job of this tenant that whoever asks may see. NotFound."""
     job = db.one(Job, "SELECT * FROM jobs WHERE id = :id AND tenant_id = :tenant", id=id)
-    if job is None:
+    if job is None or not _visible(job.queue):
         raise NotFound(f"There is no job job_{id}")
     return job
+
+
+def _visible(queue: str) -> bool:
+    me = current()
+    return queue == f"agent:{me.name}" if me.kind == "agent" else queue != OWN or me.kind == "system"
+
+
+def named(queue: str) -> str:
+    """A queue that somebody named from outside. Invalid for the server's own; Denied where an agent names another than its own."""
+    me = current()
+    if queue == OWN and me.kind != "system":
+        raise Invalid(f"queue_name: {OWN!r} is the server's own; choose another", [{"field": "queue_name", "message": "reserved"}])
+    if not _visible(queue):
+        raise Denied(f"The key of agent {me.name} works for queue agent:{me.name}, not {queue}")
+    return queue
 
 
 def _held(id: int, token: str) -> Job:
@@ -394,7 +427,7 @@ def resume(queue: str) -> None:
     """Let workers claim again."""
     db.run("UPDATE queues SET paused_at = NULL WHERE tenant_id = :tenant AND name = :queue", queue=queue)
     tenant = current().tenant
-    db.after_commit(lambda: _wake(tenant, queue, everybody=True))
+    db.after_commit(lambda: waiting.rouse((tenant, queue)))
 
 
 def paused(queue: str) -> bool:
@@ -423,13 +456,13 @@ class QueueStats(Struct):
 
 
 def names() -> list[str]:
-    """Every queue of this tenant, by name: one index step for each, whatever their length."""
+    """Every queue of this tenant that whoever asks may see, by name: one index step for each, whatever their length."""
     return [row[0] for row in db.all(tuple, """
         WITH RECURSIVE found (name) AS (
           SELECT min(queue) FROM jobs WHERE tenant_id = :tenant
           UNION ALL SELECT (SELECT min(queue) FROM jobs WHERE tenant_id = :tenant AND queue > found.name) FROM found WHERE found.name IS NOT NULL)
         SELECT name FROM found WHERE name IS NOT NULL UNION SELECT name FROM queues WHERE tenant_id = :tenant AND paused_at IS NOT NULL
-        ORDER BY name""")]
+        ORDER BY name""") if _visible(row[0])]
 
 
 # Literals again, so that each count walks one partial index and nothing else.
@@ -492,51 +525,9 @@ def _nobody_claims(job: Job) -> list[Why]:
 STARTED = time.monotonic()
 _polled: dict[tuple[int | None, str], float] = {}
 
-# ── waiting for work ──
+# ── what comes next ──
 
-MOST_SLEEPERS = 48  # of 64 server threads: the rest must be free for everybody else
-_sleepers: dict[tuple[int | None, str], deque[threading.Event]] = {}
-_sleepers_lock = threading.Lock()
-_places = threading.BoundedSemaphore(MOST_SLEEPERS)
 _sooner = threading.Event()
-
-
-def wait_and_claim(queue: str, worker: str, *, wait: float, task_type: str | None = None, batch: int = 1,
-                   allowed: Callable[[], bool] = lambda: True) -> list[Job]:
-    """Claim, and if there is nothing, wait up to `wait` seconds for something; `allowed` is asked at every turn."""
-    taken = claim(queue, worker, task_type=task_type, batch=batch)
-    if taken or wait <= 0 or not _places.acquire(blocking=False):
-        return taken
-    place, bell, end = (current().tenant, queue), threading.Event(), time.monotonic() + wait
-    try:
-        with _sleepers_lock:
-            _sleepers.setdefault(place, deque()).append(bell)
-        while True:
-            bell.clear()
-            if taken := claim(queue, worker, task_type=task_type, batch=batch):
-                return taken
-            left = end - time.monotonic()
-            if left <= 0 or stopping.is_set():
-                return []
-            bell.wait(min(left, 1.0))  # also by itself every second: another process may have submitted
-            if not allowed():  # asked before every further claim: who lost his key meanwhile must not get the job
-                return []
-    finally:
-        with _sleepers_lock:
-            _sleepers[place].remove(bell)
-            if not _sleepers[place]:
-                del _sleepers[place]
-        _places.release()
-
-
-def _wake(tenant: int | None, queue: str, everybody: bool = False) -> None:
-    with _sleepers_lock:
-        bells = _sleepers.get((tenant, queue), ())
-        for bell in list(bells):
-            if not bell.is_set():
-                bell.set()
-                if not everybody:
-                    return
 
 
 @across_tenants
@@ -568,5 +559,7 @@ def id_of(text: str) -> int:
     return int(number)
 
 
-from . import executor as executor  # noqa: E402  # last: it uses the verbs above
+from . import waiting  # noqa: E402, I001  # last: these use the verbs above
+from .waiting import wait_and_claim as wait_and_claim  # noqa: E402
+from . import executor as executor  # noqa: E402
 from .executor import later as later  # noqa: E402

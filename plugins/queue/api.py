@@ -3,7 +3,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from orkosi import Actor, Denied, Meta, Page, Paging, Reply, Request, Struct, acting, admit, db, may
+from orkosi import Actor, Invalid, Meta, Page, Paging, Reply, Request, Struct, acting, admit, db, may
 from plugins import queue, users
 from plugins.queue import BY_STATE, JOBS, Job, QueueStats, Signals, State, Why, plugin
 from plugins.server.application import authenticate
@@ -11,7 +11,7 @@ from plugins.server.application import authenticate
 Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._:-]{0,99}\Z", description="Letters, digits and . _ : -")]
 Short = Annotated[str, Meta(min_length=1, max_length=200)]
 Token = Annotated[str, Meta(min_length=1, max_length=100)]
-MAX_PAYLOAD = 256 << 10
+MAX_PAYLOAD, MAX_PROGRESS = 256 << 10, 16 << 10
 
 WORK = may("member", "queue:work")
 SUBMIT = may("member", "queue:submit")
@@ -136,24 +136,17 @@ def shown(job: Job) -> Shown:
                  job.result, job.error, job.tokens_used, job.created_at, job.claimed_at, job.finished_at)
 
 
-def own_queue(me: Actor, name: str) -> None:
-    """An agent's key works for its own queue alone."""
-    if me.kind == "agent" and name != f"agent:{me.name}":
-        raise Denied(f"The key of agent {me.name} works for queue agent:{me.name}, not {name}")
-
-
 @plugin.post("/api/task-queue/submit", auth=SUBMIT, status=201, statuses=(200,), raises=(400, 404, 503))
 def submit(body: NewJob, me: Actor) -> Reply[Shown]:
     """Submit a job
 
     With an `idempotency_key` a repeat answers 200 with the first job and `meta.duplicate`. Acknowledged when it is on the disk."""
     if len(msgspec.json.encode(body.payload)) > MAX_PAYLOAD:
-        from orkosi import Invalid
         raise Invalid(f"payload: At most {MAX_PAYLOAD >> 10} KiB; put large things into a file and name it here",
                       [{"field": "payload", "message": "too large"}])
     with acting(users.in_tenant(me, body.tenant_id)):
         job, duplicate = queue.submit(
-            body.queue_name, body.task_type, body.payload, priority=body.priority, max_attempts=body.max_attempts,
+            queue.named(body.queue_name), body.task_type, body.payload, priority=body.priority, max_attempts=body.max_attempts,
             timeout=body.timeout_seconds, key=body.idempotency_key,
             run_at=queue.now(body.delay_seconds) if body.delay_seconds else None)
     return Reply(shown(job), 200, {"duplicate": True}) if duplicate else Reply(shown(job))
@@ -163,12 +156,12 @@ def submit(body: NewJob, me: Actor) -> Reply[Shown]:
 def claim(body: Claim, me: Actor, request: Request) -> Claimed | list[Claimed] | None:
     """Claim the next job, or with `batch_size` the next jobs
 
-    `data` is null where there is nothing; `wait_seconds` waits for something to come. What is claimed is leased until
+    `data` is null where there is nothing; `wait_seconds` waits for something to come. A batch ends early at 4 MB of payloads. What is claimed is leased until
     `lease_expires_at`: complete, fail, release or extend it with its `lease_token` before then."""
-    own_queue(me, body.queue_name)
     with acting(users.in_tenant(me, body.tenant_id)):
-        jobs = queue.wait_and_claim(body.queue_name, body.worker_id, wait=body.wait_seconds, task_type=body.task_type,
-                                    batch=body.batch_size or 1, allowed=lambda: still_welcome(request, me))
+        jobs = queue.wait_and_claim(queue.named(body.queue_name), body.worker_id, wait=body.wait_seconds, task_type=body.task_type,
+                                    batch=body.batch_size or 1, allowed=lambda: still_welcome(request, me), gone=lambda: request.hung_up)
+    request.if_lost = lambda: queue.waiting.give_back(jobs)
     if body.batch_size is None:
         return claimed(jobs[0]) if jobs else None
     return [claimed(job) for job in jobs] or None
@@ -182,11 +175,13 @@ def still_welcome(request: Request, me: Actor) -> bool:
 
 
 @plugin.get("/api/task-queue", auth=READ)
-def index(query: Query) -> Page[Shown]:
+def index(query: Query, me: Actor) -> Page[Shown]:
     """List jobs, newest first
 
     With a `status`: waiting and delayed ones as they will run, active ones by the end of their lease."""
-    page = db.page(BY_STATE[query.status] if query.status else JOBS, query)
+    own = f"agent:{me.name}" if me.kind == "agent" else None
+    name = queue.named(query.queue_name) if query.queue_name else own
+    page = db.page(BY_STATE[query.status] if query.status else JOBS, query, **({"queue_name": name} if name else {}))
     page.items = [shown(job) for job in page.items]
     return page
 
@@ -194,13 +189,13 @@ def index(query: Query) -> Page[Shown]:
 @plugin.get("/api/task-queue/stats", auth=READ)
 def stats(query: StatsQuery) -> list[QueueStats]:
     """Count the jobs of each queue by state; queues by name"""
-    return [queue.stats(name) for name in ([query.queue_name] if query.queue_name else queue.names())]
+    return [queue.stats(name) for name in ([queue.named(query.queue_name)] if query.queue_name else queue.names())]
 
 
 @plugin.post("/api/task-queue/retry", auth=may("editor", "queue:submit"))
 def retry_dead(body: RetryDead) -> Retried:
     """Run every dead job of a queue again, with all its attempts"""
-    return Retried(queue.retry_dead(body.queue_name))
+    return Retried(queue.retry_dead(queue.named(body.queue_name)))
 
 
 @plugin.get("/api/task-queue/{id}", auth=READ, raises=(404,))
@@ -213,11 +208,13 @@ def show(id: str) -> Shown:
 
 
 @plugin.post("/api/task-queue/{id}/complete", auth=WORK, raises=(404, 409))
-def complete(id: str, body: Completion) -> Completed:
+def complete(id: str, body: Completion, request: Request) -> Completed:
     """Complete a job with its lease token; with `claim_next`, get the queue's next job in the same answer
 
     Completing again with the same token changes nothing. A token that does not match is 409 `lease_lost`."""
     job, following = queue.complete(queue.id_of(id), body.lease_token, body.result, claim_next=body.claim_next, worker=body.worker_id)
+    if following:
+        request.if_lost = lambda: queue.waiting.give_back([following])
     return Completed(shown(job), claimed(following) if following else None)
 
 
@@ -234,6 +231,8 @@ def heartbeat(id: str, body: Heartbeat) -> Signals:
     """Extend a lease, and hear whether to stop
 
     `cancel`: the job was cancelled, stop working on it. `pause`: finish it and claim no more."""
+    if len(msgspec.json.encode(body.progress)) > MAX_PROGRESS:
+        raise Invalid(f"progress: At most {MAX_PROGRESS >> 10} KiB", [{"field": "progress", "message": "too large"}])
     return queue.heartbeat(queue.id_of(id), body.lease_token, extend=body.extend_seconds, progress=body.progress, tokens=body.tokens_used)
 
 

@@ -14,6 +14,7 @@ import msgspec
 from orkosi import HOST_TENANT, Problem, across_tenants, acting, current, db, now, plugins, settings, system, writes
 
 from . import (
+    OWN,
     Job,
     _back,
     _failed,
@@ -27,10 +28,10 @@ from . import (
     plugin,
     submit,
     wait_and_claim,
+    waiting,
 )
 
 log = logging.getLogger("orkosi")
-OWN = "orkosi"
 HANDS = 2
 _running: dict[int, Job] = {}
 
@@ -45,6 +46,7 @@ def sweep(stop: threading.Event) -> None:
         promote_due()
         rescue()
         _extend_own()
+        waiting.rouse_all()
         _sooner.wait(next_due())
         _sooner.clear()
 

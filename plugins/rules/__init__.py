@@ -19,6 +19,7 @@ from orkosi import (
     Plugin,
     Struct,
     UnsetType,
+    current,
     db,
     emit,
     now,
@@ -63,8 +64,8 @@ RULES = Listing(
 
 
 def listed(query: RuleQuery) -> Page[Rule]:
-    """Rules, permanent ones first, the newest first within each."""
-    return db.page(RULES, query)
+    """Rules, permanent ones first, the newest first within each; an agent's key sees those that bind its agent."""
+    return db.page(RULES, query, **({"agent": current().name} if current().kind == "agent" else {}))
 
 
 def binding(agent: str) -> list[Rule]:

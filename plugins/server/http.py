@@ -37,6 +37,7 @@ SLOWEST = 64 << 10   # bytes a second that an answer is read with at least, once
 IN_THE_WAY = 5.0     # seconds without progress for a large answer that others wait behind
 UNREAD = 256 << 20   # bytes of answers that wait to be read, in all: beyond it, who reads slowest goes
 FINISH = 5.0         # seconds from being told to end to leaving what is still under way
+SEND = 128 << 10     # bytes that the system keeps of an answer: of what it keeps, nobody hears whether it arrived
 PLACES, SPARE = 1200, 64  # connections; and how many idle ones make room at once
 THREADS = 64
 # What programs ask again and again, and one index step answers: waking a worker would cost several times the answer.
@@ -347,6 +348,7 @@ def listen(application: Any, host: str, port: int) -> Server:
     adj = Adjustments(sockets=[sock], threads=THREADS, connection_limit=PLACES, asyncore_use_poll=True, max_request_body_size=8 << 20,
                       inbuf_overflow=128 << 10, max_request_header_size=32 << 10, channel_request_lookahead=0, ident="orkosi",
                       backlog=1024, recv_bytes=65536)
+    adj.socket_options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_SNDBUF, SEND)]
     dispatcher = ThreadedTaskDispatcher()
     dispatcher.set_thread_count(THREADS)
     return Server(application, {}, _sock=sock, dispatcher=dispatcher, adj=adj, bind_socket=False,

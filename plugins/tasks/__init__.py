@@ -23,6 +23,7 @@ from orkosi import (
     Paging,
     Plugin,
     Struct,
+    current,
     db,
     emit,
     jsoned,
@@ -32,6 +33,7 @@ from orkosi import (
 )
 from plugins import notifications, queue, users
 from plugins.queue import Job, Why
+from plugins.users import shares
 
 plugin = Plugin("Tasks", layer="domain", needs=())
 plugin.setting("limit_task_create", str, "300/minute", "Tasks that one principal may create")
@@ -91,8 +93,9 @@ FOUND = Listing(of=Task, columns=COLUMNS, heavy=HEAVY, light=20, source="tasks_f
 
 
 def find(id: int) -> Task:
-    """One task of this tenant, with what it waits for and what waits for it. NotFound."""
+    """One task of this tenant that whoever asks may see, with what it waits for and what waits for it. NotFound."""
     task = _row(id)
+    _own(task)
     task.blocked_by = [row[0] for row in db.all(tuple, """
         SELECT blocked_by FROM task_links WHERE task_id = :id AND tenant_id = :tenant ORDER BY blocked_by""", id=id)]
     task.blocks = [row[0] for row in db.all(tuple, """
@@ -109,7 +112,12 @@ def _row(id: int) -> Task:
 
 
 def listed(query: Paging, q: str | None, **filters: Any) -> Page[Task]:
-    """Tasks, newest first; with `q`, those whose title or description has every term."""
+    """Tasks, newest first; with `q`, those whose title or description has every term. An agent's key sees the agent's own."""
+    me = current()
+    if me.kind == "agent":
+        if filters.get("assignee", me.name) != me.name:
+            return Page([], 0, query.limit, query.offset)
+        filters["assignee"] = me.name
     if q is None:
         return db.page(TASKS, query, **filters)
     words = terms(q)
@@ -120,6 +128,8 @@ def listed(query: Paging, q: str | None, **filters: Any) -> Page[Task]:
 
 def following(assignee: str) -> Task | None:
     """The task `assignee` should take next: todo, waiting for nothing, highest priority, oldest."""
+    if current().kind == "agent" and assignee != current().name:
+        return None
     return db.one(Task, f"""
         SELECT {COLUMNS} FROM tasks WHERE tenant_id = :tenant AND assignee = :assignee AND status = 'todo'
            AND NOT EXISTS (SELECT 1 FROM task_links JOIN tasks AS other ON other.id = task_links.blocked_by
@@ -180,15 +190,17 @@ def create(new: Struct, by: Actor, blocked_by: Iterable[int] = ()) -> tuple[Task
     """
     values = {name: getattr(new, name) for name in new.__struct_fields__ if name != "blocked_by"}
     title, assignee = titled(values["title"]), assignable(values.get("assignee"))
+    _for_oneself(assignee)
     same = _open_with(_key(title), values.get("product_slug"))
     if same and values.get("status") not in OVER:
-        return find(same), True
+        return _same(same), True
+    shares.require(bytes=len(values.get("description") or ""))
     values |= {"title": title, "title_key": _key(title), "assignee": assignee, "created_by": by.ref, "created_at": now(), "updated_at": now()}
     if values.get("status") in OVER:
         values["finished_at"] = now()
     id = db.insert(dict, "tasks", **values)["id"]
     if blocked_by := list(blocked_by):
-        _link(id, blocked_by)
+        _link(id, blocked_by)  # nothing can wait for what was not there: no circle
     if assignee:
         _follow(id)
     task = find(id)
@@ -200,13 +212,15 @@ def create(new: Struct, by: Actor, blocked_by: Iterable[int] = ()) -> tuple[Task
 def change(id: int, patch: Struct, by: Actor) -> Task:
     """Change a task; its job follows. NotFound, Conflict where the new title is another open task's."""
     before = _row(id)
-    own(before, by)
+    _own(before)
     values = {name: value for name in patch.__struct_fields__
               if (value := getattr(patch, name)) is not UNSET and name != "blocked_by"}
     if "title" in values:
         values["title"] = titled(values["title"])
         values["title_key"] = _key(values["title"])
-    assignable(values.get("assignee"))
+    if "assignee" in values:
+        _for_oneself(assignable(values["assignee"]))
+    shares.require(bytes=len(values.get("description") or "") + len(values.get("resolution") or ""))
     status = values.get("status", before.status)
     if status in OVER and before.status not in OVER:
         values["finished_at"] = now()
@@ -218,7 +232,8 @@ def change(id: int, patch: Struct, by: Actor) -> Task:
     db.patch(dict, "tasks", id, **values)
     links = getattr(patch, "blocked_by", UNSET)
     if links is not UNSET:
-        _link(id, links or ())
+        _no_circle(id, list(links or ()))
+        _link(id, list(links or ()))
     if values.get("assignee", before.assignee) != before.assignee or (status == "todo" and before.status == "blocked"):
         _drop_job(id)
     _follow(id)
@@ -233,10 +248,24 @@ def _open_with(key: str, product: str | None, but: int = 0) -> int | None:
            AND status IN ('todo', 'in_progress', 'review', 'blocked') AND id <> :but""", key=key, product=product, but=but)
 
 
-def own(task: Task, by: Actor) -> None:
-    """An agent's key may change the agent's own tasks alone."""
-    if by.kind == "agent" and task.assignee != by.name:
-        raise Denied(f"Task {task.id} is not assigned to {by.name}")
+def _own(task: Task) -> None:
+    """To an agent's key, the tasks of others are not there."""
+    if current().kind == "agent" and task.assignee != current().name:
+        raise NotFound(f"There is no task {task.id}")
+
+
+def _for_oneself(assignee: str | None) -> None:
+    """An agent gives no work to others, and none away: it would command them."""
+    me = current()
+    if me.kind == "agent" and assignee != me.name:
+        raise Denied(f"assignee: The key of agent {me.name} makes tasks for itself alone; send \"assignee\": \"{me.name}\"")
+
+
+def _same(id: int) -> Task:
+    try:
+        return find(id)
+    except NotFound:
+        raise Conflict("An open task of another has that title and product; choose another title") from None
 
 
 def _tell(before: Task, task: Task) -> None:
@@ -267,24 +296,28 @@ def delete(id: int) -> None:
 # ── dependencies ──
 
 
-def _link(id: int, blocked_by: Iterable[int]) -> None:
-    """Make `blocked_by` exactly what task `id` waits for. NotFound for unknown tasks, Invalid for circles."""
+def _link(id: int, blocked_by: list[int]) -> None:
+    """Make `blocked_by` exactly what task `id` waits for. NotFound for unknown tasks."""
+    others = jsoned(sorted(set(blocked_by)))
+    missing = db.value("""SELECT value FROM json_each(:others) WHERE NOT EXISTS (
+                            SELECT 1 FROM tasks WHERE id = value AND tenant_id = :tenant AND (:agent IS NULL OR assignee = :agent))""",
+                       others=others, agent=current().name if current().kind == "agent" else None)
+    if missing:
+        raise NotFound(f"blocked_by: There is no task {missing}", [{"field": "blocked_by", "message": f"there is no task {missing}"}])
     db.run("DELETE FROM task_links WHERE task_id = :id AND tenant_id = :tenant", id=id)
-    for other in dict.fromkeys(blocked_by):
-        if not db.value("SELECT 1 FROM tasks WHERE id = :other AND tenant_id = :tenant", other=other):
-            raise NotFound(f"blocked_by: There is no task {other}", [{"field": "blocked_by", "message": f"there is no task {other}"}])
-        if other == id or _waits_for(other, id):
-            raise Invalid(f"blocked_by: Task {other} waits for task {id} itself; that would be a circle",
-                          [{"field": "blocked_by", "message": "a circle"}])
-        db.run("INSERT INTO task_links (tenant_id, task_id, blocked_by) VALUES (:tenant, :id, :other)", id=id, other=other)
+    db.run("INSERT INTO task_links (tenant_id, task_id, blocked_by) SELECT :tenant, :id, value FROM json_each(:others)", id=id, others=others)
 
 
-def _waits_for(id: int, target: int) -> bool:
-    return bool(db.value("""
+def _no_circle(id: int, blocked_by: list[int]) -> None:
+    """Invalid where one of these waits for task `id` itself, by whatever way; one walk, however many they are."""
+    circle = db.value("""
         WITH RECURSIVE ahead (id) AS (
-          SELECT blocked_by FROM task_links WHERE task_id = :id AND tenant_id = :tenant
+          SELECT value FROM json_each(:others)
           UNION SELECT task_links.blocked_by FROM task_links JOIN ahead ON task_links.task_id = ahead.id)
-        SELECT 1 FROM ahead WHERE id = :target""", id=id, target=target))
+        SELECT 1 FROM ahead WHERE id = :id AND :tenant IS NOT NULL LIMIT 1""", others=jsoned(blocked_by), id=id)
+    if circle:
+        raise Invalid(f"blocked_by: One of these waits for task {id} itself; that would be a circle",
+                      [{"field": "blocked_by", "message": "a circle"}])
 
 
 def _let_go(id: int) -> None:

@@ -90,7 +90,7 @@ def index(query: TaskQuery, me: Actor) -> Page[Task]:
     return tasks.listed(paging, query.q, **filters, **{name: value for name, value in plain.items() if value is not None})
 
 
-@plugin.post("/api/tasks", auth=WRITE, status=201, statuses=(200,), raises=(400, 404, 429), limit="task_create")
+@plugin.post("/api/tasks", auth=WRITE, status=201, statuses=(200,), raises=(400, 404, 409, 429), limit="task_create")
 def create(body: NewTask, me: Actor) -> Reply[Task]:
     """Create a task
 

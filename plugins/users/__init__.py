@@ -442,6 +442,7 @@ def random_password() -> str:
 
 
 # The last lines: these use the verbs above.
+from . import shares as shares  # noqa: E402, I001
 from .invites import Invite as Invite  # noqa: E402, I001
 from .invites import Pending as Pending  # noqa: E402
 from .invites import accept, addressed, count_invitation, invitation, invite, invited, open_invites, revoke  # noqa: E402, F401
