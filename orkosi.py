@@ -1511,6 +1511,8 @@ def open_data(*, exclusive: bool = False, vfs: str | None = None) -> list[str]:
     folder: Path = settings.data
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with contextlib.suppress(PermissionError):
+            folder.chmod(0o700)  # a clone makes it as the umask says; below it, nothing is to be reached any more
         alone = _take_lock(folder)
     except OSError as error:
         raise Unavailable(f"The data folder {folder} cannot be written: {error.strerror}; choose another with --data") from None
@@ -1635,6 +1637,7 @@ def run_tests(arguments: tuple[str, ...]) -> None:
 def main() -> int:  # type: ignore[no-redef]  # the one above is this one, imported
     """Run the command line; a problem is one sentence and an exit code that is not 0."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.umask(0o077)  # whatever this process makes, nobody else reads
     load()
     for command in [one for plugin in plugins.values() for one in plugin.commands]:
         cli.add_command(command)

@@ -282,4 +282,4 @@ def eventually(claim, patience=10.0, every=0.02):
     raise AssertionError(f"did not come true within {patience} s")
 
 
-__all__ = ["Answer", "Application", "Client", "Server", "command", "emit", "eventually", "db", "limiter"]
+__all__ = ["HOME", "Answer", "Application", "Client", "Server", "command", "emit", "eventually", "db", "limiter"]

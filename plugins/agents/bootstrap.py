@@ -5,7 +5,6 @@ stands in `run.env` beside it, quoted for the shell, and in `agent.json` for the
 client sent ever becomes part of a script.
 """
 import json
-import os
 import shlex
 import sys
 import threading
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import orkosi
 from orkosi import HOST_TENANT, Conflict, Problem, current, now, settings
-from plugins import automations, keys
+from plugins import automations, keys, logs
 from plugins.automations import LAUNCHED, supervisor
 
 from . import Agent, Step, change, has_key, log, note_steps, register, seek
@@ -94,7 +93,7 @@ def _soul(agent: Agent) -> str:
     path = folder_of(agent.name) / "workspace" / "SOUL.md"
     if path.exists():
         return "stands"
-    path.write_text(f"# {agent.display_name}\n\nRole: {agent.role}\n\nWrite here who this agent is, what it does well, and what it never does.\n"
+    logs.write_whole(path, f"# {agent.display_name}\n\nRole: {agent.role}\n\nWrite here who this agent is, what it does well, and what it never does.\n"
                     "Its program is the executable `brain` beside this file: the task comes as JSON on stdin, what it\n"
                     "prints is the resolution, exit 0 is done, 75 is try again later, anything else a failed attempt.\n")
     return str(path)
@@ -102,11 +101,11 @@ def _soul(agent: Agent) -> str:
 
 def _run_script(agent: Agent) -> str:
     folder = folder_of(agent.name)
-    _write(folder / "agent.json", json.dumps({"name": agent.name, "command": agent.command, "interval_sec": agent.interval_sec}))
+    logs.write_whole(folder / "agent.json", json.dumps({"name": agent.name, "command": agent.command, "interval_sec": agent.interval_sec}))
     facts = {"AGENT": agent.name, "DATA": str(settings.data), "PYTHON": sys.executable, "ORKOSI": str(Path(orkosi.HOME, "orkosi.py")),
              "PATH": _path(), "STOP_FLAG": str(stop_flag(agent.name)), "ORKOSI_NO_INSTALL": "1"}
-    _write(folder / "run.env", "".join(f"{name}={shlex.quote(value)}\n" for name, value in facts.items()))
-    _write(folder / "run.sh", RUN_SH, 0o700)
+    logs.write_whole(folder / "run.env", "".join(f"{name}={shlex.quote(value)}\n" for name, value in facts.items()))
+    logs.write_whole(folder / "run.sh", RUN_SH, 0o700)
     return str(folder / "run.sh")
 
 
@@ -124,7 +123,7 @@ def _plist(agent: Agent) -> str:
     return str(supervisor.write(label_of(agent.name), {
         "ProgramArguments": ["/bin/sh", str(folder / "run.sh")], "StartInterval": agent.interval_sec, "RunAtLoad": True,
         "WorkingDirectory": str(folder), "StandardOutPath": out, "StandardErrorPath": out, "ProcessType": "Background",
-        "ExitTimeOut": 10, "ThrottleInterval": min(10, agent.interval_sec), "EnvironmentVariables": {"PATH": _path()}}))
+        "ExitTimeOut": 10, "ThrottleInterval": min(10, agent.interval_sec), "Umask": 0o077, "EnvironmentVariables": {"PATH": _path()}}))
 
 
 def _key(agent: Agent) -> str:
@@ -133,7 +132,7 @@ def _key(agent: Agent) -> str:
         return "stands"
     path.parent.mkdir(exist_ok=True, mode=0o700)
     _, raw = keys.issue(agent.tenant_id, f"agent {agent.name}", keys.AGENT_SCOPES, agent=agent.name)
-    _write(path, raw + "\n")
+    logs.write_whole(path, raw + "\n")
     return str(path)
 
 
@@ -173,8 +172,8 @@ def stands_here(agent: Agent) -> bool:
     """Whether an agent's files were written for this folder and this interpreter."""
     folder = folder_of(agent.name)
     try:
-        text = (folder / "run.env").read_text()
-    except OSError:
+        text = logs.read_plain(folder / "run.env", 65536).decode()
+    except (OSError, UnicodeDecodeError):
         return False
     wanted = [f"DATA={shlex.quote(str(settings.data))}\n", f"PYTHON={shlex.quote(sys.executable)}\n",
               f"ORKOSI={shlex.quote(str(Path(orkosi.HOME, 'orkosi.py')))}\n"]
@@ -191,12 +190,3 @@ def key_file(name: str) -> Path:
 
 def _path() -> str:
     return f"{Path(sys.executable).parent}:{SEARCHED}"
-
-
-def _write(path: Path, text: str, mode: int = 0o600) -> None:
-    """Write a file, whole or not at all, readable by nobody else."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "w") as file:
-        file.write(text)
-    fresh.replace(path)

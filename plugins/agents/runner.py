@@ -20,6 +20,7 @@ from typing import Any
 import click
 
 from orkosi import DATA, NotFound, clean, now, seconds, settings
+from plugins import logs
 from plugins.automations import processes
 
 from . import NAME, plugin
@@ -39,7 +40,7 @@ def run_agent(name: str, data: Path | None) -> None:
     folder = settings.data / "agents" / name
     if not re.match(NAME, name) or not (folder / "agent.json").exists():
         raise NotFound(f"There is no agent {name!r} in {settings.data}")
-    with open(folder / "run.lock", "w") as lock:
+    with os.fdopen(logs.open_plain(folder / "run.lock", os.O_WRONLY | os.O_CREAT), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

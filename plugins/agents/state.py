@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from orkosi import Page, Paging, Problem, Struct, now, seconds, settings
+from plugins import logs
 from plugins.automations import Automation, supervisor
 
 from . import Agent, Status, busy, completed, everyone
@@ -116,8 +117,7 @@ def read_file(agent: Agent) -> dict[str, Any]:
     if not agent.local:
         return {}
     try:
-        with open(folder_of(agent.name) / "state.json", "rb") as file:
-            found = json.loads(file.read(16384))
+        found = json.loads(logs.read_plain(folder_of(agent.name) / "state.json", 16384))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -125,7 +125,4 @@ def read_file(agent: Agent) -> dict[str, Any]:
 
 def write_file(name: str, **facts: Any) -> None:
     """Write an agent's `state.json`, whole or not at all."""
-    folder = folder_of(name)
-    fresh = folder / "state.json.new"
-    fresh.write_text(json.dumps(facts | {"updated_at": now()}, ensure_ascii=False))
-    fresh.replace(folder / "state.json")
+    logs.write_whole(folder_of(name) / "state.json", json.dumps(facts | {"updated_at": now()}, ensure_ascii=False))

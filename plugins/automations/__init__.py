@@ -128,8 +128,8 @@ def supervise(stop: threading.Event) -> None:
     for one in db.all(Automation, "SELECT * FROM automations WHERE tenant_id = :tenant AND type = 'launchagent' AND status = 'active'"):
         try:
             live.follow(one)
-        except Problem as problem:
-            live.log.warning("automation %d (%s) is not loaded: %s", one.id, one.name, problem.message)
+        except (Problem, OSError, ValueError) as problem:  # whatever stands in one row, the others are loaded
+            live.log.warning("automation %d (%s) is not loaded: %s", one.id, one.name, problem)
     if supervisor.driver() is embedded.driver:
         embedded.driver.run(stop)
 

@@ -7,7 +7,7 @@ from plugins.automations import Automation, AutomationStatus, plugin
 from plugins.automations.live import Live, follow, let_go, look
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
-Path = Annotated[str, Meta(min_length=1, max_length=1024)]
+Path = Annotated[str, Meta(min_length=1, max_length=255)]
 READ, WRITE = may("editor", host=True), may("admin", host=True)
 
 

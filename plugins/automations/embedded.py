@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from orkosi import Unprocessable
+from plugins import logs
 
 from . import processes
 from .supervisor import Status, read
@@ -38,6 +39,7 @@ class Job:
         self.child: subprocess.Popen | None = None
         self.process = processes.remembered(self.pid_file)  # one that an earlier server left
         self.last_exit: int | None = None
+        self.dropped = False  # taken out of care, perhaps while it was being started
         self.began = -math.inf
         at_once = spec.get("RunAtLoad") or self.stays_alive()
         self.due = time.monotonic() + (0.0 if at_once else self.interval)
@@ -74,13 +76,15 @@ class Job:
         return False
 
     def start(self) -> None:
-        """Start it, and know when it is due again."""
+        """Start it, and know when it is due again; not where it was dropped meanwhile."""
         self.began = time.monotonic()
         self.due = self.began + self.interval
         try:
             self.child = self._spawn()
             self.process = processes.identify(self.child.pid)
             processes.remember(self.pid_file, self.process)
+            if self.dropped:
+                self.end()
         except (OSError, ValueError) as error:
             log.error("job %s cannot be started: %s", self.plist.stem, error)
             self.last_exit = 78
@@ -100,6 +104,11 @@ class Job:
             for file in (out, err):
                 if file:
                     file.close()
+
+    def drop(self) -> None:
+        """Start it no more, and end it."""
+        self.dropped = True
+        self.end()
 
     def end(self, grace: float = GRACE) -> None:
         """End its whole process group."""
@@ -128,7 +137,7 @@ class Embedded:
                 return
             self.jobs[plist.stem] = job
         if old:
-            old.end()
+            old.drop()
         self._wake.set()
 
     def unload(self, plist: Path) -> None:
@@ -137,7 +146,7 @@ class Embedded:
         if job is None and (left := processes.remembered(plist.with_suffix(".pid"))):
             processes.end_group(left.pid, GRACE)
         if job:
-            job.end()
+            job.drop()
         plist.with_suffix(".pid").unlink(missing_ok=True)
 
     def kickstart(self, plist: Path) -> None:
@@ -161,7 +170,8 @@ class Embedded:
         """Start what is due until `stop`; then end every job, all at the same time."""
         while not stop.is_set():
             with self._lock:
-                pause = min((self._look(job) for job in self.jobs.values()), default=1.0)
+                jobs = list(self.jobs.values())
+            pause = min(map(self._look, jobs), default=1.0)  # without the lock: what a start opens or waits for is its own matter
             self._wake.wait(max(0.0, min(pause, 0.5)))
             self._wake.clear()
         with self._lock:
@@ -180,14 +190,14 @@ class Embedded:
             if job.due <= moment < math.inf:  # it overran its turn, which is skipped
                 job.due += job.interval * math.ceil((moment - job.due) / job.interval + 1e-9)
             return 0.1
-        if job.due <= moment:
+        if job.due <= moment and not job.dropped:
             job.start()
             return 0.1
         return job.due - moment
 
 
 def _opened(path: str | None) -> IO[bytes] | None:
-    return open(path, "ab") if path else None
+    return os.fdopen(logs.open_plain(Path(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") if path else None
 
 
 driver = Embedded()

@@ -43,7 +43,10 @@ def look(automation: Automation) -> tuple[Live | None, str | None]:
     path = inside(automation.path)
     if path is None:
         return None, OUTSIDE
-    found = Live(path.exists(), path.is_file() and os.access(path, os.X_OK))
+    try:
+        found = Live(path.exists(), path.is_file() and os.access(path, os.X_OK))
+    except (OSError, ValueError) as error:
+        return None, f"The path cannot be looked at: {error}"
     if (job := plist(automation)) is None:
         return found, None
     try:

@@ -31,8 +31,11 @@ from orkosi import (
 from plugins.users import shares
 
 plugin = Plugin("Files", layer="domain")
+plugin.setting("sync_leave_out", str, "id_*,*.pem,*.key,*.p12,.env*,*.env,credentials*", "Names in workspaces that look like secrets: no row, no content; with commas between")
 
-KEPT = 1 << 20  # bytes of content that are kept
+KEPT = 1 << 20    # bytes of content that are kept
+HEAD = 64 << 10   # characters in which the excerpt of a hit is looked for
+AROUND = 60       # characters of it before the hit, and twice as many from there
 
 IDENTITY = {"SOUL.md", "IDENTITY.md", "AGENTS.md", "CLAUDE.md", "USER.md"}
 CODE_NAMES = {"brain", "Makefile", "Dockerfile"}
@@ -66,8 +69,9 @@ class File(Entry):
 
 
 class Found(Entry):
-    """A file that was searched for, and the words around what was found."""
+    """A file that was searched for, and the words around what was found; `head` is where they are looked for."""
     excerpt: str | None = None
+    head: str | None = None
 
 
 class Seen(Struct):
@@ -93,7 +97,8 @@ COLUMNS = ("files.id, files.name, files.path, files.workspace, files.file_type, 
 FILES = Listing(of=Entry, columns=COLUMNS, source="files", filters={"category": "category = :category"})
 
 FOUND = Listing(
-    of=Found, columns=COLUMNS + ", snippet(files_fts, 1, '', '', '…', 16) AS excerpt",
+    # Not snippet(): its cost is quadratic in a file's length, and no deadline stops it.
+    of=Found, columns=COLUMNS + f", substr(files.content, 1, {HEAD}) AS head", heavy=f"min(octet_length(files.content), {HEAD})", light=20,
     source="files_fts CROSS JOIN files ON files.id = files_fts.rowid", base="files_fts MATCH :terms AND files.tenant_id = :tenant",
     filters={"workspace": "files.workspace = :workspace", "category": "files.category = :category", "ext": "files.ext = :ext"},
     order="files_fts.rowid DESC")
@@ -129,7 +134,26 @@ def search(query: SearchQuery) -> Page[Found]:
     wanted = terms(query.q)
     if wanted is None:
         return Page([], 0, query.limit, query.offset)
-    return db.page(FOUND, query, terms=wanted)
+    found = db.page(FOUND, query, terms=wanted)
+    looked_for = re.compile("|".join(rf"(?<!\w){re.escape(word)}" for word in re.findall(r"\w+", query.q[:100])), re.I)
+    for file in found.items:
+        file.excerpt, file.head = _excerpt(file.head, looked_for), None
+    return found
+
+
+def _excerpt(head: str | None, looked_for: re.Pattern[str]) -> str | None:
+    """Some words around the first hit; the beginning where the hit is further on, or in the name."""
+    if not head:
+        return None
+    hit = looked_for.search(head)
+    at = hit.start() if hit else 0
+    start = max(0, at - AROUND)
+    before, after = head[start:at], head[at:at + 2 * AROUND]
+    if start:
+        before = "…" + before.partition(" ")[2]
+    if at + 2 * AROUND < len(head):
+        after = after.rpartition(" ")[0] + "…" if " " in after else after + "…"
+    return " ".join((before + after).split())
 
 
 @plugin.search("files")

@@ -3,7 +3,7 @@ from typing import Annotated
 
 from orkosi import Meta, Page, Paging, Struct, may
 from plugins import files
-from plugins.files import Entry, File, Found, SearchQuery, plugin
+from plugins.files import Entry, File, SearchQuery, plugin
 
 Word = Annotated[str, Meta(min_length=1, max_length=100)]
 
@@ -14,6 +14,11 @@ class NewFile(Struct, forbid_unknown_fields=True):
     file_type: Word | None = None
     category: Word | None = None
     content: str | None = None
+
+
+class Hit(Entry):
+    """A file that was found, and the words around."""
+    excerpt: str | None = None
 
 
 class FileQuery(Paging):
@@ -39,11 +44,13 @@ def create(body: NewFile) -> File:
 
 
 @plugin.get("/api/files/search", auth=may("member", "files:read"))
-def search(query: SearchQuery) -> Page[Found]:
+def search(query: SearchQuery) -> Page[Hit]:
     """Search files by name and content
 
     Newest first: files that have all the words, or words that begin with them. Without a usable word, none."""
-    return files.search(query)
+    page = files.search(query)
+    return Page([Hit(**{name: getattr(file, name) for name in Hit.__struct_fields__}) for file in page.items],
+                page.total, page.limit, page.offset, page.exceeded)
 
 
 @plugin.get("/api/files/{id}", auth=may("member", "files:read"), raises=(404,))

@@ -3,7 +3,7 @@
 An observer says that something changed, and then every workspace is walked; only a file whose size or times
 differ is opened. Surprise: a workspace belongs to its agent, who may put anything into it while it is being
 read. So links, hard links and pipes are passed over, a file that changed during the reading is read again in
-the next round, and what looks like a secret, or is too large, gets a row without its content.
+the next round, what is too large gets a row without its content, and what looks like a secret gets none.
 """
 import hashlib
 import logging
@@ -12,6 +12,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from orkosi import settings
@@ -27,7 +28,6 @@ SETTLE = 0.2       # seconds after a change before it is looked at
 BATCH, WEIGHT = 50, 1 << 20  # files and bytes a transaction
 
 IGNORED = {".git", "__pycache__", "node_modules", ".venv", "venv", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
-SECRET = (".pem", ".key", ".p12", ".env")
 
 State = tuple[int, int, int, int]  # size, time of change, of the inode's change, inode
 
@@ -115,6 +115,8 @@ def walk(folder: int, path: str, depth: int = 0) -> Iterator[tuple[str, str, int
     """Every plain file below a folder: (path, name, descriptor of its folder, state)."""
     for name, info in sorted(logs.entries(folder)):
         inner = f"{path}/{name}"
+        if secret(name):
+            continue
         if stat.S_ISDIR(info.st_mode):
             if name not in IGNORED and depth < DEEPEST:
                 with logs.directory(name, folder) as below:
@@ -122,6 +124,11 @@ def walk(folder: int, path: str, depth: int = 0) -> Iterator[tuple[str, str, int
                         yield from walk(below, inner, depth + 1)
         elif logs.plain(info) and not name.endswith(logs.NEVER) and len(inner) <= 1024:
             yield inner, name, folder, info
+
+
+def secret(name: str) -> bool:
+    """Whether a file or folder of this name is left out, by the setting `sync_leave_out`."""
+    return any(fnmatchcase(name.lower(), pattern.strip().lower()) for pattern in settings.sync_leave_out.split(","))
 
 
 def look(path: str, name: str, parent: int) -> Seen | None:
@@ -141,7 +148,7 @@ def look(path: str, name: str, parent: int) -> Seen | None:
                 return None
         if _state(os.fstat(fd)) != _state(info):
             return None
-        content = None if size > KEPT or name.startswith(".env") or name.endswith(SECRET) else text(kept)
+        content = None if size > KEPT else text(kept)
         return Seen(path, content, size, digest.hexdigest(), logs.modified(info))
 
 

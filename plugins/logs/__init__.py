@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from orkosi import Invalid, Listing, Page, Paging, Plugin, Struct, clean, db, jsoned, now, settings, terms, writes
 
-from .disk import NEVER, Bell, directory, entries, modified, opened, plain, regular
+from .disk import NEVER, Bell, directory, entries, modified, open_plain, opened, plain, read_plain, regular, write_whole
 from .line import shortened
 
 plugin = Plugin("Logs", layer="ground")
@@ -179,5 +179,5 @@ def prune(most: int = 500) -> int:
         most=most, before=now(-86400 * settings.log_keep_days), keep=settings.log_keep_lines)
 
 
-__all__ = ["NEVER", "Bell", "directory", "entries", "modified", "opened", "plain", "regular"]
+__all__ = ["NEVER", "Bell", "directory", "entries", "modified", "open_plain", "opened", "plain", "read_plain", "regular", "write_whole"]
 from . import erasure, tailer  # noqa: E402, F401  # the last line: the tailer uses the verbs above

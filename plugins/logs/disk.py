@@ -67,6 +67,33 @@ def regular(name: str, parent: int) -> Iterator[tuple[int, os.stat_result] | Non
             os.close(fd)
 
 
+def open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a regular file, opened or made without following a link at its end and without ever waiting.
+
+    OSError for anything else that has the name: a pipe that nobody answers at would hold whoever opens it for good.
+    """
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o600)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    return fd
+
+
+def read_plain(path: Path, most: int) -> bytes:
+    """The first `most` bytes of a regular file. OSError."""
+    with os.fdopen(open_plain(path), "rb") as file:
+        return file.read(most)
+
+
+def write_whole(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write a file, whole or not at all, readable by nobody else, whatever stood there before."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode), "w") as file:
+        file.write(text)
+    fresh.replace(path)
+
+
 def plain(info: os.stat_result) -> bool:
     """Whether this is a regular file that has no second name somewhere else."""
     return stat.S_ISREG(info.st_mode) and info.st_nlink == 1

@@ -10,6 +10,7 @@ import logging.handlers
 import os
 import resource
 import signal
+import stat
 import sys
 import threading
 import time
@@ -153,6 +154,24 @@ class _Line(logging.Formatter):
         if record.exc_info:
             text += "".join(f"\n    {clean(line, 500)}" for line in self.formatException(record.exc_info).splitlines())
         return text
+
+
+@plugin.service
+def mend_modes(stop: threading.Event) -> None:
+    """Take from everybody else what they may still do with anything in the data folder, once at every start."""
+    mended = 0
+    for _, folders, files, folder in os.fwalk(settings.data, follow_symlinks=False):
+        for name in [*folders, *files]:
+            with contextlib.suppress(OSError):
+                info = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                single = stat.S_ISDIR(info.st_mode) or (stat.S_ISREG(info.st_mode) and info.st_nlink == 1)
+                if single and info.st_mode & 0o077:
+                    os.chmod(name, stat.S_IMODE(info.st_mode) & ~0o077, dir_fd=folder)
+                    mended += 1
+        if stop.is_set():
+            return
+    if mended:
+        log.info("%d files and folders could be read by others; mended", mended)
 
 
 @plugin.watch
