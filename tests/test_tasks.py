@@ -5,7 +5,7 @@ import pytest
 from conftest import Client
 
 import orkosi
-from plugins import keys, queue
+from plugins import keys, queue, tasks
 
 
 def made(client, **fields):
@@ -232,6 +232,23 @@ def test_an_agents_key_sees_its_own_tasks_alone(client, felix):
     assert [one["task_id"] for one in felix.get("/changelog").data] == [own]
     assert [one["task_id"] for one in felix.get("/changelog?agent=ada").data] in ([own], [])
     assert felix.get("/changelog/summary").data[0]["total"] == 1 and b"others" not in felix.get("/changelog/feed").body
+
+
+@pytest.mark.parametrize("way", ["completing the job", "changing the task"])
+def test_an_agent_that_is_done_lets_another_go_on(client, felix, way):
+    first = made(client, title="first", assignee="felix")
+    second = made(client, title="second", assignee="ada", blocked_by=[first["id"]])
+    assert client.get(f"/tasks/{second['id']}").data["why"][0]["code"] == "waits_for_task"
+    job = work(felix)
+    if way == "completing the job":
+        assert settle(felix, job, "complete", result="done").status == 200
+    else:
+        assert felix.patch(f"/tasks/{first['id']}", {"status": "done"}).status == 200
+    assert client.get(f"/tasks/{first['id']}").data["status"] == "done"
+    assert work(client, "ada")["payload"] == {"task_id": second["id"]}
+    assert tasks.search("second", 10)[0].id == second["id"]
+    with orkosi.acting(orkosi.Actor(kind="agent", id="felix", name="felix", tenant=1)):
+        assert tasks.search("second", 10) == [] and tasks.search("first", 10)[0].id == first["id"]
 
 
 def test_an_agent_makes_tasks_for_itself_alone(client, felix):

@@ -23,11 +23,13 @@ from orkosi import (
     Paging,
     Plugin,
     Struct,
+    acting,
     current,
     db,
     emit,
     jsoned,
     now,
+    system,
     terms,
     writes,
 )
@@ -321,7 +323,12 @@ def _no_circle(id: int, blocked_by: list[int]) -> None:
 
 
 def _let_go(id: int) -> None:
-    """Those that waited for a task that is over may have nothing left to wait for."""
+    """Those that waited for a task that is over may have nothing left to wait for, whoever is to do them."""
+    with acting(system(current().tenant)):
+        _release(id)
+
+
+def _release(id: int) -> None:
     for other, in db.all(tuple, "SELECT task_id FROM task_links WHERE blocked_by = :id AND tenant_id = :tenant", id=id):
         _follow(other)
 
@@ -437,7 +444,8 @@ def search(q: str, limit: int) -> list[Hit]:
     words = terms(q)
     return [] if words is None else db.all(Hit, """
         SELECT tasks.id, tasks.title, status AS detail FROM tasks_fts CROSS JOIN tasks ON tasks.id = tasks_fts.rowid
-         WHERE tasks_fts MATCH :words AND tenant_id = :tenant ORDER BY tasks_fts.rowid DESC LIMIT :most""", words=words, most=limit)
+         WHERE tasks_fts MATCH :words AND tenant_id = :tenant AND (:agent IS NULL OR assignee = :agent)
+         ORDER BY tasks_fts.rowid DESC LIMIT :most""", words=words, most=limit, agent=current().name if current().kind == "agent" else None)
 
 
 def me(actor: Actor) -> str:
