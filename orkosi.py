@@ -1629,9 +1629,9 @@ DATA = click.option("--data", type=click.Path(path_type=Path), help="The data fo
 @cli.command("test", context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def run_tests(arguments: tuple[str, ...]) -> None:
-    """Run the test suite; arguments go to pytest."""
+    """Run the test suite, on two cores; arguments go to pytest instead."""
     os.chdir(HOME)
-    os.execv(sys.executable, [sys.executable, "-m", "pytest", *arguments])
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", *(arguments or ("-n", "2", "--dist", "worksteal"))])
 
 
 def main() -> int:  # type: ignore[no-redef]  # the one above is this one, imported
