@@ -1,15 +1,13 @@
 """Orkosi's kernel: how the house works. What it does, the plugins know.
 
-The kernel owns problems, settings, the database and its upgrade, the actor and the
-gate, the plugin object, endpoints, OpenAPI, loading, services and the command line.
-It knows no table, no URL and no product noun (tests/test_shape.py holds it to that).
+The kernel owns problems, settings, the database, the actor and the gate, the plugin
+object, endpoints, loading, services and the command line. It knows no table, no URL
+and no product noun (tests/test_shape.py holds it to that).
 
 Reading order:
-     0 Self-install      5 Actor and gate    10 Command line
-     1 Problems          6 Plugin
-     2 Settings          7 Endpoint
-     3 Database          8 Loading
-     4 Schema upgrade    9 Services and shutdown
+     0 Self-install    3 Database          6 Endpoint
+     1 Problems        4 Actor and gate    7 Loading
+     2 Settings        5 Plugin            8 Services      9 Command line
 
 Three laws. The kernel knows how, the plugins know what. A plugin's `__init__.py` is
 its face, `api.py` its wire. Write through the owner; read with a join.
@@ -106,8 +104,6 @@ if __name__ == "__main__":
     sys.exit(main())
 
 import contextlib
-import errno
-import fcntl
 import functools
 import importlib
 import inspect
@@ -156,6 +152,7 @@ class Problem(Exception):
 
     status = 500
     code = "internal_error"
+    exit_code = 1  # of a command
 
     def __init__(self, message: str, details: Any = None, headers: dict[str, str] | None = None):
         super().__init__(message)
@@ -429,7 +426,7 @@ class Database:
         self.commits = 0
         self._totals: dict[Any, tuple[int, float, int]] = {}
         self._builders.clear()
-        self._con = self.connect()
+        self.writer = self.connect()
 
     def close(self) -> None:
         """Let queued writes finish, fold the WAL into the files, and let go of them."""
@@ -444,9 +441,9 @@ class Database:
             self._idle.pop().close()
         for name in ("main", "logs"):
             with contextlib.suppress(apsw.Error):
-                self._con.execute(f"SELECT 1 FROM {name}.sqlite_schema LIMIT 1").fetchall()  # an unread one does nothing
-                self._con.wal_checkpoint(name, apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        self._con.close()
+                self.writer.execute(f"SELECT 1 FROM {name}.sqlite_schema LIMIT 1").fetchall()  # an unread one does nothing
+                self.writer.wal_checkpoint(name, apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        self.writer.close()
 
     def connect(self) -> apsw.Connection:
         """A connection as every connection here must be. Raises Damaged, NoSpace, Unavailable."""
@@ -518,17 +515,13 @@ class Database:
                 return
 
     def _commit(self, batch: list[_Write], sync: str) -> None:
-        con = self._con
+        con = self.writer
         try:
             self._require_space()
             if sync != self._sync:
                 con.execute(f"PRAGMA main.synchronous = {sync}")
                 self._sync = sync
-            # First in the hope that none fails. If one does, all is undone, and done again with a
-            # savepoint around each: writes touch nothing but the database, so they can be.
-            if not self._run(con, batch) and len(batch) > 1:
-                con.execute("ROLLBACK")
-                self._run(con, batch, savepoints=True)
+            self._run(con, batch)
             con.execute("COMMIT" if len(batch) > 1 or batch[0].error is None else "ROLLBACK")
             self.commits += 1
         except BaseException as error:  # the commit itself failed: none of them happened
@@ -541,9 +534,10 @@ class Database:
             item.finished = True
             item.bell.release()
 
-    def _run(self, con: apsw.Connection, batch: list[_Write], *, savepoints: bool = False) -> bool:
-        """Run every write of a batch; without savepoints, only up to the first that fails. Whether none failed."""
+    def _run(self, con: apsw.Connection, batch: list[_Write]) -> None:
+        """Run every write of a batch, once; where they are several, each under a savepoint, so that one that fails goes alone."""
         con.execute("BEGIN IMMEDIATE")
+        savepoints = len(batch) > 1
         for item in batch:
             started = time.perf_counter()
             self._item, here.actor, item.after, item.error = item, item.actor, [], None
@@ -553,16 +547,14 @@ class Database:
                 item.result = item.call()
             except Exception as error:
                 item.error = translate(error)
-                if not savepoints:
-                    return False
-                if not con.in_transaction:
+                if savepoints and not con.in_transaction:
                     raise item.error from None  # SQLite undid everything by itself: the disk is full
-                con.execute("ROLLBACK TO one")
+                if savepoints:
+                    con.execute("ROLLBACK TO one")
             if savepoints:
                 con.execute("RELEASE one")
             if (took := time.perf_counter() - started) > 0.05:
-                log.warning("slow write %s: %.0f ms", getattr(item.call, "name", "?"), took * 1000)
-        return True
+                log.warning("slow write %s: %.0f ms", getattr(item.call, "func", item.call).__qualname__, took * 1000)
 
     def _require_space(self) -> None:
         if self.min_free and time.monotonic() > self._free_until:
@@ -577,7 +569,7 @@ class Database:
         """Every row as `kind`: a Struct (its fields by column name), `dict`, or `tuple`."""
         params["tenant"] = current().tenant
         if threading.get_ident() == self._writer_thread:
-            return self._rows(self._con, kind, sql, params)
+            return self._rows(self.writer, kind, sql, params)
         try:
             con = self._idle.pop()
         except IndexError:
@@ -603,12 +595,12 @@ class Database:
         """Execute one statement inside a write; the number of rows it changed."""
         assert threading.get_ident() == self._writer_thread, "db.run belongs into a verb marked @writes"
         params["tenant"] = current().tenant
-        self._con.execute(sql, params).fetchall()
-        return self._con.changes()
+        self.writer.execute(sql, params).fetchall()
+        return self.writer.changes()
 
     def add(self, sql: str, /, **params: Any) -> int | None:
         """Execute one INSERT inside a write; the new row's id, or None where ON CONFLICT did nothing."""
-        return self._con.last_insert_rowid() if self.run(sql, **params) else None
+        return self.writer.last_insert_rowid() if self.run(sql, **params) else None
 
     def run_many(self, sql: str, rows: Iterable[dict[str, Any]], /) -> None:
         """Execute one statement for every row of parameters inside a write; no `:tenant` is bound.
@@ -616,7 +608,7 @@ class Database:
         For bulk that would cost more in calls than in SQLite; keep a batch short, others wait behind it.
         """
         assert threading.get_ident() == self._writer_thread, "db.run_many belongs into a verb marked @writes"
-        self._con.executemany(sql, rows)
+        self.writer.executemany(sql, rows)
 
     def page(self, listing: Listing, query: Paging, /, **params: Any) -> Page[Any]:
         """One page of `listing`, with those of its filters that the query, or `params`, gives a value."""
@@ -743,34 +735,21 @@ def _mend(hint: Any) -> Callable[[Any], Any] | None:
 
 
 def writes(verb: Callable | None = None, *, durable: bool = True) -> Any:
-    """Mark a verb as a write: it runs in the writer's transaction, and returns when that is safe.
+    """Mark a verb as a write: it runs in the writer's transaction, once, and returns when that is safe.
+
+    What it does beside its rows, it does in any case; what must follow only if they hold, it hands to `db.after_commit`.
 
     `durable=False` is for what a power cut may undo harmlessly: acknowledged after the commit,
     it survives a kill of the process, and never waits for a flush.
     """
     if verb is None:
         return lambda verb: writes(verb, durable=durable)
-    function: Callable = verb
 
-    class Call:
-        __slots__ = ("args", "kwargs")
-        name = f"{function.__module__}.{function.__qualname__}"
-
-        def __init__(self, args: tuple, kwargs: dict):
-            self.args, self.kwargs = args, kwargs
-
-        def __call__(self) -> Any:
-            return function(*self.args, **self.kwargs)
-
+    @functools.wraps(verb)
     def written(*args: Any, **kwargs: Any) -> Any:
         if threading.get_ident() == db._writer_thread:
             return verb(*args, **kwargs)
-        return db.write(Call(args, kwargs), durable=durable)
-
-    written.__dict__.update(verb.__dict__)
-    for name in ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__"):
-        setattr(written, name, getattr(verb, name))
-    written.__wrapped__ = verb  # type: ignore[attr-defined]
+        return db.write(functools.partial(verb, *args, **kwargs), durable=durable)
     return written
 
 
@@ -819,127 +798,7 @@ def terms(q: str) -> str | None:
 db = Database()
 APPLICATION_ID = 0x4F524B31  # "ORK1"
 
-# ──────────────────────────── 4  Schema upgrade ────────────────────────────
-# schema.sql is the only truth. The kernel builds it in memory, compares, creates what is missing,
-# adds columns, rebuilds views, indexes and triggers - and refuses by name anything riskier.
-
-
-class Refused(Unavailable):
-    """This data folder's schema is not one this version may change by itself."""
-    code = "schema_refused"
-
-
-def upgrade(schema: str | None = None) -> list[str]:
-    """Bring the open database to `schema`, after a snapshot if it holds anything; what was done.
-
-    Everything happens in one transaction. Raises Refused, naming what, when the file is newer
-    than the code or a change could lose data.
-    """
-    model = _model(Path(HOME, "schema.sql").read_text() if schema is None else schema)
-    version = int(model.pragma("user_version"))  # type: ignore[arg-type]
-    found = int(db._con.pragma("user_version"))  # type: ignore[arg-type]
-    if found > version:
-        raise Refused(f"{db.folder} was written by a newer Orkosi (schema {found}; this one knows {version}). "
-                      "Start the newer version, or restore an older backup")
-    data_steps = _data_steps(found)
-    steps = [(name, path.read_text()) for name, path in data_steps]
-    plan = [(f"{name} upgrade", sql) for name, sql in steps]
-    fresh = not _objects(db._con, "main")
-    if not data_steps:
-        plan += [step for schema_name in ("main", "logs") for step in _differences(model, schema_name)]
-    if plan and not fresh:
-        _snapshot(found)
-
-    def apply() -> None:
-        for _, sql in plan:
-            for _ in db._con.execute(sql):
-                pass
-        if data_steps:  # what they left is compared only now
-            for what, sql in [s for name in ("main", "logs") for s in _differences(model, name)]:
-                plan.append((what, sql))
-                db._con.execute(sql)
-        db._con.execute(f"PRAGMA user_version = {version}; PRAGMA application_id = {APPLICATION_ID}")
-
-    if plan or found != version:
-        db.write(apply)
-    upgrade_not_needed(model)
-    return [] if fresh else [what for what, _ in plan]
-
-
-def _model(schema: str) -> apsw.Connection:
-    con = apsw.Connection(":memory:")
-    con.execute("ATTACH ':memory:' AS logs")
-    con.execute(schema)
-    return con
-
-
-def _data_steps(found: int) -> list[tuple[str, Path]]:
-    files = sorted(Path(HOME, "plugins").glob("*/upgrades/[0-9]*.sql"), key=lambda path: path.name)
-    return [(path.stem, path) for path in files if int(path.stem.split("_")[0]) > found > 0]
-
-
-def _objects(con: apsw.Connection, space: str) -> dict[tuple[str, str], str]:
-    """(kind, name) → SQL; without SQLite's own, and without the shadow tables of virtual ones."""
-    shadow = {row[1] for row in con.execute(f"PRAGMA {space}.table_list") if row[2] == "shadow"}
-    return {(kind, name): sql for kind, name, sql in con.execute(f"SELECT type, name, sql FROM {space}.sqlite_schema")
-            if sql and not name.startswith("sqlite_") and name not in shadow}
-
-
-def _differences(model: apsw.Connection, space: str) -> Iterator[tuple[str, str]]:
-    wanted, existing = _objects(model, space), _objects(db._con, space)
-    for (kind, name), sql in existing.items():
-        if kind == "table" and (kind, name) not in wanted:
-            raise Refused(f"Table {name} is in {db.folder} but not in schema.sql; dropping it takes an upgrade file")
-        if kind != "table" and _plain(wanted.get((kind, name), "")) != _plain(sql):
-            yield f"drop {kind} {name}", f"DROP {kind} {space}.{name}"
-    for (kind, name), sql in wanted.items():
-        old = existing.get((kind, name))
-        if old is not None and kind == "table":
-            yield from _new_columns(space, name, _parts(sql), _parts(old))
-        elif old is None or _plain(old) != _plain(sql):
-            yield f"create {kind} {name}", re.sub(
-                rf"^(CREATE (?:UNIQUE |VIRTUAL )?\w+ )(?:IF NOT EXISTS )?{name}\b", rf"\1{space}.{name}", sql, count=1)
-
-
-def _new_columns(space: str, table: str, wanted: list[str], old: list[str]) -> Iterator[tuple[str, str]]:
-    if gone := [part for part in old if part not in wanted]:
-        raise Refused(f"Table {table}: '{gone[0]}' has changed or is gone; that takes an upgrade file")
-    for part in wanted:
-        if part not in old:
-            risky = re.match(r"(CHECK|UNIQUE|PRIMARY|FOREIGN|CONSTRAINT)\b", part, re.I) or re.search(r"\bUNIQUE\b", part)
-            if risky or ("NOT NULL" in part and "DEFAULT" not in part):
-                raise Refused(f"Table {table}: '{part}' cannot be added to existing rows; that takes an upgrade file")
-            yield f"add {table}.{part.split()[0]}", f"ALTER TABLE {space}.{table} ADD COLUMN {part}"
-
-
-def _plain(sql: str) -> str:
-    """`sql` without comments, and with one space where there is any."""
-    bare = re.sub(r"('(?:[^']|'')*')|--[^\n]*", lambda found: found[1] or "", sql)
-    return re.sub(r"\s*([(),])\s*", r"\1", " ".join(bare.split()))
-
-
-def _parts(sql: str) -> list[str]:
-    """The columns and constraints of a CREATE TABLE; order does not matter, added columns come last."""
-    body, parts, depth = _plain(sql), [""], 0
-    for char in body[body.index("(") + 1:body.rindex(")")]:
-        depth += (char == "(") - (char == ")")
-        if char == "," and not depth:
-            parts.append("")
-        else:
-            parts[-1] += char
-    return [part.strip() for part in parts]
-
-
-def _snapshot(version: int) -> None:
-    """A whole copy in `backups/` before an existing file is changed."""
-    assert db.folder
-    (db.folder / "backups").mkdir(exist_ok=True)
-    stamp = re.sub(r"\D", "", now())[:14]
-    with translated():
-        db._con.execute("VACUUM main INTO :file", {"file": str(db.folder / f"backups/before-upgrade-{version}-{stamp}.db")})
-
-
-# ──────────────────────────── 5  Actor and gate ────────────────────────────
+# ──────────────────────────── 4  Actor and gate ────────────────────────────
 
 RANKS = {"demo": 1, "viewer": 2, "member": 3, "builder": 3, "editor": 4, "admin": 5}
 
@@ -1043,7 +902,7 @@ def scope_covers(scopes: frozenset[str], needed: str) -> bool:
         return any(scope.startswith(needed[:-6]) for scope in scopes)
     return needed in scopes
 
-# ──────────────────────────────── 6  Plugin ────────────────────────────────
+# ──────────────────────────────── 5  Plugin ────────────────────────────────
 # Eleven verbs, one object. Every registration is inert data until `load`.
 
 Layer = Literal["ground", "domain", "views"]
@@ -1080,7 +939,7 @@ class Plugin:
 
     def __init__(self, title: str, *, layer: Layer, needs: tuple[str, ...] = ()):
         self.title, self.layer, self.needs = title, layer, needs
-        self.name = sys._getframe(1).f_globals["__name__"].rsplit(".", 1)[-1]
+        self.name = ""  # its folder's; `load` knows it
         self.endpoints: list[Endpoint] = []
         self.commands: list[click.Command] = []
         self.services: list[Callable[[threading.Event], None]] = []
@@ -1173,7 +1032,7 @@ def emit(event: str, subject: Any, **facts: Any) -> None:
         listener(event, subject, **facts)
 
 
-# ─────────────────────────────── 7  Endpoint ───────────────────────────────
+# ─────────────────────────────── 6  Endpoint ───────────────────────────────
 # Bind, call, reply. The signature says what is taken, the return type which envelope answers:
 # Task → {data}, Page[Task] → {data, meta}, Deleted, Flat structs as they stand, Document as bytes.
 
@@ -1350,10 +1209,14 @@ class Endpoint:
         self.plugin, self.method, self.path, self.fn, self.auth = plugin, method, path, fn, auth
         self.status, self.raises, self.limit, self.max_body = status, raises, limit, max_body
         self.statuses = (status, *statuses)
-        self.operation = f"{plugin.name}.{fn.__name__}"
         self.summary, _, about = inspect.cleandoc(fn.__doc__ or "").partition("\n")
         self.about = about.strip()
         self.path_names = {snake(name): name for name in re.findall(r"\{(\w+)\}", path)}
+
+    @property
+    def operation(self) -> str:
+        """What generated clients call it."""
+        return f"{self.plugin.name}.{self.fn.__name__}"
 
     def bind(self) -> None:
         """Read the signature; a parameter that nothing fills, or a missing policy, stops the start."""
@@ -1463,21 +1326,22 @@ REASONS = {200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 304: "
             409: "Conflict", 413: "Payload Too Large", 415: "Unsupported Media Type", 422: "Unprocessable Entity",
             429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable", 507: "Insufficient Storage"}
 
-# ─────────────────────────────── 8  Loading ────────────────────────────────
+# ─────────────────────────────── 7  Loading ────────────────────────────────
 
 plugins: dict[str, Plugin] = {}
 LAYERS: tuple[Layer, ...] = ("ground", "domain", "views")
 
 
 def load() -> dict[str, Plugin]:
-    """Import every folder of `plugins/`, lower layers first, and take in what it registered. Idempotent."""
+    """Import every file of every folder of `plugins/`, lower layers first, and take in what they registered. Idempotent."""
     if plugins:
         return plugins
-    package = importlib.import_module("plugins")
-    found = [importlib.import_module(f"plugins.{one.name}").plugin for one in pkgutil.iter_modules(package.__path__)]
+    for one in pkgutil.iter_modules(importlib.import_module("plugins").__path__):
+        importlib.import_module(f"plugins.{one.name}").plugin.name = one.name
+    found = [module.plugin for name, module in sys.modules.items() if re.fullmatch(r"plugins\.\w+", name)]
     for plugin in sorted(found, key=lambda plugin: (LAYERS.index(plugin.layer), plugin.name)):
-        if Path(HOME, "plugins", plugin.name, "api.py").exists():
-            importlib.import_module(f"plugins.{plugin.name}.api")
+        for file in pkgutil.iter_modules([str(Path(HOME, "plugins", plugin.name))]):
+            importlib.import_module(f"plugins.{plugin.name}.{file.name}")
         plugins[plugin.name] = plugin
         for knob in plugin.knobs:
             settings.declare(*knob)
@@ -1489,71 +1353,11 @@ def endpoints() -> list[Endpoint]:
     return [endpoint for plugin in plugins.values() for endpoint in plugin.endpoints]
 
 
-# ──────────────────────── 9  Services and shutdown ────────────────────────
-
-
-class AlreadyRunning(Conflict):
-    """Another Orkosi is serving this data folder."""
-    code = "already_running"
+# ──────────────────────── 8  Services and shutdown ────────────────────────
 
 
 stopping = threading.Event()  # set once the server is told to end
 _threads: list[threading.Thread] = []
-_lock_file: Any = None
-
-
-def open_data(*, exclusive: bool = False, vfs: str | None = None) -> list[str]:
-    """Open the data folder of the settings; the schema changes made. AlreadyRunning, Damaged, Refused, Unavailable.
-
-    `exclusive` holds the folder for a server. A command opens it beside one, and upgrades
-    the schema only where no server runs.
-    """
-    folder: Path = settings.data
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with contextlib.suppress(PermissionError):
-            folder.chmod(0o700)  # a clone makes it as the umask says; below it, nothing is to be reached any more
-        alone = _take_lock(folder)
-    except OSError as error:
-        raise Unavailable(f"The data folder {folder} cannot be written: {error.strerror}; choose another with --data") from None
-    if exclusive and not alone:
-        raise AlreadyRunning(f"Another Orkosi is serving {folder}; stop it first, or choose another --data")
-    db.open(folder, durability=settings.durability, vfs=vfs)
-    done = upgrade() if alone else upgrade_not_needed()
-    if alone:
-        with acting(system()):
-            db.write(lambda: emit("opened", folder))
-    if not exclusive:
-        _drop_lock()
-    return done
-
-
-def upgrade_not_needed(model: apsw.Connection | None = None) -> list[str]:
-    """Read the table columns as they are: the running server has seen to the schema."""
-    model = model or _model(Path(HOME, "schema.sql").read_text())
-    db.columns = {name: tuple(row[1] for row in model.execute(f"PRAGMA {space}.table_xinfo({name})"))
-                  for space in ("main", "logs") for kind, name in _objects(model, space) if kind == "table"}
-    return []
-
-
-def _take_lock(folder: Path) -> bool:
-    """Lock `orkosi.lock` for as long as this process lives; False where another process has it."""
-    global _lock_file
-    _lock_file = open(folder / "orkosi.lock", "a+")
-    try:
-        fcntl.flock(_lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
-            raise
-        return False
-    return True
-
-
-def _drop_lock() -> None:
-    global _lock_file
-    if _lock_file:
-        _lock_file.close()
-        _lock_file = None
 
 
 def start_services() -> None:
@@ -1608,13 +1412,7 @@ def stop_services(patience: float = 10.0) -> None:
         thread.join(max(0.1, end - time.monotonic()))
     _threads.clear()
 
-
-def close_data() -> None:
-    db.close()
-    _drop_lock()
-
-
-# ──────────────────────────── 10  Command line ─────────────────────────────
+# ──────────────────────────── 9  Command line ──────────────────────────────
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -1645,5 +1443,5 @@ def main() -> int:  # type: ignore[no-redef]  # the one above is this one, impor
         cli(prog_name="orkosi")
     except Problem as problem:
         click.echo(f"orkosi: {problem.message}", err=True)
-        return 3 if isinstance(problem, AlreadyRunning) else 1
+        return problem.exit_code
     return 0

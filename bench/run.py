@@ -76,13 +76,13 @@ def engine(folder, quick):
     orkosi.load()
     from peers import bullmq
 
-    from plugins import queue
+    from plugins import queue, storage
     calls = 6_400 if quick else 32_000
     peer = bullmq(calls // 2, 32)
     for durability, sync in (("process", "NORMAL"), ("power", "FULL")):
         limit = bare(folder, sync, 0.5 if quick else 2)
         settings.load(data=folder / durability, durability=durability)
-        orkosi.open_data()
+        storage.open_data()
         for callers in (1, 32):
             submit = rate(calls, callers, lambda number: queue.submit("bench", "t", {"n": number}))
             row(f"engine: submit, {callers} callers, {sync}", f"{submit:,.0f}", "/s", f"SQLite itself, one commit each: {limit:,.0f}/s", f"{submit / limit:.2f}")
@@ -97,7 +97,7 @@ def engine(folder, quick):
             f"{done / peer['work']:.2f}" if peer else "")
         if durability == "process":
             flat(queue, 5_000 if quick else 1_000_000)
-        orkosi.close_data()
+        storage.close_data()
 
 
 def flat(queue, many):
@@ -156,29 +156,28 @@ class Server:
 
 def key_of(folder):
     """An API key with every scope, made while no server runs."""
-    import orkosi
     from orkosi import acting, settings, system
+    from plugins import keys, storage, users
     settings.load(data=folder)
-    orkosi.open_data()
-    from plugins import keys, users
+    storage.open_data()
     with acting(system()):
         maker = users.add("bench", "bench@example.com", users.passwords.hashed(users.random_password()), "admin", 1)
         _, raw = keys.issue(1, "bench", keys.SCOPES, by=maker.id)
-    orkosi.close_data()
+    storage.close_data()
     return raw
 
 
 def fill(folder, count):
-    import orkosi
     from orkosi import acting, db, now, settings, system
+    from plugins import storage
     settings.load(data=folder, durability="process")
-    orkosi.open_data()
+    storage.open_data()
     with acting(system()):
         db.write(lambda: db.run_many(
             """INSERT INTO tasks (tenant_id, title, title_key, status, priority, assignee, created_by, created_at, updated_at)
                VALUES (1, :title, :title, 'todo', :priority, :who, 'bench', :now, :now)""",
             ({"title": f"Task number {n}", "priority": f"P{n % 4}", "who": f"agent{n % 10}", "now": now()} for n in range(count))))
-    orkosi.close_data()
+    storage.close_data()
 
 
 def wrk(url, key, seconds, body=None, connections=8):

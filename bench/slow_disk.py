@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import apsw  # noqa: E402
 
 import orkosi  # noqa: E402
+from plugins import storage  # noqa: E402
 
 DELAY = float(sys.argv.pop(1)) / 1000
 
@@ -29,5 +30,5 @@ class File(apsw.VFSFile):
 
 
 disk = Disk()
-orkosi.open_data.__kwdefaults__["vfs"] = "slow"
+storage.open_data.__kwdefaults__["vfs"] = "slow"
 sys.exit(orkosi.main())

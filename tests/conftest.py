@@ -23,6 +23,7 @@ from orkosi import HOST_TENANT, acting, db, emit, settings, system
 
 HOME = Path(orkosi.HOME)
 orkosi.load()
+from plugins import storage  # noqa: E402
 from plugins.docs.openapi import declared_errors  # noqa: E402
 from plugins.server.application import Application  # noqa: E402
 from plugins.server.limits import limiter  # noqa: E402
@@ -111,12 +112,12 @@ def data(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     settings.load(data=tmp_path / "data")
     limiter.__init__()
-    orkosi.open_data(exclusive=True)
+    storage.open_data(exclusive=True)
     try:
         with acting(system()):
             yield settings.data
     finally:
-        orkosi.close_data()
+        storage.close_data()
 
 
 @pytest.fixture

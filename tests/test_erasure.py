@@ -8,7 +8,7 @@ from conftest import Client
 
 import orkosi
 from orkosi import HOST_TENANT, acting, db, settings, system
-from plugins import keys, logs, mail, notifications, users
+from plugins import keys, logs, mail, notifications, storage, users
 
 NAME, ADDRESS = "zzcanary", "zzcanary@example.com"
 PASSWORD = "correct horse"
@@ -94,23 +94,23 @@ def test_a_canary_leaves_no_trace(canary, client, anonymous, application, posted
 
 def test_somebody_erased_does_not_come_back_with_an_old_copy(canary, client, data, tmp_path):
     id, copy = who(canary), tmp_path / "copy"
-    orkosi.close_data()
+    storage.close_data()
     shutil.copytree(data, copy)
-    orkosi.open_data(exclusive=True)
+    storage.open_data(exclusive=True)
     assert client.delete(f"/users/{id}").status == 200
-    orkosi.close_data()
+    storage.close_data()
     for name in ("orkosi.db", "logs.db"):
         shutil.copy(copy / name, data / name)
-    orkosi.open_data(exclusive=True)
+    storage.open_data(exclusive=True)
     assert db.value("SELECT 1 FROM users WHERE id = :id", id=id) is None
     assert traces(data) == []
 
-    orkosi.close_data()
-    orkosi.open_data(exclusive=True)
+    storage.close_data()
+    storage.open_data(exclusive=True)
     with acting(system()):
         back = users.add(NAME, ADDRESS, users.passwords.hashed(PASSWORD), "member", HOST_TENANT)
-    orkosi.close_data()
-    orkosi.open_data(exclusive=True)
+    storage.close_data()
+    storage.open_data(exclusive=True)
     assert users.find(back.id).username == NAME, "who registers anew later, stays"
 
 

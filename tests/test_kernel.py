@@ -1,4 +1,5 @@
 """The kernel's own promises: limits, upgrades, requests, the rate of a rule."""
+import functools
 import re
 import threading
 import time
@@ -7,8 +8,9 @@ import apsw
 import msgspec
 import pytest
 
-from orkosi import HOME, Invalid, Refused, TooMany, acting, db, endpoints, settings, strict, system, terms, upgrade
+from orkosi import HOME, Invalid, TooMany, acting, db, endpoints, settings, strict, system, terms
 from plugins.server.limits import Limiter, parse_rate
+from plugins.storage import Refused, upgrade
 
 SCHEMA = open(f"{HOME}/schema.sql").read()
 
@@ -200,3 +202,36 @@ def test_the_description_is_written_once(client):
     began = time.perf_counter()
     assert client.get("/openapi.json").body is not None and client.get("/openapi.json").body == first
     assert time.perf_counter() - began < 0.05
+
+
+def test_every_write_runs_once_also_where_one_of_a_batch_fails(data):
+    """Several that waited share a commit; the one that fails goes alone, and nobody is done twice."""
+    ran, go_on, errors = [], threading.Event(), []
+
+    def note(number):
+        ran.append(number)
+        db.run("INSERT INTO products (tenant_id, name, slug, created_at, updated_at) VALUES (1, 'a', :slug, 'x', 'x')", slug=f"p{number}")
+        if number == 3:
+            raise ZeroDivisionError
+
+    def write(call):
+        with acting(system()):
+            try:
+                db.write(call)
+            except ZeroDivisionError as error:
+                errors.append(error)
+    first = threading.Thread(target=write, args=(lambda: go_on.wait(10),))
+    first.start()
+    while not db._turn.locked():
+        time.sleep(0.01)
+    crowd = [threading.Thread(target=write, args=(functools.partial(note, number),)) for number in range(8)]
+    before = db.commits
+    for one in crowd:
+        one.start()
+    while len(db._inbox) < 8:
+        time.sleep(0.01)
+    go_on.set()
+    for one in (first, *crowd):
+        one.join()
+    assert sorted(ran) == list(range(8)) and len(errors) == 1 and db.commits == before + 2, "one commit for all of them"
+    assert sorted(slug for slug, in db.all(tuple, "SELECT slug FROM products")) == [f"p{n}" for n in range(8) if n != 3]

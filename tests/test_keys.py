@@ -7,7 +7,7 @@ from conftest import Client, command, eventually, limiter
 
 import orkosi
 from orkosi import acting, db, now, settings, system
-from plugins import keys, queue
+from plugins import keys, queue, storage
 from plugins.keys import uses
 from plugins.users import tokens
 
@@ -362,10 +362,10 @@ def test_a_request_does_not_write_its_own_use(application, make):
     robot = Client(application, make("tasks:read")["key"])
     uses.flush()
     before = db.value("SELECT count(*) FROM api_key_uses")
-    changes = db._con.total_changes()
+    changes = db.writer.total_changes()
     for _ in range(20):
         robot.get("/tasks")
-    assert db._con.total_changes() == changes
+    assert db.writer.total_changes() == changes
     uses.flush()
     assert db.value("SELECT count(*) FROM api_key_uses") == before + 20
 
@@ -432,9 +432,9 @@ def test_the_key_command_works_without_a_server_and_beside_one(server, tmp_path)
     (("create", "x", "--as", "nobody@example.com"), "nobody@example.com")])
 def test_the_key_command_says_what_is_wrong(data, tmp_path, people, arguments, said):
     people("root", "admin")
-    orkosi.close_data()
+    storage.close_data()
     done = command("key", *arguments, folder=data, check=False)
-    orkosi.open_data(exclusive=True)
+    storage.open_data(exclusive=True)
     assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
 
 
@@ -447,11 +447,11 @@ def test_the_last_uses_are_written_when_the_server_ends(server, tmp_path):
         assert running.call("GET", "/tasks", token=raw)[0] == 200
     running.stop()
     settings.load(data=folder)
-    orkosi.open_data()
+    storage.open_data()
     try:
         assert db.value("SELECT count(*) FROM api_key_uses") == 3
     finally:
-        orkosi.close_data()
+        storage.close_data()
 
 
 def test_an_agent_has_one_key(application):

@@ -12,6 +12,7 @@ from conftest import eventually
 
 import orkosi
 from orkosi import acting, settings, system
+from plugins import storage
 
 PACKED = sorted((Path(__file__).parent / "old").glob("data-*.tar.gz"))
 
@@ -46,8 +47,8 @@ def test_every_row_and_id_stands(old, monkeypatch):
     before, marks = everything(old)
     assert sum(map(len, before.values())) > 250 and sum(bool(rows) for rows in before.values()) > 20
     settings.load(data=old, environ={})
-    assert orkosi.open_data(exclusive=True), "something was upgraded"
-    orkosi.close_data()
+    assert storage.open_data(exclusive=True), "something was upgraded"
+    storage.close_data()
     after, new_marks = everything(old)
     for name, rows in before.items():
         assert set(rows) <= set(after[name]), name
@@ -56,7 +57,7 @@ def test_every_row_and_id_stands(old, monkeypatch):
     assert {name: new_marks[name] for name in marks} == marks, "no id is used twice"
     assert list((old / "backups").glob("before-upgrade-*.db")), "a copy was put aside before"
     settings.load(data=old, environ={})
-    assert orkosi.open_data(exclusive=True) == [], "the second time, there is nothing to do"
+    assert storage.open_data(exclusive=True) == [], "the second time, there is nothing to do"
     try:
         with acting(system()):
             from plugins import queue
@@ -67,7 +68,7 @@ def test_every_row_and_id_stands(old, monkeypatch):
                 assert weighed[0] == len(before["jobs"]) + 1 and weighed[1] > 200 * (len(before["jobs"]) + len(before["tasks"]))
             assert orkosi.db.value("PRAGMA integrity_check") == "ok" and orkosi.db.all(tuple, "PRAGMA foreign_key_check") == []
     finally:
-        orkosi.close_data()
+        storage.close_data()
 
 
 def test_its_agents_go_on(old, server):

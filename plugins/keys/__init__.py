@@ -35,7 +35,7 @@ from orkosi import (
 from plugins import orgs, users
 from plugins.users import tokens
 
-plugin = Plugin("API keys", layer="ground", needs=("users", "orgs"))
+plugin = Plugin("API keys", layer="ground", needs=("users", "orgs", "storage"))
 plugin.setting("limit_key_management", str, "20/hour", "Keys that one person may make or change; taking one back is never limited")
 
 # What a key may be given, and from which role on its maker has it himself.

@@ -4,8 +4,8 @@ from pathlib import Path
 import click
 import msgspec
 
-from orkosi import DATA, Invalid, NotFound, across_tenants, acting, close_data, db, now, open_data, settings, system
-from plugins import users
+from orkosi import DATA, Invalid, NotFound, across_tenants, acting, db, now, settings, system
+from plugins import storage, users
 from plugins.keys import end, everywhere, issue, plugin, scopes_of
 from plugins.users import User
 
@@ -21,7 +21,7 @@ def key(action: str, name: str | None, scopes: tuple[str, ...], email: str | Non
     if action != "list" and not name:
         raise Invalid("Say which: key create NAME, or key revoke KEY_ID")
     settings.load(data=data)
-    open_data()
+    storage.open_data()
     try:
         with acting(system()):
             if action == "create":
@@ -33,7 +33,7 @@ def key(action: str, name: str | None, scopes: tuple[str, ...], email: str | Non
                 for line in _lines():
                     click.echo(line)
     finally:
-        close_data()
+        storage.close_data()
 
 
 def _create(name: str, scopes: list[str] | None, email: str | None) -> str:

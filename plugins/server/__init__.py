@@ -22,8 +22,9 @@ import click
 
 import orkosi
 from orkosi import DATA, Plugin, Problem, Request, Unavailable, acting, clean, db, emit, now, settings, system
+from plugins import storage
 
-plugin = Plugin("Server", layer="ground")
+plugin = Plugin("Server", layer="ground", needs=("storage",))
 plugin.setting("host", str, "127.0.0.1", "The address to listen on; other machines reach it only on 0.0.0.0 or ::")
 plugin.setting("port", int, 3001, "The port to listen on")
 plugin.setting("public_url", str, "", "Where others reach this server, for links in mail; default: the address it listens on")
@@ -55,7 +56,7 @@ def serve(host: str | None, port: int | None, demo: bool, data: Path | None) -> 
     """Run Orkosi: the API, the queue, the supervisor of the agents."""
     settings.load(host=host, port=port, data=data)
     began = time.monotonic()
-    changed = orkosi.open_data(exclusive=True)
+    changed = storage.open_data(exclusive=True)
     try:
         _log_to(settings.data / "logs")
         listener = _bind()
@@ -68,7 +69,7 @@ def serve(host: str | None, port: int | None, demo: bool, data: Path | None) -> 
     finally:
         for name in ("server.json", "server.url"):
             (settings.data / name).unlink(missing_ok=True)
-        orkosi.close_data()
+        storage.close_data()
 
 
 @plugin.command("settings")

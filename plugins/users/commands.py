@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from orkosi import DATA, HOST_TENANT, Invalid, acting, close_data, open_data, settings, system, writes
+from orkosi import DATA, HOST_TENANT, Invalid, acting, settings, system, writes
+from plugins import storage
 from plugins.users import Role, User, Wanted, account, add, erase, invitation, invite, passwords, people, plugin
 
 ROLES = ["admin", "editor", "member", "builder", "viewer", "demo"]
@@ -48,14 +49,14 @@ def user(action: str, email: str | None, username: str | None, role: Role | None
 @contextlib.contextmanager
 def _opened() -> Iterator[None]:
     """The data folder, at work for the host; links lead to where its server is reached, if one runs."""
-    open_data()
+    storage.open_data()
     try:
         with contextlib.suppress(OSError, ValueError, KeyError):
             settings.values["public_url"] = settings.public_url or json.loads((settings.data / "server.json").read_text())["url"]
         with acting(system()):
             yield
     finally:
-        close_data()
+        storage.close_data()
 
 
 def _password(email: str, from_stdin: bool) -> str:

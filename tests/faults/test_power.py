@@ -10,9 +10,8 @@ import threading
 import apsw
 import pytest
 
-import orkosi
 from orkosi import acting, db, settings, system
-from plugins import queue
+from plugins import queue, storage
 
 SECTOR = 512
 
@@ -89,10 +88,10 @@ def disk(tmp_path, monkeypatch):
     def start(durability):
         monkeypatch.setenv("ORKOSI_DURABILITY", durability)
         settings.load(data=tmp_path / durability)
-        orkosi.open_data(exclusive=True, vfs="disk")
+        storage.open_data(exclusive=True, vfs="disk")
         return made
     yield start
-    orkosi.close_data()
+    storage.close_data()
     made.unregister()
 
 

@@ -1,0 +1,79 @@
+"""Storage: opening and closing the data folder, and holding it.
+
+Owns the folder's lock and, through upgrade.py, the shape of the two database files in it. Surprise: a command
+opens the folder beside a running server, and then leaves the schema alone; only whoever holds the lock may
+change it.
+"""
+import contextlib
+import errno
+import fcntl
+from pathlib import Path
+from typing import Any
+
+from orkosi import Conflict, Plugin, Unavailable, acting, db, emit, settings, system
+
+from .upgrade import Refused, model_of, read_columns, upgrade
+
+plugin = Plugin("Storage", layer="ground")
+_lock_file: Any = None
+
+
+class AlreadyRunning(Conflict):
+    """Another Orkosi is serving this data folder."""
+    code = "already_running"
+    exit_code = 3
+
+
+def open_data(*, exclusive: bool = False, vfs: str | None = None) -> list[str]:
+    """Open the data folder of the settings; the schema changes made. AlreadyRunning, Damaged, Refused, Unavailable.
+
+    `exclusive` holds the folder for a server. A command opens it beside one, and upgrades
+    the schema only where no server runs.
+    """
+    folder: Path = settings.data
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with contextlib.suppress(PermissionError):
+            folder.chmod(0o700)  # a clone makes it as the umask says; below it, nothing is to be reached any more
+        alone = _take_lock(folder)
+    except OSError as error:
+        raise Unavailable(f"The data folder {folder} cannot be written: {error.strerror}; choose another with --data") from None
+    if exclusive and not alone:
+        raise AlreadyRunning(f"Another Orkosi is serving {folder}; stop it first, or choose another --data")
+    db.open(folder, durability=settings.durability, vfs=vfs)
+    done = upgrade() if alone else read_columns()
+    if alone:
+        with acting(system()):
+            db.write(lambda: emit("opened", folder))
+    if not exclusive:
+        _drop_lock()
+    return done
+
+
+def _take_lock(folder: Path) -> bool:
+    """Lock `orkosi.lock` for as long as this process lives; False where another process has it."""
+    global _lock_file
+    _lock_file = open(folder / "orkosi.lock", "a+")
+    try:
+        fcntl.flock(_lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
+            raise
+        return False
+    return True
+
+
+def _drop_lock() -> None:
+    global _lock_file
+    if _lock_file:
+        _lock_file.close()
+        _lock_file = None
+
+
+def close_data() -> None:
+    """Close the files, and let go of the folder."""
+    db.close()
+    _drop_lock()
+
+
+__all__ = ["AlreadyRunning", "Refused", "close_data", "model_of", "open_data", "read_columns", "upgrade"]
