@@ -639,10 +639,10 @@ class Database:
     def _reader(self) -> apsw.Connection:
         con = self.connect()
         con.execute("PRAGMA query_only = on")
-        # A reader that never ends would keep the WAL from being folded: none may run for 10 s.
+        # A reader that never ends would keep the WAL from being folded: none may run for 10 s, or for what its thread allows.
         deadline = [0.0]
         con.set_progress_handler(lambda: time.monotonic() > deadline[0], 50_000)
-        con.set_exec_trace(lambda *_: deadline.__setitem__(0, time.monotonic() + 10) or True)
+        con.set_exec_trace(lambda *_: deadline.__setitem__(0, time.monotonic() + getattr(here, "patience", 10)) or True)
         return con
 
     def _rows(self, con: apsw.Connection, kind: Any, sql: str, params: dict[str, Any]) -> list[Any]:
@@ -1202,12 +1202,15 @@ def snake(name: str) -> str:
 
 
 class Endpoint:
-    """One operation: a path, a policy and a function; its signature is the rest."""
+    """One operation: a path, a policy and a function; its signature is the rest.
+
+    `quick`: a GET that an index serves and whose answer is small; the server's loop answers it by itself.
+    """
 
     def __init__(self, plugin: Plugin, method: str, path: str, fn: Callable, *, auth: Policy, status: int = 200,
-                 raises: tuple[int, ...] = (), limit: str = "", max_body: int = MAX_BODY, statuses: tuple[int, ...] = ()):
+                 raises: tuple[int, ...] = (), limit: str = "", max_body: int = MAX_BODY, statuses: tuple[int, ...] = (), quick: bool = False):
         self.plugin, self.method, self.path, self.fn, self.auth = plugin, method, path, fn, auth
-        self.status, self.raises, self.limit, self.max_body = status, raises, limit, max_body
+        self.status, self.raises, self.limit, self.max_body, self.quick = status, raises, limit, max_body, quick
         self.statuses = (status, *statuses)
         self.summary, _, about = inspect.cleandoc(fn.__doc__ or "").partition("\n")
         self.about = about.strip()

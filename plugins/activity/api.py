@@ -21,7 +21,7 @@ class NewEntry(Struct, forbid_unknown_fields=True):
     metadata: dict[str, Any] | None = None
 
 
-@plugin.get("/api/activity-log", auth=may("editor"))
+@plugin.get("/api/activity-log", quick=True, auth=may("editor"))
 def index(query: ActivityQuery) -> Page[Entry]:
     """List what happened
 

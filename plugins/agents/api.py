@@ -173,7 +173,7 @@ def resume(name: AgentName, body: Reason) -> Seen:
 # ── runs ──
 
 
-@plugin.get("/api/agent-runs/idle-check", auth=PUBLIC)
+@plugin.get("/api/agent-runs/idle-check", quick=True, auth=PUBLIC)
 def idle_check(query: IdleQuery) -> idle.Idle:
     """Ask whether an agent may skip this cycle
 
@@ -181,7 +181,7 @@ def idle_check(query: IdleQuery) -> idle.Idle:
     return idle.check(query.agent_name)
 
 
-@plugin.get("/api/agent-runs", auth=RUNS)
+@plugin.get("/api/agent-runs", quick=True, auth=RUNS)
 def list_runs(query: RunQuery, me: Actor) -> Page[Run]:
     """List runs, newest first; an agent's key sees its own"""
     return runs.page(query, agent=me.name if me.kind == "agent" else query.agent)
@@ -197,7 +197,7 @@ def start_run(body: NewRun, me: Actor) -> Run:
     return runs.start(agent, task_id=body.task_id, job_id=job, mode=body.mode)
 
 
-@plugin.get("/api/agent-runs/{id}", auth=RUNS, raises=(404,))
+@plugin.get("/api/agent-runs/{id}", quick=True, auth=RUNS, raises=(404,))
 def show_run(id: int, me: Actor) -> Run:
     """Get one run; an agent's key sees its own"""
     return runs.find(id, me.name if me.kind == "agent" else None)

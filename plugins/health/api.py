@@ -22,13 +22,13 @@ class Ready(Struct):
     ready: bool
 
 
-@plugin.get("/api/version", auth=PUBLIC)
+@plugin.get("/api/version", quick=True, auth=PUBLIC)
 def version() -> Version:
     """The version that runs, and for how many seconds"""
     return Version(VERSION, uptime())
 
 
-@plugin.get("/api/health", auth=PUBLIC, statuses=(503,))
+@plugin.get("/api/health", quick=True, auth=PUBLIC, statuses=(503,))
 def health() -> Reply[Health]:
     """Whether the database answers
 
@@ -40,7 +40,7 @@ def health() -> Reply[Health]:
     return Reply(Health("ok" if fine else "error", VERSION, uptime(), "connected" if fine else "error", "not_configured"), 200 if fine else 503)
 
 
-@plugin.get("/api/ready", auth=PUBLIC, raises=(503,))
+@plugin.get("/api/ready", quick=True, auth=PUBLIC, raises=(503,))
 def ready() -> Ready:
     """Whether requests can be served"""
     try:

@@ -20,7 +20,7 @@ class AllRead(Struct):
     updated: int
 
 
-@plugin.get("/api/notifications", auth=may("viewer"))
+@plugin.get("/api/notifications", quick=True, auth=may("viewer"))
 def index(query: NotificationQuery, me: Actor) -> Page[Notification]:
     """List one's own notifications and those for everybody
 
@@ -39,7 +39,7 @@ def create(body: NewNotification, me: Actor) -> Notification:
     return notifications.notify(body.title, body.message, body.type, body.source, body.link)
 
 
-@plugin.get("/api/notifications/unread-count", auth=may("viewer"))
+@plugin.get("/api/notifications/unread-count", quick=True, auth=may("viewer"))
 def unread_count(me: Actor) -> Unread:
     """How many notifications are unread
 

@@ -43,7 +43,7 @@ def number(text: int | str) -> int:
     return found
 
 
-@plugin.get("/api/organizations", auth=may("viewer"))
+@plugin.get("/api/organizations", quick=True, auth=may("viewer"))
 def index(query: OrganizationQuery, me: Actor) -> Page[Organization]:
     """List the organizations one is a member of
 
@@ -59,7 +59,7 @@ def create(body: NewOrganization, me: Actor) -> Organization:
     return orgs.create(body.name, body.slug, me)
 
 
-@plugin.get("/api/organizations/{id}", auth=may("viewer", within="viewer"), raises=(404,))
+@plugin.get("/api/organizations/{id}", quick=True, auth=may("viewer", within="viewer"), raises=(404,))
 def show(id: str, me: Actor) -> Organization:
     """Show an organization with its member count and one's own role"""
     return orgs.find(id, me)
@@ -80,7 +80,7 @@ def delete(id: str, me: Actor) -> Deleted:
     return Deleted(id)
 
 
-@plugin.get("/api/organizations/{id}/members", auth=may("viewer", within="viewer"), raises=(404,))
+@plugin.get("/api/organizations/{id}/members", quick=True, auth=may("viewer", within="viewer"), raises=(404,))
 def members(id: str, query: OrganizationQuery, me: Actor) -> Page[Member]:
     """List the members of an organization
 

@@ -144,7 +144,7 @@ class TemplateQuery(Paging):
     featured: Annotated[bool, Meta(description="true: featured ones alone")] = False
 
 
-@plugin.get("/api/v1/public/health", auth=PUBLIC)
+@plugin.get("/api/v1/public/health", quick=True, auth=PUBLIC)
 def health() -> Alive:
     """Whether the public API answers"""
     db.value("SELECT 1")
@@ -154,7 +154,7 @@ def health() -> Alive:
 # ── tasks ──
 
 
-@plugin.get("/api/v1/public/tasks", auth=READ_TASKS, raises=(400, 401, 403, 404))
+@plugin.get("/api/v1/public/tasks", quick=True, auth=READ_TASKS, raises=(400, 401, 403, 404))
 def list_tasks(query: TaskQuery) -> Page[PublicTask]:
     """List tasks, newest first
 
@@ -185,7 +185,7 @@ def create_task(body: NewTask, me: Actor, request: Request) -> Reply[PublicTask]
     return once(request, body, make)
 
 
-@plugin.get("/api/v1/public/tasks/{id}", auth=READ_TASKS, raises=(404,))
+@plugin.get("/api/v1/public/tasks/{id}", quick=True, auth=READ_TASKS, raises=(404,))
 def show_task(id: int) -> PublicTask:
     """Get a task"""
     return public.outward([tasks.find(id)])[0]
@@ -279,7 +279,7 @@ def relative(path: str | None) -> str | None:
 # ── templates ──
 
 
-@plugin.get("/api/v1/public/templates", auth=READ_TEMPLATES)
+@plugin.get("/api/v1/public/templates", quick=True, auth=READ_TEMPLATES)
 def list_templates(query: TemplateQuery) -> Page[Template]:
     """List agent templates by `sort_order`, then by name"""
     filters: dict[str, Any] = {"category": query.category} if query.category is not None else {}
@@ -295,7 +295,7 @@ def create_template(body: NewTemplate, request: Request) -> Template:
     return once(request, body, lambda: templates.create(body))
 
 
-@plugin.get("/api/v1/public/templates/{id}", auth=READ_TEMPLATES, raises=(404,))
+@plugin.get("/api/v1/public/templates/{id}", quick=True, auth=READ_TEMPLATES, raises=(404,))
 def show_template(id: int) -> Template:
     """Get an agent template"""
     return templates.find(id)

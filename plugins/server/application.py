@@ -16,6 +16,7 @@ from orkosi import (
     NOBODY,
     REASONS,
     Actor,
+    Endpoint,
     NotAllowed,
     NotFound,
     Problem,
@@ -26,15 +27,18 @@ from orkosi import (
     clean,
     db,
     endpoints,
+    here,
     plugins,
     snake,
     translate,
 )
-from plugins.server.flow import flow, taken
+from plugins.server.flow import SMALL, flow, taken
 from plugins.server.hosts import Hosts
 from plugins.server.limits import limiter
 
 log = logging.getLogger("orkosi")
+Prepared = tuple[float, Request, tuple[int, list[tuple[str, str]], bytes]]
+PATIENCE, ASIDE = 0.02, 60.0  # seconds in SQLite that the loop has for an answer; and for which one that took longer is left to threads
 
 SECURITY_HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"), ("Referrer-Policy", "no-referrer"),
                     ("Cross-Origin-Resource-Policy", "same-origin")]
@@ -47,6 +51,7 @@ class Application:
 
     def __init__(self) -> None:
         self.router = bottle.Router()
+        self.slow: dict[Endpoint, float] = {}  # quick operations that were not, and until when threads answer them
         self.hosts = Hosts()
         db.before_large = flow.enter
         self.watchers = [watch for plugin in plugins.values() for watch in plugin.watchers]
@@ -67,9 +72,7 @@ class Application:
             return False
 
     def __call__(self, environ: dict[str, Any], start_response: Callable) -> list[bytes]:
-        began = time.perf_counter()
-        request = Request(environ)
-        status, headers, body = self.respond(request)
+        began, request, (status, headers, body) = environ.pop("orkosi.prepared", None) or self.prepare(environ)
         self._hand_over(request, environ.get("orkosi.owes"))
         if not any(name == "Content-Security-Policy" for name, _ in headers):
             headers.append(API_POLICY)
@@ -78,6 +81,36 @@ class Application:
             watch(request, status, time.perf_counter() - began, len(body))
         start_response(f"{status} {REASONS.get(status, 'Status')}", headers)
         return [] if request.method == "HEAD" else [body]
+
+    def prepare(self, environ: dict[str, Any]) -> Prepared:
+        """When an answer was begun, to what, and the answer itself."""
+        began, request = time.perf_counter(), Request(environ)
+        return began, request, self.respond(request)
+
+    def quick(self, path: str) -> bool:
+        """Whether the loop may try to answer a GET of this path by itself."""
+        try:
+            endpoint, _ = self.router.match({"REQUEST_METHOD": "GET", "PATH_INFO": path})
+        except bottle.HTTPError:
+            return False
+        return bool(endpoint.quick) and self.slow.get(endpoint, 0.0) < time.monotonic()
+
+    def prepare_at_once(self, environ: dict[str, Any]) -> Prepared | None:
+        """An answer made in the loop; None where it takes too long there, or is not to be had without waiting: a thread makes it then.
+
+        Surprise: 503 is never final here. A read that is cut off after 20 ms says so, and a large answer, too.
+        """
+        here.patience = PATIENCE
+        try:
+            prepared = self.prepare(environ)
+        finally:
+            del here.patience
+        began, request, (status, _, body) = prepared
+        if request.endpoint and (status == 503 or len(body) > SMALL):
+            self.slow[request.endpoint] = time.monotonic() + ASIDE
+            log.info("%s is answered by threads for %.0f s: it took %.0f ms and %d bytes", request.endpoint.operation, ASIDE,
+                     (time.perf_counter() - began) * 1000, len(body))
+        return None if status == 503 else prepared
 
     @staticmethod
     def _hand_over(request: Request, owes: Callable[[Any, int], None] | None) -> None:

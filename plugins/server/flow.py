@@ -9,6 +9,7 @@ import time
 
 from orkosi import Unavailable, here
 
+SMALL = 256 << 10    # bytes of an answer that the loop makes by itself
 LARGE = 1 << 20      # bytes from which on an answer is large
 SHARE = 16 << 20     # bytes of large answers under way at once
 WAITING, PATIENCE = 8, 20.0  # who waits holds a thread: not many, and not for long
@@ -24,6 +25,8 @@ class Flow:
 
     def enter(self, size: int) -> None:
         """Wait until `size` bytes may be under way. Unavailable where too many wait, or for too long."""
+        if size > SMALL and hasattr(here, "patience"):  # in the loop, which waits for nobody: it is asked again in a thread
+            raise _busy()
         if size < LARGE:
             return
         end = time.monotonic() + PATIENCE

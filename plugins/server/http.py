@@ -40,8 +40,6 @@ FINISH = 5.0         # seconds from being told to end to leaving what is still u
 SEND = 128 << 10     # bytes that the system keeps of an answer: of what it keeps, nobody hears whether it arrived
 PLACES, SPARE = 1200, 64  # connections; and how many idle ones make room at once
 THREADS = 64
-# What programs ask again and again, and one index step answers: waking a worker would cost several times the answer.
-QUICK = {"/api/health", "/api/ready", "/api/version", "/api/agent-runs/idle-check"}
 
 CODES = {400: "invalid", 413: "too_large", 431: "invalid", 500: "internal_error", 501: "invalid"}
 GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
@@ -92,9 +90,20 @@ class Work(WSGITask):
     """A request, with what the application may ask of its connection."""
 
     def get_environment(self) -> dict[str, Any]:
+        prepared, self.channel.prepared = self.channel.prepared, None
+        if prepared is not None:
+            return prepared
         environ: dict[str, Any] = super().get_environment()
         environ["orkosi.hung_up"], environ["orkosi.owes"] = self.channel.hung_up, self.channel.owes
         return environ
+
+    def write(self, data: bytes) -> None:
+        """Head and body in one send, where that is possible."""
+        if self.wrote_header or not data or not self.complete or not self.has_body or self.content_length != len(data):
+            super().write(data)
+            return
+        self.wrote_header, self.content_bytes_written = True, len(data)
+        self.channel.write_soon(self.build_response_header() + data)
 
     def execute(self) -> None:
         try:
@@ -124,6 +133,7 @@ class Channel(HTTPChannel):
     stuck_at = 0
     fresh = False      # a request was just received, and nobody has it yet
     held_back = False  # the next request waits for the answer before it to be read
+    prepared: dict[str, Any] | None = None  # the environment of an answer that the loop has made
     if_lost: Callable[[], None] | None = None
     heavy = 0          # bytes of the answer that count against the whole server's share
 
@@ -154,6 +164,8 @@ class Channel(HTTPChannel):
             self.fresh = False
             if self.server.at_once(self):
                 self.service()
+                if self.total_outbufs_len:
+                    self.handle_write()
             else:
                 self.server.task_dispatcher.add_task(self)
 
@@ -296,12 +308,17 @@ class Server(TcpWSGIServer):
         else:
             self.task_dispatcher.add_task(channel)
 
-    @staticmethod
-    def at_once(channel: Channel) -> bool:
-        """Whether the loop itself answers: what is quick, and alone on its connection."""
+    def at_once(self, channel: Channel) -> bool:
+        """Whether the loop itself answers: what is quick, and alone on its connection. The answer is then made already."""
         request = channel.requests[0]
-        return (len(channel.requests) == 1 and channel.request is None and not request.error
-                and request.command == "GET" and request.path in QUICK)
+        if (len(channel.requests) > 1 or channel.request is not None or request.error or request.command != "GET"
+                or not self.application.quick(request.path)):
+            return False
+        environ = Work(channel, request).get_environment()
+        prepared = self.application.prepare_at_once(environ)
+        if prepared is not None:
+            channel.prepared = environ | {"orkosi.prepared": prepared}
+        return prepared is not None
 
     # ── who goes ──
 
@@ -347,7 +364,8 @@ def listen(application: Any, host: str, port: int) -> Server:
         raise
     adj = Adjustments(sockets=[sock], threads=THREADS, connection_limit=PLACES, asyncore_use_poll=True, max_request_body_size=8 << 20,
                       inbuf_overflow=128 << 10, max_request_header_size=32 << 10, channel_request_lookahead=0, ident="orkosi",
-                      backlog=1024, recv_bytes=65536)
+                      backlog=1024, recv_bytes=65536,
+                      clear_untrusted_proxy_headers=False)  # nothing here reads them, and what clears them would stand between us and the application
     adj.socket_options = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_SNDBUF, SEND)]
     dispatcher = ThreadedTaskDispatcher()
     dispatcher.set_thread_count(THREADS)

@@ -72,7 +72,7 @@ def several(name: str, text: str | None, known: tuple[str, ...]) -> dict[str, ob
     return {{"status": "statuses", "priority": "priorities"}[name]: tasks.jsoned(values)}
 
 
-@plugin.get("/api/tasks", auth=READ, raises=(400, 503))
+@plugin.get("/api/tasks", quick=True, auth=READ, raises=(400, 503))
 def index(query: TaskQuery, me: Actor) -> Page[Task]:
     """List tasks, newest first
 
@@ -100,7 +100,7 @@ def create(body: NewTask, me: Actor) -> Reply[Task]:
     return Reply(task, 200, {"duplicate": True}) if duplicate else Reply(task)
 
 
-@plugin.get("/api/tasks/{id}", auth=READ, raises=(404,))
+@plugin.get("/api/tasks/{id}", quick=True, auth=READ, raises=(404,))
 def show(id: int) -> Task:
     """Show a task: what it waits for, what waits for it, and `why` it is not being worked on"""
     task = tasks.find(id)

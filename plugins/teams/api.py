@@ -46,7 +46,7 @@ class MemberQuery(Paging):
     pass
 
 
-@plugin.get("/api/teams", auth=may("viewer"))
+@plugin.get("/api/teams", quick=True, auth=may("viewer"))
 def index(query: TeamQuery, me: Actor) -> Page[Team]:
     """List the tenant's teams with their member counts
 
@@ -60,7 +60,7 @@ def create(body: NewTeam, me: Actor) -> Team:
     return teams.create(body.name, body.description, me)
 
 
-@plugin.get("/api/teams/{id}", auth=may("viewer"), raises=(404,))
+@plugin.get("/api/teams/{id}", quick=True, auth=may("viewer"), raises=(404,))
 def show(id: int, me: Actor) -> TeamWithMembers:
     """Show a team with its members
 
@@ -82,7 +82,7 @@ def delete(id: int, me: Actor) -> Deleted:
     return Deleted(id)
 
 
-@plugin.get("/api/teams/{id}/members", auth=may("viewer"), raises=(404,))
+@plugin.get("/api/teams/{id}/members", quick=True, auth=may("viewer"), raises=(404,))
 def members(id: int, query: MemberQuery, me: Actor) -> Page[Member]:
     """List a team's members
 

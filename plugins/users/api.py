@@ -149,7 +149,7 @@ def logout(body: Logout, me: Actor) -> LoggedOut:
     return LoggedOut(users.end_session(me.user or 0, None if body.all_devices else int(me.credential)))
 
 
-@plugin.get("/api/auth/me", auth=SIGNED_IN, raises=(401,))
+@plugin.get("/api/auth/me", quick=True, auth=SIGNED_IN, raises=(401,))
 def me(me: Actor) -> Me:
     """Who this token or key belongs to, and what it may do"""
     person = users.find(me.user) if me.user else None
@@ -157,7 +157,7 @@ def me(me: Actor) -> Me:
               sorted(me.scopes) if me.scopes is not None else None, me.name or None)
 
 
-@plugin.get("/api/auth/sessions", auth=PERSON)
+@plugin.get("/api/auth/sessions", quick=True, auth=PERSON)
 def sessions(me: Actor) -> list[Session]:
     """List one's own sessions, newest first"""
     return users.sessions_of(me.user or 0, me.credential)
@@ -228,7 +228,7 @@ def invitation(body: Token) -> Invitation:
 # ── people ──
 
 
-@plugin.get("/api/users", auth=may("viewer"))
+@plugin.get("/api/users", quick=True, auth=may("viewer"))
 def index(query: PeopleQuery, me: Actor) -> Page[Person]:
     """List the people of one's tenant
 
@@ -236,7 +236,7 @@ def index(query: PeopleQuery, me: Actor) -> Page[Person]:
     return people.colleagues(query, me)
 
 
-@plugin.get("/api/users/{id}", auth=may("viewer"), raises=(404,))
+@plugin.get("/api/users/{id}", quick=True, auth=may("viewer"), raises=(404,))
 def show(id: int, me: Actor) -> Person:
     """Show one of the people of one's tenant"""
     return people.colleague(id, me)
