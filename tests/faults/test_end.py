@@ -63,4 +63,4 @@ def test_twenty_ends_under_load(server):
     con.close()
     acknowledged = {key for key, outcome in told.items() if outcome == "acknowledged"}
     assert len(acknowledged) > 500 and acknowledged <= kept, "an acknowledged write is gone"
-    assert kept <= set(told) and all(told[key] in ("acknowledged", "closed") for key in kept)
+    assert kept <= acknowledged, f"{len(kept - acknowledged)} were committed, and their clients never told: what is under way is answered first"
