@@ -7,6 +7,7 @@ import json
 import os
 import plistlib
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -331,3 +332,17 @@ def test_the_agent_template_shows_what_is_written(data):
     with open(HOME / "launchd" / "com.orkosi.agent.plist", "rb") as file:
         template = plistlib.load(file)
     assert set(template) == set(supervisor.read(Path(bootstrap._plist(register("felix")))))
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="macOS answers EPERM for a group of zombies")
+def test_nobody_waits_for_the_dead():
+    """A curl whose shell was ended is a zombie until init fetches it, and some take seconds."""
+    leader = subprocess.Popen(["sleep", "60"], process_group=0)
+    dead = subprocess.Popen(["true"], process_group=leader.pid)  # ours, and not fetched
+    while Path(f"/proc/{dead.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    assert processes.group_lives(leader.pid)
+    began = time.monotonic()
+    processes.end_group(leader.pid, 3.0, leader.poll)
+    assert time.monotonic() - began < 1 and leader.returncode == -15 and not processes.group_lives(leader.pid)
+    dead.wait()

@@ -60,12 +60,25 @@ def remembered(path: Path) -> Process | None:
 
 
 def group_lives(group: int) -> bool:
-    """Whether a process group has a member left, zombies that nobody fetched included."""
+    """Whether a process group has a member left that is not dead already.
+
+    A zombie is dead, and only not fetched yet: by a parent of ours, or by an init that takes its time.
+    """
     try:
         os.killpg(group, 0)
     except (ProcessLookupError, PermissionError):  # macOS says EPERM of a group of zombies
         return False
-    return True
+    if not Path("/proc/self/stat").exists():
+        return True
+    return any(_alive_in(group, one) for one in os.listdir("/proc") if one.isdigit())
+
+
+def _alive_in(group: int, pid: str) -> bool:
+    try:
+        state, _, its_group, *_ = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):  # it ended meanwhile
+        return False
+    return int(its_group) == group and state not in "ZX"
 
 
 def end_group(group: int, grace: float, reap: Callable[[], object] = lambda: None) -> None:
@@ -78,7 +91,8 @@ def end_group(group: int, grace: float, reap: Callable[[], object] = lambda: Non
             return
         end = time.monotonic() + patience
         while time.monotonic() < end:
-            reap()
             if not group_lives(group):
+                reap()  # dead is not fetched yet
                 return
+            reap()
             time.sleep(0.02)
