@@ -1,4 +1,5 @@
 // BullMQ on Redis, in one process: add jobs one by one, then work them off. Prints {"submit": …, "work": …} a second.
+// bullmq.mjs PORT CALLS CALLERS
 import {createRequire} from "node:module";
 
 const {Queue, Worker} = createRequire(process.env.PEER_HOME + "/")("bullmq");
