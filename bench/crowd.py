@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import load
@@ -19,6 +20,7 @@ from load import Call
 from ours import Server, Tokens, prepare, serving
 
 CROWD, WAIT = 1_000, 25  # connections; seconds that a claim waits
+Poll = Any  # select.poll() makes one, but is no class; it is there on macOS, too, where epoll is not
 LIMITS = {"ORKOSI_TENANT_WAITING": "2000"}  # one tenant may have as many waiting as there are
 
 
@@ -46,7 +48,7 @@ def idle(table, server: Server, tokens: Tokens, seconds: int, number: int) -> No
     with crowd(server, request) as (sockets, waiting):
         answered(sockets, waiting, 10)
         within = listed(server, tokens, seconds)
-        left = CROWD - len(closed(waiting))
+        left = CROWD - closed(sockets)
     if before is None:
         time.sleep(0.5)
         before = listed(server, tokens, seconds)
@@ -86,56 +88,59 @@ def busy(table, server: Server, seconds: int, of: str) -> None:
 
 
 @contextlib.contextmanager
-def crowd(server: Server, request: bytes) -> Iterator[tuple[dict[int, socket.socket], select.epoll]]:
-    """A thousand connections that have sent this, by file number, and what says which of them can be read."""
-    place, sockets, waiting = urlsplit(server.url), {}, select.epoll()
+def crowd(server: Server, request: bytes) -> Iterator[tuple[dict[int, socket.socket], Poll]]:
+    """A thousand connections that have sent this, by file number, and what tells which of them can be read."""
+    place, sockets, waiting = urlsplit(server.url), {}, select.poll()
     try:
         for _ in range(CROWD):
             one = socket.create_connection((place.hostname, place.port), 10)
             sockets[one.fileno()] = one
             one.sendall(request)
-            waiting.register(one, select.EPOLLIN)
+            waiting.register(one, select.POLLIN)
         yield sockets, waiting
     finally:
         for one in sockets.values():
             one.close()
-        waiting.close()
 
 
-def answered(sockets: dict[int, socket.socket], waiting: select.epoll, patience: float) -> int:
+def answered(sockets: dict[int, socket.socket], waiting: Poll, patience: float) -> int:
     """Read the answers that are there, or, with patience, come until all have one. How many connections had something.
 
-    A connection that was answered is watched on only for its end."""
+    A connection that was answered is watched no more."""
     count, end = 0, time.monotonic() + patience
     while True:
-        ready = waiting.poll(0.1 if patience else 0, CROWD)
+        ready = waiting.poll(100 if patience else 0)
         for number, _ in ready:
             sockets[number].recv(65536)
-            waiting.modify(number, select.EPOLLRDHUP)
+            waiting.unregister(number)
             count += 1
         if count >= CROWD or (not ready and time.monotonic() >= end):
             return count
 
 
-def closed(waiting: select.epoll) -> set[int]:
-    return {number for number, event in waiting.poll(0, CROWD) if event & (select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR)}
+def closed(sockets: dict[int, socket.socket]) -> int:
+    """How many of them, all answered, the server has ended since: only those have something to read."""
+    again = select.poll()
+    for one in sockets.values():
+        again.register(one, select.POLLIN)
+    return len(again.poll(0))
 
 
-def handed_over(server: Server, tokens: Tokens, sockets: dict[int, socket.socket], waiting: select.epoll) -> float:
+def handed_over(server: Server, tokens: Tokens, sockets: dict[int, socket.socket], waiting: Poll) -> float:
     """ms from a submit being sent until one of the parked claims has its job."""
     client = load.Client(server.url, tokens.worker)
     try:
         client.ask("/api/version")  # the connection is made before the clock starts
         client.send("/api/task-queue/submit", {"task_type": "t", "queue_name": "parked"})
         began = time.perf_counter()
-        while not (ready := [number for number, event in waiting.poll(5, CROWD) if event & select.EPOLLIN]):
+        while not (ready := [number for number, event in waiting.poll(5000) if event & select.POLLIN]):
             if time.perf_counter() - began > 5:
                 raise RuntimeError("a submit answered no parked claim within 5 s")
         took = (time.perf_counter() - began) * 1000
         for number in ready:
             if b'"lease_token"' not in sockets[number].recv(65536):
                 raise RuntimeError("a parked claim was answered without a job")
-            waiting.modify(number, select.EPOLLRDHUP)
+            waiting.unregister(number)
         client.receive()
         return took
     finally:
