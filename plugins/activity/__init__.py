@@ -80,6 +80,11 @@ RECENT = """
      GROUP BY action, actor_type ORDER BY times DESC, action"""
 
 
+REMEMBER = """
+    INSERT INTO activity (tenant_id, actor_type, actor_id, action, entity_type, entity_id, metadata, created_at)
+    VALUES (:home, :actor_type, :actor_id, :action, :entity_type, :entity_id, :metadata, :now)"""
+
+
 @plugin.on("*")
 @across_tenants
 def remember(event: str, subject: Any, **facts: Any) -> None:
@@ -92,9 +97,8 @@ def remember(event: str, subject: Any, **facts: Any) -> None:
     kind, id = actor_of(facts["by"] if isinstance(facts.get("by"), Actor) else current())
     entity = next((getattr(subject, name) for name in ("id", "name", "slug") if hasattr(subject, name)), None)
     title = getattr(subject, "title", None)
-    db.insert(dict, "activity", tenant_id=tenant, actor_type=kind, actor_id=id, action=event,
-              entity_type=event.partition(".")[0], entity_id=None if entity is None else str(entity),
-              metadata={"title": title} if isinstance(title, str) else None, created_at=now())
+    db.run(REMEMBER, home=tenant, actor_type=kind, actor_id=id, action=event, entity_type=event.partition(".")[0],
+           entity_id=None if entity is None else str(entity), metadata=jsoned({"title": title}) if isinstance(title, str) else None, now=now())
 
 
 @plugin.on("user.erased")

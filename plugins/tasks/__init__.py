@@ -91,6 +91,15 @@ FOUND = Listing(of=Task, columns=COLUMNS, heavy=HEAVY, light=20, source="tasks_f
                 order="tasks_fts.rowid DESC")
 
 
+EMPTY: dict[str, Any] = dict.fromkeys(("assignee", "product_slug", "category", "tags", "estimated_minutes", "due_date")) | {
+    "description": "", "type": "other", "status": "todo", "priority": "P2", "max_duration_seconds": 3600}
+ADD = """
+    INSERT INTO tasks (tenant_id, title, title_key, description, type, status, priority, assignee, product_slug, category, tags,
+                       estimated_minutes, due_date, max_duration_seconds, created_by, created_at, updated_at, finished_at)
+    VALUES (:tenant, :title, :title_key, :description, :type, :status, :priority, :assignee, :product_slug, :category, :tags,
+            :estimated_minutes, :due_date, :max_duration_seconds, :created_by, :created_at, :updated_at, :finished_at)"""
+
+
 # ── reading ──
 
 
@@ -197,15 +206,16 @@ def create(new: Struct, by: Actor, blocked_by: Iterable[int] = ()) -> tuple[Task
     if same and values.get("status") not in OVER:
         return _same(same), True
     shares.require(bytes=len(values.get("description") or ""))
-    values |= {"title": title, "title_key": _key(title), "assignee": assignee, "created_by": by.ref, "created_at": now(), "updated_at": now()}
-    if values.get("status") in OVER:
-        values["finished_at"] = now()
-    id = db.insert(dict, "tasks", **values)["id"]
-    if blocked_by := list(blocked_by):
-        _link(id, blocked_by)  # nothing can wait for what was not there: no circle
+    made = now()
+    row = EMPTY | values | {"title": title, "assignee": assignee, "created_by": by.ref, "created_at": made, "updated_at": made}
+    row["finished_at"] = made if row["status"] in OVER else None
+    # The row is known: reading it again would cost more than writing it.
+    task = Task(id=db.add(ADD, title_key=_key(title), **row) or 0, product=row["product_slug"], job_id=None, resolution=None, last_error=None,
+                blocked_by=sorted(set(blocked_by)), blocks=[], **row)
+    if task.blocked_by:
+        _link(task.id, task.blocked_by)  # nothing can wait for what was not there: no circle
     if assignee:
-        _follow(id)
-    task = find(id)
+        _follow(task)
     emit("task.created", task)
     return task, False
 
@@ -238,8 +248,8 @@ def change(id: int, patch: Struct, by: Actor) -> Task:
         _link(id, list(links or ()))
     if values.get("assignee", before.assignee) != before.assignee or (status == "todo" and before.status == "blocked"):
         _drop_job(id)
-    _follow(id)
     task = find(id)
+    _follow(task)
     _tell(before, task)
     return task
 
@@ -291,7 +301,7 @@ def delete(id: int) -> None:
     _drop_job(id)
     db.delete("tasks", id)
     for other in task.blocks or ():
-        _follow(other)
+        _follow(_row(other))
     emit("task.deleted", task)
 
 
@@ -330,26 +340,27 @@ def _let_go(id: int) -> None:
 
 def _release(id: int) -> None:
     for other, in db.all(tuple, "SELECT task_id FROM task_links WHERE blocked_by = :id AND tenant_id = :tenant", id=id):
-        _follow(other)
+        _follow(_row(other))
 
 
 # ── the job behind a task ──
 
 
-def _follow(id: int) -> None:
+def _follow(task: Task) -> None:
     """Make a task's job what the task now asks for: there, gone, held, or of another priority."""
-    task = _row(id)
     job = _job(task)
     wanted = task.assignee is not None and task.status in ("todo", "in_progress")
     if not wanted:
-        return _drop_job(id)
-    blockers = _open_blockers(id)
+        task.job_id = None
+        return _drop_job(task.id)
+    blockers = [] if task.blocked_by == [] else _open_blockers(task.id)
     held = f"Waits for task {', '.join(map(str, blockers))}" if blockers else None
     if job is None:
         if task.status == "todo":
-            job, _ = queue.submit(f"agent:{task.assignee}", "task", {"task_id": id}, priority=RANK[task.priority],
+            job, _ = queue.submit(f"agent:{task.assignee}", "task", {"task_id": task.id}, priority=RANK[task.priority],
                                   max_attempts=ATTEMPTS, timeout=LEASE, held_for=held)
-            db.run("UPDATE tasks SET job_id = :job WHERE id = :id AND tenant_id = :tenant", id=id, job=job.id)
+            db.run("UPDATE tasks SET job_id = :job WHERE id = :id AND tenant_id = :tenant", id=task.id, job=job.id)
+            task.job_id = f"job_{job.id}"
         return None
     if job.priority != RANK[task.priority]:
         queue.reprioritize(job.id, RANK[task.priority])
