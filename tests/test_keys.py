@@ -58,7 +58,7 @@ def path(key, rest=""):
 def test_a_key_is_shown_once_and_stored_nowhere(data, ann):
     made = ann.post(f"/organizations/{ORG}/api-keys", {"name": "Shop"}).data
     raw = made["key"]
-    assert tokens.kind_of(raw) == "live" and made["masked"] == f"ork_live_…{raw[-4:]}" and made["id"].startswith("key_")
+    assert tokens.is_one(raw, "live") and made["masked"] == f"ork_live_…{raw[-4:]}" and made["id"].startswith("key_")
     assert made["scopes"] == ["tasks:read", "agents:read", "templates:read"] and made["org_id"] == ORG and made["is_active"]
     for answer in (ann.get(path(made)), ann.get(f"/organizations/{ORG}/api-keys")):
         assert raw.encode() not in answer.body and b"hash" not in answer.body

@@ -7,6 +7,7 @@ Surprise: `last_used_at` and the usage log (uses.py) are written by a timer from
 """
 import re
 import secrets
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -254,28 +255,14 @@ def end(id: str) -> None:
 # ── speaking for somebody ──
 
 
-class _Bearer(Struct):
-    """A good key, with all that its rights depend on."""
-    id: str
-    tenant_id: int
-    scopes: list[str]
-    agent: str | None
-    org_id: str | None
-    created_by: int | None
-    role: str | None
-    home: int | None
-    founder_id: int | None
-    org_role: str | None
-
-
 @plugin.authenticator
 @across_tenants
 def by_key(request: Request) -> Actor | None:
     """The actor behind an API key, in `Authorization: Bearer` or `X-API-Key`."""
     raw = request.header("X-API-Key").strip() or users.bearer(request)
-    if tokens.kind_of(raw) not in ("live", "agt"):
+    if not tokens.is_one(raw, "live", "agt"):
         return None
-    key = db.one(_Bearer, """
+    row = db.one(tuple, """
         SELECT api_keys.id, api_keys.tenant_id, api_keys.scopes, api_keys.agent, api_keys.org_id, api_keys.created_by,
                users.role, users.tenant_id AS home, tenants.founder_id, org_members.role AS org_role
           FROM api_keys JOIN tenants ON tenants.id = api_keys.tenant_id
@@ -285,24 +272,30 @@ def by_key(request: Request) -> Actor | None:
          WHERE (hash = :hash OR (old_hash = :hash AND old_until > :now))
            AND is_active = 1 AND api_keys.deleted_at IS NULL AND (expires_at IS NULL OR expires_at > :now)""",
         hash=tokens.digest(raw), now=now())
-    actor = key and _actor(key)
+    actor = _actor(*row) if row else None
     if actor:
         uses.stamp(actor.credential)
     return actor
 
 
-def _actor(key: _Bearer) -> Actor | None:
-    """Who a key is, with its maker's rights of this moment; None where the maker has left."""
-    if key.agent:
-        return Actor(kind="agent", id=key.agent, name=key.agent, tenant=key.tenant_id, rank=RANKS["member"], role="agent",
-                     scopes=frozenset(key.scopes), credential=key.id)
-    at_home = key.home == key.tenant_id
-    if key.role is None or (key.org_role is None if key.org_id else not at_home):
+@lru_cache(maxsize=1024)
+def _actor(id: str, tenant_id: int, scopes_json: str, agent: str | None, org_id: str | None, created_by: int | None,
+           role: str | None, home: int | None, founder_id: int | None, org_role: str | None) -> Actor | None:
+    """Who a key is, with its maker's rights of this moment; None where the maker has left.
+
+    Remembered by all that it depends on, which is read anew at every request.
+    """
+    scopes = msgspec.json.decode(scopes_json, type=list[str])
+    if agent:
+        return Actor(kind="agent", id=agent, name=agent, tenant=tenant_id, rank=RANKS["member"], role="agent",
+                     scopes=frozenset(scopes), credential=id)
+    at_home = home == tenant_id
+    if role is None or (org_role is None if org_id else not at_home):
         return None
-    role = _role(key.role, key.org_role, at_home=at_home, founder=key.founder_id == key.created_by)
+    role = _role(role, org_role, at_home=at_home, founder=founder_id == created_by)
     rank = RANKS.get(role, 0)
-    return Actor(kind="key", id=key.id, tenant=key.tenant_id, rank=rank, role=role, user=key.created_by,
-                 scopes=frozenset(key.scopes) - set(beyond(key.scopes, rank)), credential=key.id)
+    return Actor(kind="key", id=id, tenant=tenant_id, rank=rank, role=role, user=created_by,
+                 scopes=frozenset(scopes) - set(beyond(scopes, rank)), credential=id)
 
 
 from . import commands as commands  # noqa: E402  # the last lines: they use the verbs above

@@ -257,8 +257,8 @@ def open_session(user_id: int, agent: str) -> Tokens:
 
 def refresh(token: str, address: str = "") -> tuple[User, Tokens]:
     """Rotate: the old pair is spent. A spent refresh token that comes back ends the session (after 10 s of grace)."""
-    owner = _owner_of(tokens.digest(token)) if tokens.kind_of(token) == "ref" else None
-    if tokens.kind_of(token) == "ref":
+    owner = _owner_of(tokens.digest(token)) if tokens.is_one(token, "ref") else None
+    if tokens.is_one(token, "ref"):
         limiter.take("refresh", f"{owner or 'nobody'} {address}")
     user_id, pair = _rotate(token) if owner else (0, None)
     if pair is None:
@@ -331,7 +331,7 @@ def bearer(request: Request) -> str:
 def by_session(request: Request) -> Actor | None:
     """The person behind a session's access token."""
     token = bearer(request)
-    if tokens.kind_of(token) != "ses":
+    if not tokens.is_one(token, "ses"):
         return None
     row = db.one(dict, """
         SELECT sessions.id AS session, users.id, users.tenant_id, users.role, tenants.founder_id FROM sessions

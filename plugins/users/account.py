@@ -61,7 +61,7 @@ def reset(token: str, password: str) -> None:
     """Choose a new password by a mailed link, once; every session ends. NotFound, Invalid."""
     passwords.acceptable(password)
     hash = tokens.digest(token)
-    if tokens.kind_of(token) != "rst" or not _open("reset", hash):
+    if not tokens.is_one(token, "rst") or not _open("reset", hash):
         raise _spent()
     _reset(hash, passwords.hashed(password))
 

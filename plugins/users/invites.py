@@ -71,7 +71,7 @@ def count_invitation(me: Actor) -> None:
 @across_tenants
 def invited(code: str) -> Invite | None:
     """The open invitation behind `code`."""
-    if tokens.kind_of(code) != "inv":
+    if not tokens.is_one(code, "inv"):
         return None
     return db.one(Invite, """SELECT * FROM invites WHERE (hash = :hash OR mailed_hash = :hash) AND accepted_at IS NULL
                               AND revoked_at IS NULL AND expires_at > :now""", hash=tokens.digest(code), now=now())

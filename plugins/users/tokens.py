@@ -32,10 +32,10 @@ def derived(kind: Kind, seed: bytes, parent: str) -> str:
     return f"ork_{kind}_{body}{_checksum(body)}"
 
 
-def kind_of(token: str) -> str:
-    """The kind of a well-formed token; "" for anything else."""
+def is_one(token: str, *kinds: Kind) -> bool:
+    """Whether this is a well-formed token of one of these kinds."""
     found = SHAPE.fullmatch(token) if len(token) < 64 else None
-    return found[1] if found and _checksum(found[2]) == found[3] else ""
+    return bool(found and found[1] in kinds and _checksum(found[2]) == found[3])
 
 
 def digest(token: str) -> bytes:
