@@ -119,7 +119,6 @@ import time
 import tomllib
 import types
 import typing
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
@@ -227,14 +226,6 @@ class NoSpace(Problem):
     status, code = 507, "no_space"
 
 
-def problems() -> list[type[Problem]]:
-    """Every kind of problem there is, by status: the error catalogue of the docs."""
-    found: list[type[Problem]] = [Problem]
-    for kind in found:  # which grows meanwhile
-        found += kind.__subclasses__()
-    return sorted(found, key=lambda kind: (kind.status, kind.code))
-
-
 # ─────────────────────────────── 2  Settings ───────────────────────────────
 
 
@@ -340,6 +331,7 @@ class Damaged(Unavailable):
 
 T = TypeVar("T")
 COUNTED = 10_000
+TURN = 0.01  # seconds of writes that one commit holds, if more than one
 
 
 class Page(Struct, Generic[T]):
@@ -387,18 +379,16 @@ class Listing(Struct, frozen=True, kw_only=True):
                 f"SELECT sum(weight) FROM (SELECT {self.heavy or 0} AS weight {which})")
 
 
-class _Write:
-    """One call on its way through the writer."""
-    __slots__ = ("call", "actor", "durable", "bell", "finished", "result", "error", "after")
+class Write:
+    """One call on its way through the writer; `tell` is called once it is finished, or else because the turn is now its owner's."""
+    __slots__ = ("call", "actor", "durable", "tell", "finished", "result", "error", "after", "slow")
 
-    def __init__(self, call: Callable[[], Any], actor: Actor, durable: bool):
-        self.call, self.actor, self.durable = call, actor, durable
+    def __init__(self, call: Callable[[], Any], actor: Actor, durable: bool, tell: Callable[[Write], None]):
+        self.call, self.actor, self.durable, self.tell = call, actor, durable, tell
         self.result: Any = None
         self.error: BaseException | None = None
         self.after: list[Callable[[], Any]] = []
-        self.finished = False
-        self.bell = threading.Lock()  # rung when finished, or when the turn is this caller's
-        self.bell.acquire()
+        self.finished = self.slow = False
 
 
 class Database:
@@ -411,7 +401,7 @@ class Database:
         self._builders: dict[tuple[str, Any], Callable[[tuple], Any]] = {}
         self._writer_thread = 0
         self._turn = threading.Lock()
-        self._inbox: deque[_Write] = deque()
+        self._inbox: deque[Write] = deque()
         self.before_large: Callable[[int], None] = lambda size: None  # told what a list weighs before it is read; may wait, or raise
 
     # ── opening and closing ──
@@ -473,23 +463,30 @@ class Database:
         """Run `call` in the writer's transaction and return when the commit holds; nested, just run it."""
         if threading.get_ident() == self._writer_thread:
             return call()
-        item = _Write(call, current(), durable)
-        self._inbox.append(item)
-        if self._turn.acquire(blocking=False):
-            self._lead()
-        while not item.finished:
-            item.bell.acquire()
-            if not item.finished:  # the turn was passed to us
-                self._lead()
+        bell = threading.Lock()
+        bell.acquire()
+        item = Write(call, current(), durable, lambda _: bell.release())
+        self.write_all([item], bell)
         if item.error is not None:
             raise item.error
         for follow in item.after:
             follow()
         return item.result
 
-    def after_commit(self, follow: Callable[[], Any]) -> None:
-        """Inside a write: call `follow` in the caller's thread once the commit holds; never if it does not."""
+    def write_all(self, items: list[Write], bell: Any) -> None:
+        """Run several writes with whatever else waits, and return when each is finished; each `tell` must release `bell` as it says."""
+        self._inbox.extend(items)
+        if self._turn.acquire(blocking=False):
+            self._lead()
+        while not all(item.finished for item in items):
+            bell.acquire()
+            if not all(item.finished for item in items):  # the turn was passed to us
+                self._lead()
+
+    def after_commit(self, follow: Callable[[], Any], *, slow: bool = False) -> None:
+        """Inside a write: call `follow` once the commit holds, never if it does not. `slow`: it touches disk, process or network."""
         self._item.after.append(follow)
+        self._item.slow |= slow
 
     def _lead(self) -> None:
         """With the turn: commit what waits, then pass the turn on, or give it up where nobody waits."""
@@ -507,21 +504,21 @@ class Database:
     def _pass_on(self) -> None:
         while True:
             if self._inbox:
-                self._inbox[0].bell.release()  # it leads now; the turn stays taken
+                self._inbox[0].tell(self._inbox[0])  # its owner leads now; the turn stays taken
                 return
             self._turn.release()
             # One who came between the look and the release found the turn taken, and sleeps.
             if not self._inbox or not self._turn.acquire(blocking=False):
                 return
 
-    def _commit(self, batch: list[_Write], sync: str) -> None:
+    def _commit(self, batch: list[Write], sync: str) -> None:
         con = self.writer
         try:
             self._require_space()
             if sync != self._sync:
                 con.execute(f"PRAGMA main.synchronous = {sync}")
                 self._sync = sync
-            self._run(con, batch)
+            batch = self._run(con, batch)
             con.execute("COMMIT" if len(batch) > 1 or batch[0].error is None else "ROLLBACK")
             self.commits += 1
         except BaseException as error:  # the commit itself failed: none of them happened
@@ -532,14 +529,20 @@ class Database:
                 item.error = item.error or known
         for item in batch:
             item.finished = True
-            item.bell.release()
+            item.tell(item)
 
-    def _run(self, con: apsw.Connection, batch: list[_Write]) -> None:
-        """Run every write of a batch, once; where they are several, each under a savepoint, so that one that fails goes alone."""
+    def _run(self, con: apsw.Connection, batch: list[Write]) -> list[Write]:
+        """Run the writes of a batch for 10 ms, each once; the ones that were run. The rest goes back to the head of the line.
+
+        Where they are several, each is under a savepoint, so that one that fails goes alone.
+        """
         con.execute("BEGIN IMMEDIATE")
-        savepoints = len(batch) > 1
-        for item in batch:
+        savepoints, began = len(batch) > 1, time.perf_counter()
+        for at, item in enumerate(batch):
             started = time.perf_counter()
+            if started - began > TURN and at:
+                self._inbox.extendleft(reversed(batch[at:]))
+                return batch[:at]
             self._item, here.actor, item.after, item.error = item, item.actor, [], None
             if savepoints:
                 con.execute("SAVEPOINT one")
@@ -555,6 +558,7 @@ class Database:
                 con.execute("RELEASE one")
             if (took := time.perf_counter() - started) > 0.05:
                 log.warning("slow write %s: %.0f ms", getattr(item.call, "func", item.call).__qualname__, took * 1000)
+        return batch
 
     def _require_space(self) -> None:
         if self.min_free and time.monotonic() > self._free_until:
@@ -1065,23 +1069,19 @@ class Document(Struct):
 
 class Request:
     """One HTTP request, as much of it as anybody reads."""
-    __slots__ = ("environ", "method", "path", "id", "actor", "endpoint", "if_lost")
+    __slots__ = ("environ", "method", "path", "id", "actor", "endpoint", "if_lost", "again", "waits")
 
     def __init__(self, environ: dict[str, Any]):
         self.environ = environ
         self.method: str = environ["REQUEST_METHOD"]
         self.path: str = environ.get("PATH_INFO", "") or "/"
         asked = environ.get("HTTP_X_REQUEST_ID", "")
-        self.id = asked if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", asked) else uuid.uuid4().hex[:16]
+        self.id = asked if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", asked) else os.urandom(8).hex()
         self.actor = NOBODY
         self.endpoint: Endpoint | None = None
         self.if_lost: Callable[[], None] | None = None  # what to do where the answer does not reach its client
-
-    @property
-    def hung_up(self) -> bool:
-        """Whether the client is known to be gone."""
-        ask = self.environ.get("orkosi.hung_up")
-        return bool(ask and ask())
+        self.again: Callable[[], None] = lambda: None   # has a request that waits asked once more
+        self.waits: Any = None                          # what it waits for, once it does
 
     def header(self, name: str) -> str:
         return self.environ.get("HTTP_" + name.upper().replace("-", "_"), "")
@@ -1204,13 +1204,17 @@ def snake(name: str) -> str:
 class Endpoint:
     """One operation: a path, a policy and a function; its signature is the rest.
 
-    `quick`: a GET that an index serves and whose answer is small; the server's loop answers it by itself.
+    `quick`: it waits for nothing but the database. A GET is answered by the server's loop: an index serves it, and its answer
+    is small. Of others the whole function runs in the writer's transaction: it calls verbs, and does no more; those that
+    are not `durable` wait for no flush. All else runs in a `lane`, on its threads.
     """
 
     def __init__(self, plugin: Plugin, method: str, path: str, fn: Callable, *, auth: Policy, status: int = 200,
-                 raises: tuple[int, ...] = (), limit: str = "", max_body: int = MAX_BODY, statuses: tuple[int, ...] = (), quick: bool = False):
+                 raises: tuple[int, ...] = (), limit: str = "", max_body: int = MAX_BODY, statuses: tuple[int, ...] = (), quick: bool = False,
+                 durable: bool = True, lane: str = "disk"):
         self.plugin, self.method, self.path, self.fn, self.auth = plugin, method, path, fn, auth
-        self.status, self.raises, self.limit, self.max_body, self.quick = status, raises, limit, max_body, quick
+        self.status, self.raises, self.limit, self.max_body = status, raises, limit, max_body
+        self.quick, self.durable, self.lane = quick, durable, lane
         self.statuses = (status, *statuses)
         self.summary, _, about = inspect.cleandoc(fn.__doc__ or "").partition("\n")
         self.about = about.strip()
@@ -1233,6 +1237,7 @@ class Endpoint:
         self.body_type = hints.get("body")
         self.query_type = hints.get("query")
         self.takes = list(inspect.signature(self.fn).parameters)
+        self.anonymous = self.auth.public and not {"me", "request"} & set(self.takes)  # nobody is asked who they are
         self.path_types = {name: hints[name] for name in self.takes if name in self.path_names}
         if unknown := set(self.takes) - set(self.path_names) - {"body", "query", "me", "request"}:
             raise TypeError(f"{where}: nothing fills the parameter {sorted(unknown)[0]!r}")
@@ -1240,7 +1245,7 @@ class Endpoint:
             raise TypeError(f"{where}: does not take {sorted(missing)[0]!r} of its path")
         self.body_decoder = msgspec.json.Decoder(self.body_type) if self.body_type else None
 
-    def call(self, request: Request, path: dict[str, str]) -> Any:
+    def values(self, request: Request, path: dict[str, str]) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for name in self.takes:
             if name in self.path_types:
@@ -1253,7 +1258,7 @@ class Endpoint:
                 values[name] = request.actor
             else:
                 values[name] = request
-        return self.fn(**values)
+        return values
 
     def _path_value(self, name: str, text: str) -> Any:
         wire = self.path_names[name]
@@ -1323,11 +1328,6 @@ def clean(text: str, most: int = 200) -> str:
     """`text` for a log or a message: no control characters, not endless."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: f"\\x{ord(found[0]):02x}", text[:most])
 
-
-REASONS = {200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 304: "Not Modified", 400: "Bad Request",
-            401: "Unauthorized", 402: "Payment Required", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
-            409: "Conflict", 413: "Payload Too Large", 415: "Unsupported Media Type", 422: "Unprocessable Entity",
-            429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable", 507: "Insufficient Storage"}
 
 # ─────────────────────────────── 7  Loading ────────────────────────────────
 

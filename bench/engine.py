@@ -117,7 +117,7 @@ def hundreds(queue, count: int) -> float | None:
     jobs(count, queue="hundreds", state="waiting")
     began, done = time.perf_counter(), 0
     while found := queue.claim("hundreds", "w", batch=100):
-        queue.complete_many([(job.id, job.lease_token) for job in found])
+        queue.complete_many([(job.id, job.lease_token, None) for job in found])
         done += len(found)
     took = time.perf_counter() - began
     if done != count:

@@ -346,21 +346,20 @@ def test_only_who_takes_such_a_job_is_woken(client):
 
 def test_who_is_woken_in_vain_wakes_the_next(client, data):
     """The first one's client is gone when the job comes: the second gets it at once, at attempt 1."""
-    alive = {"first": True}
-    with acting(system()):
-        first = threading.Thread(target=lambda: queue.wait_and_claim("q", "w1", wait=6, gone=lambda: not alive["first"]))
-    first.start()
+    rung = threading.Event()
+    with acting(system()), pytest.raises(queue.waiting.Parked) as first:
+        queue.waiting.claim_or_wait("q", "w1", wait=6, ring=rung.set)
     sleepers(1)
     got, threads = {}, []
     threads.append(threading.Thread(target=lambda: got.update(job=claimed(client, queue_name="q", wait_seconds=6))))
     threads[0].start()
     sleepers(2)
-    alive["first"] = False
     began = time.monotonic()
     submitted(client, queue_name="q")
+    assert rung.is_set() and not got
+    first.value.leave()
     threads[0].join()
     assert got["job"]["attempt"] == 1 and time.monotonic() - began < 1
-    first.join()
 
 
 def test_what_another_process_submitted_wakes_as_many_as_it_brought(client):
@@ -380,20 +379,26 @@ def test_what_another_process_submitted_wakes_as_many_as_it_brought(client):
 def test_claims_of_one_tenant_wait_up_to_a_number(client, as_):
     from orkosi import settings
     settings.values["tenant_waiting"] = 2
-    got, threads = waiting_clients(client, 2)
+    near, far = as_("near", tenant=None), as_("far", tenant=None)
+    got, threads = waiting_clients(near, 2)
     began = time.monotonic()
-    assert claimed(client, wait_seconds=5) is None and time.monotonic() - began < 1
-    far = as_("far", tenant=None)
+    assert claimed(near, wait_seconds=5) is None and time.monotonic() - began < 1
     far.post("/task-queue/submit", {"task_type": "t", "queue_name": "q", "delay_seconds": 0.2})
-    began = time.monotonic()
-    found = threading.Thread(target=lambda: got.update(far=claimed(far, queue_name="q", wait_seconds=5)))
-    found.start()
-    sleepers(3)
+    others = {}
+    found = [threading.Thread(target=lambda: others.update(far=claimed(far, queue_name="q", wait_seconds=5))),
+             *(threading.Thread(target=lambda at=at: others.update({at: claimed(client, wait_seconds=5)})) for at in range(3))]
+    for one in found:
+        one.start()
+    sleepers(6)
     executor.promote_due() if time.sleep(0.3) is None else None
-    found.join()
-    assert got["far"], "another tenant has places of its own"
-    for _ in range(2):
+    for _ in range(3):
         submitted(client)
+    for one in found:
+        one.join()
+    assert others.pop("far"), "another tenant has places of its own"
+    assert all(others.values()), "and the host has no limit"
+    for _ in range(2):
+        submitted(near)
     for thread in threads:
         thread.join()
 
@@ -518,3 +523,45 @@ def test_a_result_too_large_for_the_share_leaves_the_lease(as_):
     assert far.post(path, {"lease_token": job["lease_token"], "result": "x" * 900}).status == 507
     assert far.get(f"/task-queue/{job['id']}").data["status"] == "active"
     assert far.post(path, {"lease_token": job["lease_token"], "result": "small"}).status == 200
+
+
+# ── a hundred at once ──
+
+
+def test_several_are_completed_at_once_and_each_has_its_own_outcome(client, as_):
+    ids = [submitted(client, payload={"n": number}).data["id"] for number in range(6)]
+    far = as_("far", tenant=None)
+    alien = far.post("/task-queue/submit", {"task_type": "t"}).data["id"]
+    held = {job["id"]: job["lease_token"] for job in claimed(client, batch_size=5)}
+    stale = claimed(client)
+    assert stale["id"] == ids[5] and client.post(f"/task-queue/{ids[5]}/release", {"lease_token": stale["lease_token"]}).status == 200
+    sent = [{"id": ids[0], "lease_token": held[ids[0]], "result": {"ok": True}}, {"id": ids[1], "lease_token": "another's"},
+            {"id": ids[5], "lease_token": stale["lease_token"]}, {"id": ids[2], "lease_token": held[ids[2]]}, {"id": alien, "lease_token": "x"},
+            {"id": ids[0].removeprefix("job_"), "lease_token": held[ids[0]], "result": "again"}, {"id": "job_999", "lease_token": "x"}]
+    answer = client.post("/task-queue/complete", {"jobs": sent})
+    assert answer.status == 200
+    assert [(one["id"], one["completed"], one["error"] and one["error"]["code"]) for one in answer.data] == [
+        (ids[0], True, None), (ids[1], False, "lease_lost"), (ids[5], False, "lease_lost"), (ids[2], True, None), (alien, False, "not_found"),
+        (ids[0], True, None), ("job_999", False, "not_found")]
+    rows = {f"job_{id}": (state, result, finished) for id, state, result, finished in db.all(
+        tuple, "SELECT id, state, result, finished_at FROM jobs WHERE tenant_id = :tenant OR 1")}
+    assert rows[ids[0]][:2] == ("completed", '{"ok":true}') and rows[ids[2]][:2] == ("completed", None) and rows[ids[0]][2] and rows[ids[2]][2]
+    assert [rows[id][0] for id in (ids[1], ids[3], ids[5], alien)] == ["active", "active", "waiting", "waiting"]
+    assert client.post("/task-queue/complete", {"jobs": sent}).data == answer.data, "again changes nothing"
+
+
+def test_completing_several_refuses_what_is_no_list_of_completions(client):
+    for jobs in ([], [{"id": "x", "lease_token": "y"}], [{"id": "job_1"}], [{"id": "job_1", "lease_token": "y"}] * 101, [{"id": "job_1", "lease_token": "y", "more": 1}]):
+        answer = client.post("/task-queue/complete", {"jobs": jobs})
+        assert answer.status == 400 and answer.json["error"]["details"][0]["field"].startswith("jobs"), answer.json
+
+
+def test_completing_several_moves_the_tasks_behind_them(client):
+    titles = ["One", "Two"]
+    made = [client.post("/tasks", {"title": title, "assignee": "felix"}).data for title in titles]
+    held = claimed(client, queue_name="agent:felix", batch_size=2)
+    assert {client.get(f"/tasks/{one['id']}").data["status"] for one in made} == {"in_progress"}
+    client.post("/task-queue/complete", {"jobs": [{"id": job["id"], "lease_token": job["lease_token"], "result": {"resolution": f"Did {job['payload']['task_id']}"}}
+                                                  for job in held]})
+    found = [client.get(f"/tasks/{one['id']}").data for one in made]
+    assert [(task["status"], task["resolution"]) for task in found] == [("done", f"Did {task['id']}") for task in made]

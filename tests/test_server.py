@@ -1,62 +1,125 @@
-"""Where a request is answered: by the loop, if it is quick; by a thread, if it is not, or turns out not to be."""
+"""Where a request is answered: a quick read by the loop, a quick write by the writer, all else by a lane, and what waits by nobody."""
 import http.client
 import json
+import socket
 import threading
 import time
 
 import pytest
+from conftest import eventually
 
-from orkosi import NOBODY, db, here
-from plugins import tasks
-from plugins.server import application as applications
-from plugins.server import http as server
+import orkosi
+from orkosi import db, here
+from plugins import queue, tasks
+from plugins.server import lanes, loop, writer
+from plugins.server.lanes import Lane, Line
 
 ENDLESS = "WITH RECURSIVE count (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM count WHERE x < 1000000000) SELECT max(x) FROM count"
 
 
+class Listening:
+    """The HTTP server in this process, and one client of it."""
+
+    def __init__(self, application, token):
+        self.listener, self.token = loop.listen(application, "127.0.0.1", 0), token
+        self.port = int(self.listener.effective_port)
+        self.thread = threading.Thread(target=self.listener.run, name="loop")
+        self.thread.start()
+
+    def ask(self, method, path, body=None, timeout=5.0):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            headers = {"Authorization": f"Bearer {self.token}"} | ({"Content-Type": "application/json"} if body is not None else {})
+            connection.request(method, f"/api{path}", None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read() or b"null")
+        finally:
+            connection.close()
+
+    def send(self, method, path, body=None):
+        """A connection on which a request was sent, and nothing read."""
+        one = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        text = b"" if body is None else json.dumps(body).encode()
+        one.sendall(f"{method} /api{path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAuthorization: Bearer {self.token}\r\n"
+                    f"Content-Length: {len(text)}\r\n\r\n".encode() + text)
+        return one
+
+    def waits(self, within, times, method, path, body=None):
+        """How long such requests take, one after the other."""
+        took = []
+        end = time.monotonic() + within
+        while len(took) < times and time.monotonic() < end:
+            began = time.monotonic()
+            self.ask(method, path, body)
+            took.append(time.monotonic() - began)
+        return took
+
+
 @pytest.fixture
-def listening(application, monkeypatch):
-    """Starts the HTTP server in this process, with so many threads; an answer by `ask(method, path)`."""
+def listening(application, client):
     started = []
 
-    def start(threads, token):
-        monkeypatch.setattr(server, "THREADS", threads)
-        listener = server.listen(application, "127.0.0.1", 0)
-        loop = threading.Thread(target=listener.run)
-        loop.start()
-        started.append((listener, loop))
-
-        def ask(method, path, timeout=3.0):
-            connection = http.client.HTTPConnection("127.0.0.1", int(listener.effective_port), timeout=timeout)
-            try:
-                connection.request(method, f"/api{path}", headers={"Authorization": f"Bearer {token}"})
-                answer = connection.getresponse()
-                return answer.status, json.loads(answer.read())
-            finally:
-                connection.close()
-        return ask
+    def start():
+        started.append(Listening(application, client.token))
+        return started[-1]
     yield start
-    for listener, loop in started:
-        listener.finish()
-        loop.join(10)
-        listener.task_dispatcher.shutdown(timeout=1)
-        listener.close()
+    for one in started:
+        one.listener.finish()
+        one.thread.join(10)
+        one.listener.shutdown()
 
 
-def test_the_loop_needs_no_thread_for_what_is_quick(listening, client):
-    client.post("/tasks", {"title": "A task"})
-    ask = listening(0, client.token)
-    assert ask("GET", "/tasks?limit=20")[1]["data"][0]["title"] == "A task"
-    assert ask("GET", "/health")[1]["status"] == "ok" and ask("GET", "/auth/me")[1]["data"]["username"] == "root"
-    assert ask("GET", "/tasks/999")[0] == 404 and ask("GET", "/tasks?limit=x")[0] == 400
-    for method, path in (("GET", "/agents"), ("GET", "/nothing"), ("POST", "/auth/logout"), ("HEAD", "/tasks")):
-        with pytest.raises(TimeoutError):
-            ask(method, path, timeout=0.5)
+@pytest.fixture
+def where(monkeypatch):
+    """Notes on which thread an endpoint's function runs; `where(operation)` gives the list."""
+    def note(operation):
+        endpoint = next(one for one in orkosi.endpoints() if one.operation == operation)
+        plain, seen = endpoint.fn, []
+
+        def noted(**values):
+            seen.append(threading.current_thread().name)
+            return plain(**values)
+        monkeypatch.setattr(endpoint, "fn", noted)
+        return seen
+    return note
 
 
-def test_a_quick_read_that_takes_long_goes_to_a_thread_and_stays_there(listening, application, client, monkeypatch):
-    plain = tasks.listed
-    asked = []
+def test_reads_run_in_the_loop_writes_in_the_writer_all_else_in_lanes(listening, where):
+    server = listening()
+    seen = {operation: where(operation) for operation in (
+        "tasks.index", "tasks.create", "queue.submit", "queue.claim", "agents.index", "users.login", "tasks.delete")}
+    assert server.ask("POST", "/tasks", {"title": "A task"})[0] == 201
+    assert server.ask("GET", "/tasks?limit=20")[1]["data"][0]["title"] == "A task"
+    assert server.ask("POST", "/task-queue/submit", {"task_type": "t"})[0] == 201
+    assert server.ask("POST", "/task-queue/claim", {"worker_id": "w"})[1]["data"]["task_type"] == "t"
+    assert server.ask("GET", "/agents")[0] == 200 and server.ask("DELETE", "/tasks/1")[0] == 200
+    assert server.ask("POST", "/auth/login", {"email": "root@example.com", "password": "wrong horse"})[0] == 401
+    threads = {operation: names[0].rpartition("-")[0] or names[0] for operation, names in seen.items()}
+    assert threads == {"tasks.index": "loop", "tasks.create": "writer", "queue.submit": "writer", "queue.claim": "writer",
+                       "agents.index": "disk", "users.login": "hash", "tasks.delete": "disk"}
+
+
+def test_a_write_that_is_large_or_not_alone_goes_to_a_lane(listening, where):
+    server, seen = listening(), where("queue.submit")
+    assert server.ask("POST", "/task-queue/submit", {"task_type": "t", "payload": {"x": "y" * 100_000}})[0] == 201
+    assert seen.pop().startswith("disk")
+    one = server.send("POST", "/task-queue/submit", {"task_type": "t"})
+    again = server.send("POST", "/task-queue/submit", {"task_type": "t"})
+    for connection in (one, again):
+        assert connection.recv(4096).startswith(b"HTTP/1.1 201")
+        connection.close()
+    assert seen == ["writer"] * 2
+    text = b'{"task_type": "t"}'
+    request = (f"POST /api/task-queue/submit HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAuthorization: Bearer {server.token}\r\n"
+               f"Content-Length: {len(text)}\r\n\r\n").encode() + text
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as both:
+        both.sendall(request * 2)
+        eventually(lambda: len(seen) == 4)
+    assert seen[2].startswith("disk"), "another request follows on its connection"
+
+
+def test_a_quick_read_that_takes_long_goes_to_a_lane_and_stays_there(listening, monkeypatch):
+    plain, asked = tasks.listed, []
 
     def slow(*args, **more):
         asked.append(threading.current_thread().name)
@@ -65,47 +128,293 @@ def test_a_quick_read_that_takes_long_goes_to_a_thread_and_stays_there(listening
         time.sleep(0.3)
         return plain(*args, **more)
     monkeypatch.setattr(tasks, "listed", slow)
-    ask = listening(2, client.token)
+    server = listening()
     began = time.monotonic()
-    assert ask("GET", "/tasks")[0] == 200
+    assert server.ask("GET", "/tasks")[0] == 200
     assert time.monotonic() - began < 2, "it was cut off after 20 ms, and done again"
-    assert len(asked) == 2 and asked[1].startswith("waitress-") and not asked[0].startswith("waitress-")
-    waits = []
-    others = [threading.Thread(target=lambda: asked.append(ask("GET", "/tasks")[0])) for _ in range(4)]
+    assert asked[0] == "loop" and asked[1].startswith("disk") and len(asked) == 2
+    others = [threading.Thread(target=server.ask, args=("GET", "/tasks")) for _ in range(4)]
     for one in others:
         one.start()
-    for _ in range(5):
-        began = time.monotonic()
-        ask("GET", "/health")
-        waits.append(time.monotonic() - began)
+    waits = server.waits(2, 5, "GET", "/health")
     for one in others:
         one.join()
     assert max(waits) < 0.2, "the loop itself waits for none of them"
-    assert [one for one in asked[2:] if isinstance(one, str)] == [one for one in asked[2:] if isinstance(one, str) and one.startswith("waitress-")]
-    application.slow = {endpoint: 0.0 for endpoint in application.slow}
-    assert ask("GET", "/tasks")[0] == 200 and not [one for one in asked if isinstance(one, str)][-1].startswith("waitress-"), "after a minute it is tried again"
+    assert {one.partition("-")[0] for one in asked[1:]} == {"disk"}
+    server.listener.slow = {endpoint: 0.0 for endpoint in server.listener.slow}
+    assert server.ask("GET", "/tasks")[0] == 200 and asked[-1] == "loop", "after a minute it is tried again"
+    assert not hasattr(here, "patience") and loop.PATIENCE == 0.02
 
 
-def test_a_large_answer_is_no_matter_for_the_loop(listening, application, client):
+def test_a_large_answer_is_no_matter_for_the_loop(listening, client):
     for number in range(30):
         client.post("/tasks", {"title": f"Task {number}", "description": "x" * 60_000})
-    ask = listening(1, client.token)
-    status, found = ask("GET", "/tasks?limit=200", timeout=10)
+    server = listening()
+    status, found = server.ask("GET", "/tasks?limit=200", timeout=10)
     assert status == 200 and len(found["data"]) == 30
-    assert {endpoint.operation for endpoint in application.slow} == {"tasks.index"}
+    assert {endpoint.operation for endpoint in server.listener.slow} == {"tasks.index"}
 
 
-def test_nothing_of_the_loop_is_left_on_its_thread(application, client):
-    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/api/tasks", "QUERY_STRING": "", "HTTP_AUTHORIZATION": f"Bearer {client.token}"}
-    assert application.prepare_at_once(environ)[2][0] == 200
-    assert not hasattr(here, "patience") and applications.PATIENCE == 0.02
-    assert application.prepare_at_once(environ | {"HTTP_AUTHORIZATION": ""})[1].actor is NOBODY
-    assert not application.quick("/api/nothing") and not application.quick("/api/agents") and application.quick("/api/tasks/7")
-
-
-def test_what_the_loop_answers_is_declared_and_only_reads():
-    import orkosi
+def test_what_is_quick_is_declared_and_what_may_wait_for_disk_or_network_is_not():
     quick = [one for one in orkosi.endpoints() if one.quick]
-    assert len(quick) > 20 and {one.method for one in quick} == {"GET"}
-    assert not [one.path for one in quick if one.path.startswith(("/api/agents", "/api/automations", "/api/task-queue", "/api/files", "/api/products"))], \
+    reads, changes = [one for one in quick if one.method == "GET"], {one.operation for one in quick if one.method != "GET"}
+    assert len(reads) > 20
+    assert not [one.path for one in reads if one.path.startswith(("/api/agents", "/api/automations", "/api/task-queue", "/api/files", "/api/products"))], \
         "these ask the supervisor or the disk, or carry payloads"
+    assert changes == {
+        "queue.submit", "queue.claim", "queue.complete", "queue.complete_many", "queue.fail", "queue.heartbeat", "queue.release", "queue.retry", "queue.cancel",
+        "tasks.create", "tasks.update", "logs.create", "activity.create", "notifications.create", "notifications.read", "agents.start_run",
+        "agents.update_run", "public.create_task", "public.update_task", "public.archive_task"}
+    assert {one.operation for one in quick if not one.durable} == {"queue.claim", "queue.heartbeat", "queue.release", "logs.create"}
+    assert {one.lane for one in orkosi.endpoints()} <= set(lanes.THREADS)
+
+
+# ── the lanes ──
+
+
+def test_a_line_gives_every_tenant_its_turn():
+    line = Line()
+    for number in range(5):
+        line.add("loud", f"loud {number}")
+    line.add("quiet", "quiet 0")
+    assert line.take(3) == ["loud 0", "quiet 0", "loud 1"] and line.length == 3
+    line.add("quiet", "quiet 1")
+    assert line.take(9) == ["loud 2", "quiet 1", "loud 3", "loud 4"] and line.take(1) == [] and line.length == 0
+
+
+def test_a_full_lane_refuses_and_goes_on():
+    gate, done = threading.Event(), []
+    lane = Lane("test", 1, 8)
+    try:
+        lane.add(1, gate.wait)
+        eventually(lambda: lane._line.length == 0)
+        for number in range(4):
+            lane.add(1, lambda number=number: done.append(number))
+        with pytest.raises(orkosi.Unavailable) as refused:
+            lane.add(1, gate.wait)
+        assert refused.value.headers["Retry-After"]
+        lane.add(2, lambda: done.append("other"))
+        lane.add(3, lambda: 1 / 0)
+        gate.set()
+        eventually(lambda: len(done) == 5)
+        assert done.index("other") == 1 and sorted(one for one in done if one != "other") == [0, 1, 2, 3]
+    finally:
+        gate.set()
+        lane.close()
+
+
+def test_hanging_calls_outside_stop_nobody(listening, monkeypatch):
+    """Every place of the lane `outside` is taken: log-ins, reads, writes and claims go on, and who comes too late hears so."""
+    gate = threading.Event()
+    endpoint = next(one for one in orkosi.endpoints() if one.operation == "agents.index")
+    monkeypatch.setattr(endpoint, "lane", "outside")
+    monkeypatch.setattr(endpoint, "fn", lambda **_: gate.wait(20) and [])
+    server = listening()
+    hanging = [server.send("GET", "/agents") for _ in range(4)]
+    eventually(lambda: len(server.listener.active_channels) >= 4)
+    hanging += [server.send("GET", "/agents") for _ in range(32)]
+    try:
+        eventually(lambda: server.listener.lanes["outside"]._line.length == 32)
+        status, found = server.ask("GET", "/agents", timeout=2)
+        assert status == 503 and "try again" in found["error"]["message"]
+        for method, path, body, good in (("GET", "/tasks", None, 200), ("POST", "/task-queue/submit", {"task_type": "t"}, 201),
+                                         ("POST", "/task-queue/claim", {"worker_id": "w"}, 200), ("GET", "/task-queue", None, 200),
+                                         ("POST", "/auth/login", {"email": "root@example.com", "password": "correct horse"}, 200)):
+            began = time.monotonic()
+            assert server.ask(method, path, body, timeout=2)[0] == good
+            assert time.monotonic() - began < 1, path
+    finally:
+        gate.set()
+        for one in hanging:
+            one.close()
+
+
+# ── the writer ──
+
+
+def test_what_needs_no_flush_is_answered_before_what_does(listening, monkeypatch):
+    plain, flushing = db._commit, threading.Event()
+
+    def slow(batch, sync):
+        if sync == "FULL":
+            flushing.set()
+            time.sleep(0.4)
+        return plain(batch, sync)
+    server = listening()
+    server.ask("POST", "/task-queue/submit", {"task_type": "t"})
+    monkeypatch.setattr(db, "_commit", slow)
+    db._full = "FULL"
+    answered = {}
+
+    def ask(name, path, body):
+        status, _ = server.ask("POST", path, body)
+        answered[name] = (status, time.monotonic())
+    crew = [threading.Thread(target=ask, args=(name, path, body)) for name, path, body in (
+        ("first", "/task-queue/submit", {"task_type": "t"}), ("submit", "/task-queue/submit", {"task_type": "t"}),
+        ("claim", "/task-queue/claim", {"worker_id": "w"}))]
+    crew[0].start()
+    assert flushing.wait(2)  # the others come while it is flushed, and so are in the next turn together
+    for one in crew[1:]:
+        one.start()
+    for one in crew:
+        one.join()
+    assert {name: status for name, (status, _) in answered.items()} == {"first": 201, "submit": 201, "claim": 200}
+    assert answered["claim"][1] < answered["first"][1] + 0.2 < answered["submit"][1]
+
+
+def test_one_write_that_fails_fails_alone_and_every_one_runs_once(listening, where):
+    server, seen = listening(), where("queue.submit")
+    outcomes = []
+
+    def work(number):
+        for turn in range(10):
+            body = {"task_type": "t", "payload": {"n": number * 10 + turn}} | ({"queue_name": "orkosi"} if turn % 5 == 4 else {})
+            outcomes.append(server.ask("POST", "/task-queue/submit", body)[0])
+    crew = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for one in crew:
+        one.start()
+    for one in crew:
+        one.join()
+    assert sorted(outcomes) == [201] * 64 + [400] * 16 and len(seen) == 80
+    assert db.value("SELECT count(*) FROM jobs WHERE :tenant IS NULL OR 1") == 64
+
+
+def test_what_follows_from_a_write_and_touches_the_disk_runs_in_a_lane(listening, monkeypatch):
+    followed = []
+    plain = queue.submit
+
+    def submit(*args, **more):
+        db.after_commit(lambda: followed.append(threading.current_thread().name), slow=True)
+        db.after_commit(lambda: 1 / 0)
+        return plain(*args, **more)
+    monkeypatch.setattr(queue, "submit", submit)
+    server = listening()
+    assert server.ask("POST", "/task-queue/submit", {"task_type": "t"})[0] == 201
+    assert followed[0].startswith("disk"), "and one that fails keeps nobody's answer back"
+
+
+def test_a_turn_ends_after_ten_milliseconds(data):
+    ran, order = [], []
+
+    def slow(number):
+        ran.append(number)
+        time.sleep(0.006)
+    items = [orkosi.Write(lambda number=number: slow(number), orkosi.system(), True, lambda item: order.append(item)) for number in range(6)]
+    before = db.commits
+    db._inbox.extend(items)
+    assert db._turn.acquire(blocking=False)
+    db._lead()
+    while not all(item.finished for item in items):
+        db._lead()
+    assert ran == list(range(6)) and 2 <= db.commits - before <= 4
+    assert writer.MOST == 64 and orkosi.TURN == 0.01
+
+
+# ── who waits ──
+
+
+def test_a_thousand_claims_wait_and_a_thousand_jobs_go_to_one_each(server):
+    """A tenth of them hang up: none of those gets a job, and every job is given once."""
+    running = server(env={"ORKOSI_LIMIT_TASK_CREATE": "off"})
+    token = server.admin(running)
+    where = running.url.removeprefix("http://").split(":")
+    body = json.dumps({"worker_id": "w", "wait_seconds": 25}).encode()
+    request = (f"POST /api/task-queue/claim HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAuthorization: Bearer {token}\r\n"
+               f"Content-Length: {len(body)}\r\n\r\n").encode() + body
+    waiting = []
+    for _ in range(1000):
+        waiting.append(socket.create_connection((where[0], int(where[1])), timeout=30))
+        waiting[-1].sendall(request)
+    running.call("POST", "/task-queue/claim", {"worker_id": "w", "queue_name": "none"}, token)
+    gone, waiting = waiting[::10], [one for at, one in enumerate(waiting) if at % 10]
+    for one in gone:
+        one.close()
+    time.sleep(1.2)
+    ids, began = [], time.monotonic()
+    for _ in range(1000):
+        ids.append(running.call("POST", "/task-queue/submit", {"task_type": "t"}, token)[1]["data"]["id"])
+    got = []
+    for one in waiting:
+        answer = b""
+        while b"\r\n\r\n" not in answer or not answer.endswith(b"}}"):
+            answer += one.recv(65536)
+        got.append(json.loads(answer.partition(b"\r\n\r\n")[2])["data"])
+        one.close()
+    print(f"900 answered in {time.monotonic() - began:.1f} s")
+    assert sorted(job["id"] for job in got) == sorted(ids[:900]) and {job["attempt"] for job in got} == {1}
+    _, stats = running.call("GET", "/task-queue/stats?queue_name=default", token=token)
+    assert (stats["data"][0]["counts"]["active"], stats["data"][0]["counts"]["waiting"]) == (900, 100)
+
+
+def test_a_waiting_claim_holds_no_thread_and_ends_in_time(listening):
+    server = listening()
+    before = threading.active_count()
+    waiting = [server.send("POST", "/task-queue/claim", {"worker_id": "w", "wait_seconds": 1}) for _ in range(50)]
+    eventually(lambda: len(server.listener.room.calls) == 50)
+    assert threading.active_count() == before and len(server.listener.idle._selector.get_map()) == 50
+    began = time.monotonic()
+    for one in waiting:
+        assert one.recv(4096).endswith(b'{"data":null}')
+        one.close()
+    assert 0.5 < time.monotonic() - began < 1.5 and not queue.waiting._sleepers and not queue.waiting._waiting
+
+
+def test_a_waiting_claim_whose_client_hangs_up_leaves_its_line(listening):
+    server = listening()
+    one = server.send("POST", "/task-queue/claim", {"worker_id": "w", "wait_seconds": 20})
+    two = server.send("POST", "/task-queue/claim", {"worker_id": "w", "wait_seconds": 20})
+    two.sendall(b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    eventually(lambda: len(server.listener.room.calls) == 2)
+    one.close()
+    two.close()
+    eventually(lambda: not queue.waiting._sleepers and not server.listener.room.calls, patience=2)
+
+
+def test_a_claim_waits_behind_another_request_of_its_connection_as_well(listening):
+    server = listening()
+    body = json.dumps({"worker_id": "w", "wait_seconds": 20}).encode()
+    head = f"Host: localhost\r\nAuthorization: Bearer {server.token}\r\n"
+    claim = f"POST /api/task-queue/claim HTTP/1.1\r\n{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as one:
+        one.sendall(claim + b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        eventually(lambda: len(server.listener.room.calls) == 1)
+        server.ask("POST", "/task-queue/submit", {"task_type": "t"})
+        answer = b""
+        while answer.count(b"HTTP/1.1 200") < 2 or not answer.endswith(b"}"):
+            answer += one.recv(65536)
+        assert answer.index(b"lease_token") < answer.index(b"uptime")
+
+
+def test_waiting_claims_are_answered_when_the_server_ends(application, client):
+    server = Listening(application, client.token)
+    one = server.send("POST", "/task-queue/claim", {"worker_id": "w", "wait_seconds": 20})
+    eventually(lambda: server.listener.room.calls)
+    began = time.monotonic()
+    server.listener.finish()
+    server.thread.join(5)
+    assert one.recv(4096).endswith(b'{"data":null}') and time.monotonic() - began < 1
+    server.listener.shutdown()
+    one.close()
+
+
+def test_a_waiting_claim_whose_key_ends_is_told_so(listening, client):
+    server = listening()
+    one = server.send("POST", "/task-queue/claim", {"worker_id": "w", "wait_seconds": 20})
+    eventually(lambda: server.listener.room.calls)
+    assert client.post("/auth/logout").status == 200
+    assert one.recv(4096).startswith(b"HTTP/1.1 401")
+    one.close()
+    assert not queue.waiting._sleepers
+
+
+def test_silent_connections_stand_aside_and_are_heard(listening):
+    server = listening()
+    silent = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(50)]
+    eventually(lambda: len(server.listener.idle._selector.get_map()) == 50)
+    assert len(server.listener._map) < 10 and len(server.listener.active_channels) == 50
+    for one in silent[:25]:
+        one.sendall(b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert one.recv(4096).startswith(b"HTTP/1.1 200")
+    for one in silent:
+        one.close()
+    eventually(lambda: not server.listener.active_channels)

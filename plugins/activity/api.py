@@ -29,7 +29,7 @@ def index(query: ActivityQuery) -> Page[Entry]:
     return activity.entries(query)
 
 
-@plugin.post("/api/activity-log", auth=may("member", "tasks:write"), status=201, raises=(400,), max_body=65536)
+@plugin.post("/api/activity-log", quick=True, auth=may("member", "tasks:write"), status=201, raises=(400,), max_body=65536)
 def create(body: NewEntry, me: Actor) -> Entry:
     """Record something that was done
 

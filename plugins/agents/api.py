@@ -187,7 +187,7 @@ def list_runs(query: RunQuery, me: Actor) -> Page[Run]:
     return runs.page(query, agent=me.name if me.kind == "agent" else query.agent)
 
 
-@plugin.post("/api/agent-runs", auth=WORK, status=201, raises=(400, 404))
+@plugin.post("/api/agent-runs", quick=True, auth=WORK, status=201, raises=(400, 404))
 def start_run(body: NewRun, me: Actor) -> Run:
     """Begin a run; an agent's key begins its own"""
     agent = me.name if me.kind == "agent" else body.agent
@@ -203,7 +203,7 @@ def show_run(id: int, me: Actor) -> Run:
     return runs.find(id, me.name if me.kind == "agent" else None)
 
 
-@plugin.patch("/api/agent-runs/{id}", auth=WORK, raises=(404,))
+@plugin.patch("/api/agent-runs/{id}", quick=True, auth=WORK, raises=(404,))
 def update_run(id: int, body: RunPatch, me: Actor) -> Run:
     """Report on a run; a status other than running ends it"""
     return runs.update(id, body, me.name if me.kind == "agent" else None)

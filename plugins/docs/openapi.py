@@ -4,12 +4,21 @@ from typing import Any
 
 import msgspec
 
-from orkosi import REASONS, VERSION, Deleted, Document, Endpoint, Flat, Page, Reply, endpoints, plugins, problems
+from orkosi import VERSION, Deleted, Document, Endpoint, Flat, Page, Problem, Reply, endpoints, plugins
+from plugins.server.call import REASONS
 
 # For pages of our own: nothing from elsewhere, no inline script; Swagger UI needs inline style.
 PAGE_POLICY = {"Content-Security-Policy":
                "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
                "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"}
+
+
+def problems() -> list[type[Problem]]:
+    """Every kind of problem there is, by status: the error catalogue of the docs."""
+    found: list[type[Problem]] = [Problem]
+    for kind in found:  # which grows meanwhile
+        found += kind.__subclasses__()
+    return sorted(found, key=lambda kind: (kind.status, kind.code))
 
 
 def openapi(url: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def index(query: LogQuery) -> Page[Line]:
     return logs.lines(query)
 
 
-@plugin.post("/api/logs", auth=may("member", "logs:write", host=True), status=201, raises=(400,))
+@plugin.post("/api/logs", quick=True, durable=False, auth=may("member", "logs:write", host=True), status=201, raises=(400,))
 def create(body: NewLine, me: Actor) -> Line:
     """Store a log line of an agent
 

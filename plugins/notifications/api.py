@@ -28,7 +28,7 @@ def index(query: NotificationQuery, me: Actor) -> Page[Notification]:
     return notifications.received(query, me)
 
 
-@plugin.post("/api/notifications", auth=may("member", "tasks:write"), status=201, raises=(400,))
+@plugin.post("/api/notifications", quick=True, auth=may("member", "tasks:write"), status=201, raises=(400,))
 def create(body: NewNotification, me: Actor) -> Notification:
     """Notify everybody of the tenant
 
@@ -55,7 +55,7 @@ def read_all(me: Actor) -> AllRead:
     return AllRead(True, notifications.read_all(me))
 
 
-@plugin.patch("/api/notifications/{id}/read", auth=may("viewer"), raises=(404,))
+@plugin.patch("/api/notifications/{id}/read", quick=True, auth=may("viewer"), raises=(404,))
 def read(id: int, me: Actor) -> Notification:
     """Mark one notification as read
 

@@ -172,7 +172,7 @@ def list_tasks(query: TaskQuery) -> Page[PublicTask]:
     return Page(public.outward(found.items), found.total, found.limit, found.offset, found.exceeded)
 
 
-@plugin.post("/api/v1/public/tasks", auth=WRITE_TASKS, status=201, statuses=(200,), raises=(400, 401, 403, 404, 409, 422), limit="task_create")
+@plugin.post("/api/v1/public/tasks", quick=True, auth=WRITE_TASKS, status=201, statuses=(200,), raises=(400, 401, 403, 404, 409, 422), limit="task_create")
 def create_task(body: NewTask, me: Actor, request: Request) -> Reply[PublicTask]:
     """Create a task
 
@@ -191,13 +191,13 @@ def show_task(id: int) -> PublicTask:
     return public.outward([tasks.find(id)])[0]
 
 
-@plugin.patch("/api/v1/public/tasks/{id}", auth=WRITE_TASKS, raises=(404, 409))
+@plugin.patch("/api/v1/public/tasks/{id}", quick=True, auth=WRITE_TASKS, raises=(404, 409))
 def update_task(id: int, body: TaskPatch, me: Actor) -> PublicTask:
     """Change a task; its job follows"""
     return public.outward([tasks.change(id, Change(**public.inward(body)), me)])[0]
 
 
-@plugin.delete("/api/v1/public/tasks/{id}", auth=WRITE_TASKS, raises=(404,))
+@plugin.delete("/api/v1/public/tasks/{id}", quick=True, auth=WRITE_TASKS, raises=(404,))
 def archive_task(id: int, me: Actor) -> Deleted:
     """Archive a task: its status becomes `cancelled`, and its job ends"""
     return Deleted(tasks.change(id, Change(status=public.TASK_STATUSES["cancelled"]), me).id)

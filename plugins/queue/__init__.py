@@ -32,19 +32,18 @@ of an agent sees and moves the jobs of that agent's queue, and no others.
 import secrets
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import msgspec
 
 from orkosi import (
-    COUNTED,
     Conflict,
     Denied,
     Invalid,
     Listing,
     NotFound,
     Plugin,
+    Problem,
     Struct,
     across_tenants,
     current,
@@ -65,6 +64,7 @@ State = Literal["waiting", "delayed", "active", "completed", "failed", "cancelle
 UNFINISHED = ("waiting", "delayed", "active")
 OWN = "orkosi"      # the server's own queue: letters to be sent lie there
 BATCH = 4 << 20     # bytes of payloads that one claim hands out, if more than one
+_polled: dict[tuple[int | None, str], float] = {}  # (tenant, queue) → when somebody last claimed there
 
 
 class LeaseLost(Conflict):
@@ -197,21 +197,28 @@ def _claim(queue: str, worker: str, task_type: str | None = None, batch: int = 1
     if batch > 16:
         batch = _that_fit(queue, task_type, batch)
     jobs = db.all(Job, NEXT_OF_TYPE if task_type else NEXT, queue=queue, task_type=task_type, batch=batch)
-    moment = now()
-    for job in jobs:
+    moment, random = now(), secrets.token_hex(16 * len(jobs))
+    ends = {seconds: now(seconds) for seconds in {job.timeout_seconds for job in jobs}}
+    for at, job in enumerate(jobs):
         job.state, job.attempt, job.progress = "active", job.attempt + 1, None
         job.worker_id, job.claimed_at = worker, moment
-        job.lease_token, job.lease_expires_at = secrets.token_hex(16), now(job.timeout_seconds)
-        db.run("""UPDATE jobs SET state = 'active', attempt = attempt + 1, progress = NULL, worker_id = :worker, claimed_at = :now,
-                         lease_token = :token, lease_expires_at = :until WHERE id = :id AND tenant_id = :tenant""",
-               id=job.id, worker=worker, now=moment, token=job.lease_token, until=job.lease_expires_at)
+        job.lease_token, job.lease_expires_at = random[32 * at:32 * at + 32], ends[job.timeout_seconds]
+    db.run_many(LEASE, [{"id": job.id, "tenant": job.tenant_id, "worker": worker, "now": moment, "token": job.lease_token,
+                         "until": job.lease_expires_at} for job in jobs])
+    for job in jobs:
         emit("job.claimed", job)
     return jobs
 
 
+LEASE = """UPDATE jobs SET state = 'active', attempt = attempt + 1, progress = NULL, worker_id = :worker, claimed_at = :now,
+                  lease_token = :token, lease_expires_at = :until WHERE id = :id AND tenant_id = :tenant"""
+
+
 def _that_fit(queue: str, task_type: str | None, batch: int) -> int:
     """How many of the next jobs may go out at once; one at least."""
-    sizes = (NEXT_OF_TYPE if task_type else NEXT).replace("*", "octet_length(payload)", 1)
+    sizes = (NEXT_OF_TYPE if task_type else NEXT).replace("*", "octet_length(payload) AS size", 1)
+    if (db.value(f"SELECT sum(size) FROM ({sizes})", queue=queue, task_type=task_type, batch=batch) or 0) <= BATCH:
+        return batch
     total = fit = 0
     for size, in db.all(tuple, sizes, queue=queue, task_type=task_type, batch=batch):
         total += size
@@ -232,18 +239,57 @@ def complete(id: int, token: str, result: Any = None, *, claim_next: bool = Fals
     Completing again with the same token changes nothing. NotFound, LeaseLost.
     """
     job = find(id)
-    if job.lease_token != token or job.state not in ("active", "completed"):
-        raise _lost(job)
-    if job.state == "active":
-        written = None if result is None else jsoned_any(result)
-        shares.require(bytes=len(written or ""))
-        job.state, job.result, job.finished_at, job.lease_expires_at, job.error = "completed", result, now(), None, None
-        db.run("""UPDATE jobs SET state = 'completed', result = :result, finished_at = :now, lease_expires_at = NULL, error = NULL
-                   WHERE id = :id AND tenant_id = :tenant""",
-               id=id, result=written, now=job.finished_at)
-        emit("job.completed", job)
+    _finish([(job, token, result)])
     following = _claim(job.queue, worker or job.worker_id or "") if claim_next else []
     return job, following[0] if following else None
+
+
+@writes
+def complete_many(done: list[tuple[int, str, Any]]) -> list[Job | Problem]:
+    """Finish several jobs, each (id, lease token, result) for itself, in one step; for each the job, or why it is not finished."""
+    found = {job.id: job for job in db.all(Job, """
+        SELECT * FROM jobs WHERE tenant_id = :tenant AND id IN (SELECT value FROM json_each(:ids))""", ids=jsoned([id for id, _, _ in done]))
+        if _visible(job.queue)}
+    held: list[tuple[Job, str, Any]] = []
+    outcomes: list[Job | Problem] = []
+    for id, token, result in done:
+        job = found.get(id)
+        if job is None:
+            outcomes.append(_nowhere(id))
+        elif not _may_finish(job, token):
+            outcomes.append(_lost(job))
+        else:
+            outcomes.append(job)
+            held.append((job, token, result))
+    _finish(held)
+    return outcomes
+
+
+def _may_finish(job: Job, token: str) -> bool:
+    return job.lease_token == token and job.state in ("active", "completed")
+
+
+def _finish(done: list[tuple[Job, str, Any]]) -> None:
+    """Make jobs completed whose lease tokens are right; of those that are, nothing changes. LeaseLost, ShareUsed: then of none."""
+    rows: dict[int, dict[str, Any]] = {}
+    moment = now()
+    for job, token, result in done:
+        if not _may_finish(job, token):
+            raise _lost(job)
+        if job.state == "active":
+            job.state, job.result, job.finished_at, job.lease_expires_at, job.error = "completed", result, moment, None, None
+            rows[job.id] = {"id": job.id, "tenant": job.tenant_id, "now": moment, "result": None if result is None else jsoned_any(result)}
+    shares.require(bytes=sum(len(row["result"] or "") for row in rows.values()))
+    db.run_many(FINISH, [row for row in rows.values() if row["result"] is None])
+    db.run_many(FINISH_WITH, [row for row in rows.values() if row["result"] is not None])
+    for job, _, _ in done:
+        if rows.pop(job.id, None):
+            emit("job.completed", job)
+
+
+FINISH = """UPDATE jobs SET state = 'completed', finished_at = :now, lease_expires_at = NULL, error = NULL
+             WHERE id = :id AND tenant_id = :tenant"""
+FINISH_WITH = FINISH.replace("SET ", "SET result = :result, ")  # apart, for a result is weighed
 
 
 @writes
@@ -313,8 +359,12 @@ def find(id: int) -> Job:
     """One job of this tenant that whoever asks may see. NotFound."""
     job = db.one(Job, "SELECT * FROM jobs WHERE id = :id AND tenant_id = :tenant", id=id)
     if job is None or not _visible(job.queue):
-        raise NotFound(f"There is no job job_{id}")
+        raise _nowhere(id)
     return job
+
+
+def _nowhere(id: int) -> NotFound:
+    return NotFound(f"There is no job job_{id}")
 
 
 def _visible(queue: str) -> bool:
@@ -443,88 +493,6 @@ def release_active(queue: str) -> int:
     return len(running)
 
 
-# ── seeing ──
-
-
-class QueueStats(Struct):
-    """How many jobs of a queue are in each state; `at_least` names the states whose count stopped at 10,000."""
-    queue_name: str
-    paused: bool
-    counts: dict[str, int]
-    oldest_waiting_at: str | None
-    at_least: list[str]
-
-
-def names() -> list[str]:
-    """Every queue of this tenant that whoever asks may see, by name: one index step for each, whatever their length."""
-    return [row[0] for row in db.all(tuple, """
-        WITH RECURSIVE found (name) AS (
-          SELECT min(queue) FROM jobs WHERE tenant_id = :tenant
-          UNION ALL SELECT (SELECT min(queue) FROM jobs WHERE tenant_id = :tenant AND queue > found.name) FROM found WHERE found.name IS NOT NULL)
-        SELECT name FROM found WHERE name IS NOT NULL UNION SELECT name FROM queues WHERE tenant_id = :tenant AND paused_at IS NOT NULL
-        ORDER BY name""") if _visible(row[0])]
-
-
-# Literals again, so that each count walks one partial index and nothing else.
-_OF_STATE = {state: f"tenant_id = :tenant AND queue = :queue AND state = '{state}'"
-             + ("" if state in UNFINISHED else " AND finished_at IS NOT NULL") for state in get_args(State)}
-
-
-def stats(queue: str) -> QueueStats:
-    """Counts by state. Finished ones are counted to 10,000, so that a long history costs nothing."""
-    counts, at_least = {}, []
-    for state in get_args(State):
-        counts[state] = db.value(f"SELECT count(*) FROM (SELECT 1 FROM jobs WHERE {_OF_STATE[state]} LIMIT :most)",
-                                 queue=queue, most=-1 if state in UNFINISHED else COUNTED)
-        if counts[state] == COUNTED and state not in UNFINISHED:
-            at_least.append(state)
-    oldest = db.value(f"SELECT created_at FROM jobs WHERE {_OF_STATE['waiting']} ORDER BY priority, id LIMIT 1", queue=queue)
-    return QueueStats(queue, paused(queue), counts, oldest, at_least)
-
-
-_explainers: list[Callable[[Job], list[Why]]] = []
-
-
-def explains(ask: Callable[[Job], list[Why]]) -> Callable[[Job], list[Why]]:
-    """Register a function that knows further reasons why a job is not running."""
-    _explainers.append(ask)
-    return ask
-
-
-def why(job: Job) -> list[Why]:
-    """Why an unfinished or dead job is not running; empty while it is, or once it is done."""
-    found: list[Why] = []
-    if job.state == "dead":
-        return [Why("attempts_exhausted", f"All {job.max_attempts} attempts failed; the last: {job.error}")]
-    if job.state == "failed":
-        return [Why("not_retryable", f"The worker said not to try again: {job.error}")]
-    if job.state not in ("waiting", "delayed"):
-        return found
-    if paused(job.queue):
-        found.append(Why("queue_paused", f"The queue {job.queue} is paused"))
-    if job.held_for:
-        found.append(Why("held", job.held_for))
-    if job.run_at:
-        found.append(Why("delayed", f"Delayed until {job.run_at}" + (f"; the last attempt failed: {job.error}" if job.error else "")))
-    for ask in _explainers:
-        found += ask(job)
-    if job.state == "waiting" and not found:
-        found += _nobody_claims(job)
-    return found
-
-
-def _nobody_claims(job: Job) -> list[Why]:
-    seen = _polled.get((job.tenant_id, job.queue))
-    idle = (time.monotonic() - (seen or STARTED)) / 60
-    if idle >= 1:
-        since = f"for {idle:.0f} minutes" if seen else f"since the server started {idle:.0f} minutes ago"
-        return [Why("no_worker", f"No worker has claimed from {job.queue} {since}")]
-    return [Why("next", "It waits for its turn")] if seen else [Why("no_worker", f"No worker has claimed from {job.queue} yet")]
-
-
-STARTED = time.monotonic()
-_polled: dict[tuple[int | None, str], float] = {}
-
 # ── what comes next ──
 
 _sooner = threading.Event()
@@ -563,3 +531,4 @@ from . import waiting  # noqa: E402, I001  # last: these use the verbs above
 from .waiting import wait_and_claim as wait_and_claim  # noqa: E402
 from . import executor as executor  # noqa: E402
 from .executor import later as later  # noqa: E402
+from .seeing import QueueStats as QueueStats, explains as explains, names as names, stats as stats, why as why  # noqa: E402

@@ -3,10 +3,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from orkosi import Actor, Invalid, Meta, Page, Paging, Reply, Request, Struct, acting, admit, db, may
+from orkosi import Actor, Invalid, Meta, Page, Paging, Reply, Request, Struct, acting, db, may
 from plugins import queue, users
 from plugins.queue import BY_STATE, JOBS, Job, QueueStats, Signals, State, Why, plugin
-from plugins.server.application import authenticate
 
 Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._:-]{0,99}\Z", description="Letters, digits and . _ : -")]
 Short = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -84,9 +83,31 @@ class Completion(Struct, forbid_unknown_fields=True):
     worker_id: Short | None = None
 
 
+class Refusal(Struct):
+    code: str
+    message: str
+
+
 class Completed(Struct):
     job: Shown
     next: Claimed | None
+
+
+class Done(Struct, forbid_unknown_fields=True):
+    id: Annotated[str, Meta(pattern=r"\A(job_)?[0-9]{1,18}\Z", description="looks like job_12")]
+    lease_token: Token
+    result: Any = None
+
+
+class Completions(Struct, forbid_unknown_fields=True):
+    jobs: Annotated[list[Done], Meta(min_length=1, max_length=100)]
+
+
+class Outcome(Struct):
+    """What became of one completion: `error` is null where the job is completed."""
+    id: str
+    completed: bool
+    error: Refusal | None
 
 
 class Failure(Struct, forbid_unknown_fields=True):
@@ -136,7 +157,7 @@ def shown(job: Job) -> Shown:
                  job.result, job.error, job.tokens_used, job.created_at, job.claimed_at, job.finished_at)
 
 
-@plugin.post("/api/task-queue/submit", auth=SUBMIT, status=201, statuses=(200,), raises=(400, 404, 503))
+@plugin.post("/api/task-queue/submit", quick=True, auth=SUBMIT, status=201, statuses=(200,), raises=(400, 404, 503))
 def submit(body: NewJob, me: Actor) -> Reply[Shown]:
     """Submit a job
 
@@ -152,26 +173,19 @@ def submit(body: NewJob, me: Actor) -> Reply[Shown]:
     return Reply(shown(job), 200, {"duplicate": True}) if duplicate else Reply(shown(job))
 
 
-@plugin.post("/api/task-queue/claim", auth=WORK, raises=(400, 404))
+@plugin.post("/api/task-queue/claim", quick=True, durable=False, auth=WORK, raises=(400, 404))
 def claim(body: Claim, me: Actor, request: Request) -> Claimed | list[Claimed] | None:
     """Claim the next job, or with `batch_size` the next jobs
 
     `data` is null where there is nothing; `wait_seconds` waits for something to come. A batch ends early at 4 MB of payloads. What is claimed is leased until
     `lease_expires_at`: complete, fail, release or extend it with its `lease_token` before then."""
     with acting(users.in_tenant(me, body.tenant_id)):
-        jobs = queue.wait_and_claim(queue.named(body.queue_name), body.worker_id, wait=body.wait_seconds, task_type=body.task_type,
-                                    batch=body.batch_size or 1, allowed=lambda: still_welcome(request, me), gone=lambda: request.hung_up)
-    request.if_lost = lambda: queue.waiting.give_back(jobs)
+        jobs = queue.waiting.claim_or_wait(queue.named(body.queue_name), body.worker_id, wait=body.wait_seconds, ring=request.again,
+                                           task_type=body.task_type, batch=body.batch_size or 1, before=request.waits)
+    request.if_lost = (lambda: queue.waiting.give_back(jobs)) if jobs else None
     if body.batch_size is None:
         return claimed(jobs[0]) if jobs else None
     return [claimed(job) for job in jobs] or None
-
-
-def still_welcome(request: Request, me: Actor) -> bool:
-    """Whether the credential of a long-poll is still good: one that was revoked, or lost the scope, must not get a job."""
-    actor = authenticate(request)
-    admit(WORK, actor)
-    return actor.credential == me.credential
 
 
 @plugin.get("/api/task-queue", auth=READ)
@@ -207,7 +221,7 @@ def show(id: str) -> Shown:
     return made
 
 
-@plugin.post("/api/task-queue/{id}/complete", auth=WORK, raises=(404, 409))
+@plugin.post("/api/task-queue/{id}/complete", quick=True, auth=WORK, raises=(404, 409))
 def complete(id: str, body: Completion, request: Request) -> Completed:
     """Complete a job with its lease token; with `claim_next`, get the queue's next job in the same answer
 
@@ -218,7 +232,17 @@ def complete(id: str, body: Completion, request: Request) -> Completed:
     return Completed(shown(job), claimed(following) if following else None)
 
 
-@plugin.post("/api/task-queue/{id}/fail", auth=WORK, raises=(404, 409))
+@plugin.post("/api/task-queue/complete", quick=True, auth=WORK, raises=(400, 507), max_body=4 << 20)
+def complete_many(body: Completions) -> list[Outcome]:
+    """Complete up to a hundred jobs, each with its lease token
+
+    Each has an outcome of its own, in the order they were sent: one that is not ours any more keeps none of the others back."""
+    outcomes = queue.complete_many([(queue.id_of(one.id), one.lease_token, one.result) for one in body.jobs])
+    return [Outcome(f"job_{queue.id_of(one.id)}", isinstance(made, Job), None if isinstance(made, Job) else Refusal(made.code, made.message))
+            for one, made in zip(body.jobs, outcomes, strict=True)]
+
+
+@plugin.post("/api/task-queue/{id}/fail", quick=True, auth=WORK, raises=(404, 409))
 def fail(id: str, body: Failure) -> Shown:
     """Report a failed attempt
 
@@ -226,7 +250,7 @@ def fail(id: str, body: Failure) -> Shown:
     return shown(queue.fail(queue.id_of(id), body.lease_token, body.error, retryable=body.retryable, retry_in=body.retry_in_seconds))
 
 
-@plugin.post("/api/task-queue/{id}/heartbeat", auth=WORK, raises=(404, 409))
+@plugin.post("/api/task-queue/{id}/heartbeat", quick=True, durable=False, auth=WORK, raises=(404, 409))
 def heartbeat(id: str, body: Heartbeat) -> Signals:
     """Extend a lease, and hear whether to stop
 
@@ -236,19 +260,19 @@ def heartbeat(id: str, body: Heartbeat) -> Signals:
     return queue.heartbeat(queue.id_of(id), body.lease_token, extend=body.extend_seconds, progress=body.progress, tokens=body.tokens_used)
 
 
-@plugin.post("/api/task-queue/{id}/release", auth=WORK, raises=(404, 409))
+@plugin.post("/api/task-queue/{id}/release", quick=True, durable=False, auth=WORK, raises=(404, 409))
 def release(id: str, body: Release) -> Shown:
     """Give a job back untouched; it costs no attempt"""
     return shown(queue.release(queue.id_of(id), body.lease_token))
 
 
-@plugin.post("/api/task-queue/{id}/retry", auth=may("member", "queue:submit"), raises=(404, 409))
+@plugin.post("/api/task-queue/{id}/retry", quick=True, auth=may("member", "queue:submit"), raises=(404, 409))
 def retry(id: str) -> Shown:
     """Run a dead, failed or cancelled job again, with all its attempts"""
     return shown(queue.retry(queue.id_of(id)))
 
 
-@plugin.post("/api/task-queue/{id}/cancel", auth=may("member", "queue:submit"), raises=(404, 409))
+@plugin.post("/api/task-queue/{id}/cancel", quick=True, auth=may("member", "queue:submit"), raises=(404, 409))
 def cancel(id: str) -> Shown:
     """Cancel an unfinished job; its worker hears it at the next heartbeat"""
     return shown(queue.cancel(queue.id_of(id)))

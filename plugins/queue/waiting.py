@@ -1,10 +1,9 @@
-"""Waiting: requests that stay until there is a job for them.
+"""Waiting: claims that stay until there is a job for them.
 
-A waiting request registers, then tries to claim, then sleeps; what makes a job ready wakes, after its commit,
-the one that waits longest and takes such a job. Both go through the one writer, so none is missed. Whoever
-was woken and goes without a job wakes the next. Surprise: a claim is only good where it arrives. Who waits
-looks twice a second whether its client is still there, and what was claimed for one that is not goes back,
-at no cost of an attempt.
+A claim that finds nothing stands in a line, in the very transaction that found nothing; what makes a job ready wakes,
+after its commit, the one that waits longest and takes such a job. All of it goes through the one writer, so none is
+missed. Whoever was woken and goes without a job wakes the next. Surprise: a claim is only good where it arrives. What
+was claimed for a client that is gone goes back, at no cost of an attempt.
 """
 import contextlib
 import threading
@@ -12,101 +11,115 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 
-from orkosi import NotFound, acting, current, db, settings, stopping, system
+from orkosi import HOST_TENANT, NotFound, acting, current, db, settings, stopping, system, writes
+from plugins.server.parked import Parked
 
-from . import NEXT, Job, LeaseLost, claim, plugin, release
+from . import NEXT, OWN, Job, LeaseLost, claim, plugin, release
 
-plugin.setting("tenant_waiting", int, 32, "Claims of one tenant that may wait for a job at once; beyond it, they are answered at once")
+plugin.setting("tenant_waiting", int, 200, "Claims of one tenant that may wait for a job at once; beyond it, they are answered at once; the host has no limit")
 
-MOST = 48     # of 64 server threads: the rest must be free for everybody else
-GLANCE = 0.5  # seconds between two looks whether a client is still there
+MOST = 1000   # of 1,200 connections: the rest must be free for everybody else
+GLANCE = 0.5  # seconds between two looks of a waiting thread whether the server stops
 
 TYPES = NEXT.replace("*", "task_type", 1)
 
 Place = tuple[int | None, str]
 _sleepers: dict[Place, deque["Sleeper"]] = {}
-_awake: Counter[Place] = Counter()  # woken, and on the way to their job
+_waiting: Counter[int | None] = Counter()  # tenant → how many of its claims wait, or are on the way to their job; not the server's own
+_awake: Counter[Place] = Counter()         # woken, and on the way to their job
 _lock = threading.Lock()
 
 
-class Sleeper:
-    """One waiting request. Who is woken leaves the line, so that the next job wakes the next."""
-    __slots__ = ("bell", "task_type", "woken_for")
+class Sleeper(Parked):
+    """One waiting claim. Who is woken leaves the line, so that the next job wakes the next."""
 
-    def __init__(self, task_type: str | None):
-        self.bell, self.task_type, self.woken_for = threading.Event(), task_type, ""
+    def __init__(self, place: Place, task_type: str | None, wait: float, ring: Callable[[], None]):
+        super().__init__(wait, ring)
+        self.place, self.task_type, self.woken_for, self.stands = place, task_type, "", True
+
+    def leave(self, *, served: bool = False) -> None:
+        """Wait no more. Who was woken, and goes without, wakes the next."""
+        with _lock:
+            if not self.stands:
+                return
+            self.stands = False
+            if self.place[1] != OWN:
+                _count(_waiting, self.place[0], -1)
+            if self.woken_for:
+                _count(_awake, self.place, -1)
+            else:
+                _take_out(self)
+        if self.woken_for and not served:
+            wake(*self.place, self.woken_for)
 
 
-def wait_and_claim(queue: str, worker: str, *, wait: float, task_type: str | None = None, batch: int = 1,
-                   allowed: Callable[[], bool] = lambda: True, gone: Callable[[], bool] = lambda: False) -> list[Job]:
-    """Claim, and if there is nothing, wait up to `wait` seconds for something. Empty where too many wait already.
+@writes(durable=False)
+def claim_or_wait(queue: str, worker: str, *, wait: float, ring: Callable[[], None], task_type: str | None = None, batch: int = 1,
+                  before: Parked | None = None) -> list[Job]:
+    """Claim; where there is nothing, stand in line for `wait` seconds. Empty where too many wait already.
 
-    `allowed` is asked before every further claim: who lost his key meanwhile must not get the job. `gone`
-    says whether the client has hung up.
+    Raises Parked, whose `ring` is called when there is something: then call this again, with it as `before`.
     """
-    if gone():
-        return []
     taken = claim(queue, worker, task_type=task_type, batch=batch)
-    place, sleeper = (current().tenant, queue), Sleeper(task_type)
-    if taken or wait <= 0 or not _enter(place, sleeper):
-        return _delivered(taken, gone)
-    end = time.monotonic() + wait
-    try:
-        while not (taken := claim(queue, worker, task_type=task_type, batch=batch)):
-            if sleeper.bell.is_set():
-                _line_up_again(place, sleeper)  # somebody else was faster; and then once more look before sleeping
-                continue
-            while not sleeper.bell.wait(max(0.0, min(end - time.monotonic(), GLANCE))):
-                if time.monotonic() >= end or stopping.is_set() or gone() or not allowed():
-                    return []
-            if gone() or not allowed():
+    if isinstance(before, Sleeper):
+        if not taken and _line_up_again(before):
+            raise before
+        before.leave(served=bool(taken))
+    elif not taken and wait > 0 and (sleeper := _enter((current().tenant, queue), task_type, wait, ring)):
+        raise sleeper
+    return taken
+
+
+def wait_and_claim(queue: str, worker: str, *, wait: float, task_type: str | None = None, batch: int = 1) -> list[Job]:
+    """Claim, and if there is nothing, let this thread wait up to `wait` seconds for something."""
+    bell, before = threading.Event(), None
+    while True:
+        try:
+            return claim_or_wait(queue, worker, wait=wait, ring=bell.set, task_type=task_type, batch=batch, before=before)
+        except Parked as place:
+            before = place
+        while not bell.wait(GLANCE):
+            if time.monotonic() >= before.until or stopping.is_set():
+                before.leave()
                 return []
-        return _delivered(taken, gone)
-    finally:
-        if _leave(place, sleeper) and not taken:
-            wake(*place, sleeper.woken_for)
+        bell.clear()
 
 
-def _enter(place: Place, sleeper: Sleeper) -> bool:
+def _enter(place: Place, task_type: str | None, wait: float, ring: Callable[[], None]) -> Sleeper | None:
+    tenant, queue = place
     with _lock:
-        of_tenant = sum(len(line) for (tenant, _), line in _sleepers.items() if tenant == place[0])
-        if of_tenant >= settings.tenant_waiting or sum(map(len, _sleepers.values())) >= MOST:
-            return False
+        if _waiting.total() >= MOST or (tenant != HOST_TENANT and _waiting[tenant] >= settings.tenant_waiting):
+            return None
+        sleeper = Sleeper(place, task_type, wait, ring)
+        if queue != OWN:
+            _waiting[tenant] += 1
         _sleepers.setdefault(place, deque()).append(sleeper)
-        return True
+        return sleeper
 
 
-def _line_up_again(place: Place, sleeper: Sleeper) -> None:
-    """Back to the head of the line."""
-    with _lock:
-        sleeper.bell.clear()
-        _on_the_way(place, -1)
-        _sleepers.setdefault(place, deque()).appendleft(sleeper)
-
-
-def _leave(place: Place, sleeper: Sleeper) -> bool:
-    """Wait no more; whether it had been woken."""
-    with _lock:
-        if sleeper.bell.is_set():
-            _on_the_way(place, -1)
-            return True
-        _sleepers[place].remove(sleeper)
-        if not _sleepers[place]:
-            del _sleepers[place]
+def _line_up_again(sleeper: Sleeper) -> bool:
+    """Somebody else was faster: back to the head of the line. False where its time is over."""
+    if time.monotonic() >= sleeper.until:
         return False
+    with _lock:
+        if sleeper.stands and sleeper.woken_for:
+            sleeper.woken_for = ""
+            _count(_awake, sleeper.place, -1)
+            _sleepers.setdefault(sleeper.place, deque()).appendleft(sleeper)
+        return sleeper.stands
 
 
-def _on_the_way(place: Place, more: int) -> None:
-    _awake[place] += more
-    if not _awake[place]:
-        del _awake[place]
+def _take_out(sleeper: Sleeper) -> None:
+    line = _sleepers[sleeper.place]
+    line.remove(sleeper)
+    if not line:
+        del _sleepers[sleeper.place]
 
 
-def _delivered(jobs: list[Job], gone: Callable[[], bool]) -> list[Job]:
-    if jobs and gone():
-        give_back(jobs)
-        return []
-    return jobs
+def _count(counter: Counter, key: object, more: int) -> None:
+    counter[key] += more
+    if not counter[key]:
+        del counter[key]
 
 
 def give_back(jobs: list[Job]) -> None:
@@ -131,12 +144,10 @@ def wake(tenant: int | None, queue: str, task_type: str) -> None:
         sleeper = next((one for one in line if one.task_type in (None, task_type)), None)
         if sleeper is None:
             return
-        line.remove(sleeper)  # type: ignore[union-attr]
-        if not line:
-            del _sleepers[tenant, queue]
-        _on_the_way((tenant, queue), 1)
+        _take_out(sleeper)
+        _awake[tenant, queue] += 1
         sleeper.woken_for = task_type
-        sleeper.bell.set()
+    sleeper.ring()
 
 
 def rouse(place: Place) -> None:

@@ -84,7 +84,7 @@ def show_settings(data: Path | None) -> None:
 
 def _bind() -> Any:
     from .application import Application
-    from .http import listen
+    from .loop import listen
     application = Application()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
@@ -103,6 +103,7 @@ def _run(listener: Any, began: float, links: list[str]) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a client that hangs up must not end the server
+    sys.setswitchinterval(0.001)  # loop and writer hand the interpreter to each other: with Python's 5 ms, one waits for the other
     settings.values["port"] = listener.effective_port
     (settings.data / "server.url").write_text(local_url() + "\n")  # before the services: what they start reads it with `read`
     orkosi.start_services()
@@ -114,8 +115,7 @@ def _run(listener: Any, began: float, links: list[str]) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         log.info("stopping")
         orkosi.stopping.set()
-        listener.task_dispatcher.shutdown(timeout=5)
-        listener.close()
+        listener.shutdown()
         orkosi.stop_services(10)
         with acting(system()), contextlib.suppress(Problem):  # a full disk must not keep the files from being closed
             db.write(lambda: emit("closing", settings.data))
@@ -178,7 +178,7 @@ def mend_modes(stop: threading.Event) -> None:
 @plugin.watch
 def remember(request: Request, status: int, took: float, size: int) -> None:
     """Note one answer for the access log."""
-    _answered.append((now(), status, request, took, size))
+    _answered.append((now(), status, request.method, request.path, request.actor.ref, request.id, took, size))
 
 
 @plugin.service
@@ -192,10 +192,10 @@ def flush() -> None:
     """Write what was answered since the last time."""
     lines = []
     while _answered:
-        when, status, request, took, size = _answered.popleft()
+        when, status, method, path, who, id, took, size = _answered.popleft()
         level = "ERROR" if status >= 500 else "WARN" if status >= 400 else "INFO"
-        path = clean(_without_secrets(request.path))
-        lines.append(f"{when} {level} access {clean(request.method, 10)} {path} {status} {took * 1000:.1f}ms {size}B {request.actor.ref} {request.id}")
+        path = clean(_without_secrets(path))
+        lines.append(f"{when} {level} access {clean(method, 10)} {path} {status} {took * 1000:.1f}ms {size}B {who} {id}")
     if lines:
         logging.getLogger("orkosi.access").info("\n".join(lines))
 

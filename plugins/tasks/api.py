@@ -90,7 +90,7 @@ def index(query: TaskQuery, me: Actor) -> Page[Task]:
     return tasks.listed(paging, query.q, **filters, **{name: value for name, value in plain.items() if value is not None})
 
 
-@plugin.post("/api/tasks", auth=WRITE, status=201, statuses=(200,), raises=(400, 404, 409, 429), limit="task_create")
+@plugin.post("/api/tasks", quick=True, auth=WRITE, status=201, statuses=(200,), raises=(400, 404, 409, 429), limit="task_create")
 def create(body: NewTask, me: Actor) -> Reply[Task]:
     """Create a task
 
@@ -108,7 +108,7 @@ def show(id: int) -> Task:
     return task
 
 
-@plugin.patch("/api/tasks/{id}", auth=WRITE, raises=(404, 409))
+@plugin.patch("/api/tasks/{id}", quick=True, auth=WRITE, raises=(404, 409))
 def update(id: int, body: TaskPatch, me: Actor) -> Task:
     """Change a task
 

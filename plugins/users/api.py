@@ -108,7 +108,7 @@ def signed(user: User, pair: users.Tokens) -> LoggedIn:
     return LoggedIn(True, pair.access, pair.refresh, users.ACCESS, user)
 
 
-@plugin.post("/api/auth/register", auth=PUBLIC, status=201, raises=(400, 409), limit="register", max_body=4096)
+@plugin.post("/api/auth/register", lane="hash", auth=PUBLIC, status=201, raises=(400, 409), limit="register", max_body=4096)
 def register(body: Registration) -> User:
     """Register a new account
 
@@ -120,7 +120,7 @@ def register(body: Registration) -> User:
     return users.register(body.username, body.email, body.password, body.invite_code)
 
 
-@plugin.post("/api/auth/login", auth=PUBLIC, raises=(400, 401, 429), max_body=4096)
+@plugin.post("/api/auth/login", lane="hash", auth=PUBLIC, raises=(400, 401, 429), max_body=4096)
 def login(body: Login, request: Request) -> LoggedIn:
     """Log in with e-mail and password
 
@@ -128,7 +128,7 @@ def login(body: Login, request: Request) -> LoggedIn:
     return signed(*users.log_in(body.email, body.password, request.header("User-Agent"), request.address))
 
 
-@plugin.post("/api/auth/setup", auth=PUBLIC, status=201, raises=(404, 409), limit="link", max_body=4096)
+@plugin.post("/api/auth/setup", lane="hash", auth=PUBLIC, status=201, raises=(404, 409), limit="link", max_body=4096)
 def set_up(body: SetUp, request: Request) -> LoggedIn:
     """Make the first administrator with the one-time set-up token"""
     user = users.set_up(body.token, body.username, body.email, body.password)
@@ -183,7 +183,7 @@ def forgot_password(body: Forgotten) -> Sent:
     return Sent("If that address has an account, a link is on its way")
 
 
-@plugin.post("/api/auth/reset-password", auth=PUBLIC, raises=(404,), limit="link", max_body=4096)
+@plugin.post("/api/auth/reset-password", lane="hash", auth=PUBLIC, raises=(404,), limit="link", max_body=4096)
 def reset_password(body: Reset) -> Done:
     """Choose a new password by the mailed link's token
 
@@ -192,7 +192,7 @@ def reset_password(body: Reset) -> Done:
     return Done(True)
 
 
-@plugin.post("/api/auth/change-password", auth=may("viewer"), raises=(429,), max_body=4096)
+@plugin.post("/api/auth/change-password", lane="hash", auth=may("viewer"), raises=(429,), max_body=4096)
 def change_password(body: NewPassword, me: Actor) -> LoggedOut:
     """Choose another password
 
@@ -200,7 +200,7 @@ def change_password(body: NewPassword, me: Actor) -> LoggedOut:
     return LoggedOut(account.change_password(me.user or 0, body.current_password, body.new_password, me.credential))
 
 
-@plugin.post("/api/auth/change-email", auth=may("viewer"), raises=(429,), max_body=4096)
+@plugin.post("/api/auth/change-email", lane="hash", auth=may("viewer"), raises=(429,), max_body=4096)
 def change_email(body: NewEmail, me: Actor) -> Sent:
     """Ask for another address
 

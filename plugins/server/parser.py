@@ -1,0 +1,112 @@
+"""Requests as they come in: waitress's parser, held to RFC 9112 where the difference would matter.
+
+What two programs could read differently is refused and its connection closed, so that no byte behind it is ever taken
+for a request: a coding beside a length, a coding twice or in HTTP/1.0, a chunk or a trailer out of shape. What can
+never become a request, a TLS hello for example, is refused at its first byte.
+"""
+import re
+
+from waitress.buffers import OverflowableBuffer
+from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.receiver import ChunkedReceiver
+from waitress.utilities import BadRequest
+
+LONGEST_LINE = 4096  # bytes before a chunk
+_LINE = re.compile(rb"[^ ]+ [^ #]+ HTTP/(\d)\.(\d)")
+_CODING = re.compile(rb"\r\ntransfer-encoding:([^\r]*)", re.IGNORECASE)
+_LENGTH = re.compile(rb"(?<=\r\ncontent-length:)[ \t]*\d{19,}[ \t]*(?=\r\n)", re.IGNORECASE)
+_TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*")
+
+
+class Parser(HTTPRequestParser):
+    """A request as it comes in. `error` is set where it is none, and then it is the last of its connection."""
+
+    begun = False
+
+    def received(self, data: bytes) -> int:
+        if not self.begun and (first := data.lstrip(b"\r\n")[:1]):
+            self.begun = True
+            if not first.isalpha():  # the end of its headers would never come
+                self.parse_header(b"GET / HTTP/1.0\r\n")
+                self.error = BadRequest("That is no HTTP request; this port speaks plain HTTP")
+                self.completed = True
+                return len(data)
+        consumed = int(super().received(data))
+        if self.error:
+            self.expect_continue = False  # nobody is asked for more
+        return consumed
+
+    def parse_header(self, header_plus: bytes) -> None:
+        line, _, _ = header_plus.partition(b"\r\n")
+        self.command, self.path = "HEAD" if line.startswith(b"HEAD ") else "", "/"  # for what looks at a request that could not be parsed
+        found = _LINE.fullmatch(line.rstrip())
+        if found is None and not re.search(rb"[\r\n]", line):
+            raise ParsingError("Start line is invalid: it is METHOD /path HTTP/1.1")
+        if found and found[1] != b"1":
+            raise ParsingError("This port speaks HTTP/1.1")
+        if found and found[2] not in b"01":  # a later one is read as the latest that is known
+            header_plus = header_plus.replace(line, line.rstrip()[:-1] + b"1", 1)
+        header_plus = _LENGTH.sub(_readable, header_plus)
+        self._framed(header_plus, old=bool(found and found[2] == b"0"))
+        super().parse_header(header_plus)
+        self._hosted()
+        if self.chunked:
+            self.body_rcv = Chunks(OverflowableBuffer(self.adj.inbuf_overflow))
+        elif not self.content_length:
+            self.expect_continue = False  # there is nothing to wait for
+
+    @staticmethod
+    def _framed(header_plus: bytes, *, old: bool) -> None:
+        """See to it that there is one way to tell where the body ends."""
+        codings = _CODING.findall(header_plus)
+        if not codings:
+            return
+        if old:
+            raise ParsingError("Transfer-Encoding is no part of HTTP/1.0")
+        if re.search(rb"\r\ncontent-length:", header_plus, re.IGNORECASE):
+            raise ParsingError("Content-Length and Transfer-Encoding stand together")
+        words = [word.strip().lower() for word in b",".join(codings).split(b",")]
+        if words.count(b"chunked") > 1 or not all(words):
+            raise ParsingError("Transfer-Encoding is invalid: only chunked is known, and once")
+
+    def _hosted(self) -> None:
+        """A target with a host of its own counts more than the header."""
+        if self.proxy_scheme:
+            if not self.proxy_netloc or "@" in self.proxy_netloc:
+                raise ParsingError("The target names no host")
+            self.headers["HOST"] = self.proxy_netloc
+        if self.version == "1.1" and not self.headers.get("HOST"):
+            raise ParsingError("Host is missing")
+
+
+def _readable(length: re.Match[bytes]) -> bytes:
+    """A length that Python reads as a number, and too large where it was."""
+    digits = length[0].strip().lstrip(b"0") or b"0"
+    return digits if len(digits) < 19 else b"9" * 18
+
+
+class Chunks(ChunkedReceiver):
+    """A chunked body. waitress reads over empty lines between chunks, and whatever a trailer holds; this does not."""
+
+    def received(self, data: bytes) -> int:
+        taken = 0
+        while taken < len(data) and not self.completed and not self.error:
+            taken += super().received(self._next(data[taken:]))
+        if self.completed and self.trailer and not all(map(_TRAILER.fullmatch, self.trailer.rstrip(b"\r\n").split(b"\r\n"))):
+            self.error = BadRequest("Invalid trailer")
+        return taken
+
+    def _next(self, data: bytes) -> bytes:
+        """As much as belongs together: a line, a chunk, or what ends it."""
+        if self.chunk_remainder:
+            return data[:self.chunk_remainder]
+        if self.validate_chunk_end:
+            return data[:2 - len(self.chunk_end)]
+        if self.all_chunks_received:
+            return data
+        piece = data[:data.find(b"\n") + 1 or len(data)]
+        line = self.control_line + piece
+        if line == b"\r\n" or len(line) > LONGEST_LINE:
+            self.error = BadRequest("Invalid chunk size")
+            self.all_chunks_received = True
+        return piece

@@ -1,0 +1,104 @@
+"""The writer: the one thread that runs the quick writes of HTTP.
+
+The loop has asked who they are from and read what they say; the writer runs them, up to 64 in a turn, each tenant
+having its turn, in the transaction of everything that waits to be written. It encodes the answers and hands them
+back; it touches no socket. Surprise: where a flush takes long, it waits a moment after one, so that the clients
+who were just answered are in the next.
+"""
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from orkosi import Unavailable, Write, db
+from plugins.server.call import Call
+from plugins.server.lanes import Lane, Line, guarded
+
+MOST = 64
+SLOW, SHARE, LONGEST = 0.004, 6, 0.003  # seconds of a flush that is slow; the part of one that is waited after it, and seconds at most
+
+
+class Writer:
+    """A line of calls, and the thread that takes them from it."""
+
+    def __init__(self, handed: deque[Call], wake: Callable[[], None], lane: Lane):
+        self._handed, self._wake, self._lane = handed, wake, lane
+        self._line, self._came, self._over = Line(), threading.Condition(), False
+        self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
+        self._thread.start()
+
+    def add(self, calls: Iterable[Call]) -> None:
+        """Have these run; each is handed back once its commit holds."""
+        with self._came:
+            for call in calls:
+                self._line.add(call.request.actor.tenant, call)
+            self._came.notify()
+
+    def close(self) -> None:
+        """Run what waits, and take no more."""
+        with self._came:
+            self._over = True
+            self._came.notify()
+        self._thread.join(5)
+
+    def _work(self) -> None:
+        pause = 0.0
+        while calls := self._next(pause):
+            began = time.perf_counter()
+            guarded(partial(self._turn, calls))
+            took = time.perf_counter() - began
+            pause = min(took / SHARE, LONGEST) if took > SLOW else 0.0
+
+    def _next(self, pause: float) -> list[Call]:
+        with self._came:
+            if pause and self._line.length and not self._over:
+                self._came.release()
+                time.sleep(pause)
+                self._came.acquire()
+            while not self._line.length:
+                if self._over:
+                    return []
+                self._came.wait()
+            return self._line.take(MOST)
+
+    def _turn(self, calls: list[Call]) -> None:
+        bell = threading.Lock()
+        bell.acquire()
+        left = Counter(_durable(call) for call in calls)
+
+        def told(call: Call, item: Write) -> None:
+            if not item.finished:  # the turn to write is ours
+                bell.release()
+                return
+            self._settle(item, call)
+            left[item.durable] -= 1
+            if not left[item.durable]:  # all that one commit held: the loop is woken once for them
+                self._wake()
+            if not left.total():
+                bell.release()
+        db.write_all([Write(call.run, call.request.actor, _durable(call), partial(told, call)) for call in calls], bell)
+
+    def _settle(self, item: Write, call: Call) -> None:
+        """Do what follows from a commit, encode the answer, hand it over; in a lane, where that may take long."""
+        def follow() -> None:
+            for one in item.after if item.error is None else ():
+                guarded(one)
+            call.finish(item.result, item.error)
+            self._handed.append(call)
+
+        def elsewhere() -> None:
+            follow()
+            self._wake()
+        if not item.slow or item.error is not None:
+            return follow()
+        try:
+            self._lane.add(call.request.actor.tenant, elsewhere)
+        except Unavailable:  # it must be done all the same
+            threading.Thread(target=elsewhere, daemon=True).start()
+        return None
+
+
+def _durable(call: Call) -> bool:
+    assert call.endpoint
+    return call.endpoint.durable
