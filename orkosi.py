@@ -447,7 +447,7 @@ class Database:
             con.execute("""
                 PRAGMA main.journal_mode = wal; PRAGMA logs.journal_mode = wal;
                 PRAGMA fullfsync = on; PRAGMA checkpoint_fullfsync = on;
-                PRAGMA logs.synchronous = normal; PRAGMA main.journal_size_limit = 67108864;
+                PRAGMA wal_autocheckpoint = 8000; PRAGMA logs.synchronous = normal; PRAGMA main.journal_size_limit = 67108864;
                 PRAGMA logs.journal_size_limit = 67108864; PRAGMA foreign_keys = on;
                 PRAGMA trusted_schema = off; PRAGMA cell_size_check = on; PRAGMA mmap_size = 0;
                 PRAGMA secure_delete = on; PRAGMA cache_size = -1024""").fetchall()  # without which it stops at the first row

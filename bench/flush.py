@@ -96,5 +96,5 @@ def claims(table, slow: Server, tokens: Tokens, seconds: int) -> None:
         client.close()
     took.sort()
     note = f"p50 {took[len(took) // 2]:.1f} ms, {len(took):,} claims in the last round"
-    table.add(f"flush of {FLUSH} ms: p99 of a claim while {CONNECTIONS} connections submit", "ms", took[int(len(took) * 0.99)], must="≤ 25 ms",
-              note=f"one flush and 7 ms; {note}; {rate:,.0f} submits/s meanwhile")
+    table.add(f"flush of {FLUSH} ms: p99 of a claim while {CONNECTIONS} connections submit", "ms", took[int(len(took) * 0.99)], must="≤ 30 ms",
+              note=f"one flush, and a turn of writes, which ends after 10 ms; {note}; {rate:,.0f} submits/s meanwhile")

@@ -88,11 +88,11 @@ def wait_and_claim(queue: str, worker: str, *, wait: float, task_type: str | Non
 def _enter(place: Place, task_type: str | None, wait: float, ring: Callable[[], None]) -> Sleeper | None:
     tenant, queue = place
     with _lock:
-        if _waiting.total() >= MOST or (tenant != HOST_TENANT and _waiting[tenant] >= settings.tenant_waiting):
-            return None
-        sleeper = Sleeper(place, task_type, wait, ring)
         if queue != OWN:
+            if _waiting.total() >= MOST or (tenant != HOST_TENANT and _waiting[tenant] >= settings.tenant_waiting):
+                return None
             _waiting[tenant] += 1
+        sleeper = Sleeper(place, task_type, wait, ring)
         _sleepers.setdefault(place, deque()).append(sleeper)
         return sleeper
 

@@ -31,6 +31,7 @@ FINISH = 5.0              # seconds from being told to end to leaving what is st
 PLACES, SPARE = 1200, 64  # connections; and how many idle ones make room at once
 PATIENCE, ASIDE = 0.02, 60.0  # seconds in SQLite that the loop has for an answer; and for which one that took longer is left to a lane
 SMALL_BODY = 64 << 10     # bytes of a body that the loop reads through by itself
+TOGETHER = 16             # requests that are begun between two looks at the sockets; and writes, before the writer is told of them
 GLANCES = 100             # of those who wait, how many are asked a second whether they still may
 
 
@@ -63,8 +64,8 @@ class Server(TcpWSGIServer):
         """Serve until `finish` was called and nothing is under way, or 5 s after."""
         self.loop = threading.get_ident()
         while not self.finished():
-            patience = max(0.0, min(1.0, self.room.next_end() - time.monotonic()))
-            wasyncore.loop(timeout=patience + 0.001, use_poll=self.adj.asyncore_use_poll, map=self._map, count=1)
+            patience = 0.0 if self.ready else max(0.0, min(1.0, self.room.next_end() - time.monotonic()))
+            wasyncore.loop(timeout=patience + (0.001 if patience else 0), use_poll=self.adj.asyncore_use_poll, map=self._map, count=1)
             self.turn()
 
     def turn(self) -> None:
@@ -74,17 +75,24 @@ class Server(TcpWSGIServer):
             self.room.leave(call)
             call.give_up_waiting()
             self.deliver(call)
-        while self.handed or self.rung or self.ready:
+        begun = 0
+        while self.handed or self.rung or (self.ready and begun < TOGETHER):
             if self.handed:
                 self.deliver(self.handed.popleft())
             elif self.rung:
                 self.answer_bell(self.rung.popleft())
             else:
                 self.dispatch(self.ready.popleft())
+            begun += 1
+            if len(self.writes) >= TOGETHER:  # a crowd: the writer need not wait until all of it is begun
+                self.give_writes()
+        self.give_writes()
+        self.idle.look()
+
+    def give_writes(self) -> None:
         if self.writes:
             self.writer.add(self.writes)
             self.writes = []
-        self.idle.look()
 
     def ring(self, call: Call) -> None:
         """Have a call that waits asked again; from any thread."""

@@ -3,20 +3,21 @@
 The loop has asked who they are from and read what they say; the writer runs them, up to 64 in a turn, each tenant
 having its turn, in the transaction of everything that waits to be written. It encodes the answers and hands them
 back; it touches no socket. Surprise: where a flush takes long, it waits a moment after one, so that the clients
-who were just answered are in the next.
+who were just answered are in the next; unless something came that waits for no flush.
 """
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 from orkosi import Unavailable, Write, db
 from plugins.server.call import Call
 from plugins.server.lanes import Lane, Line, guarded
 
-MOST = 64
-SLOW, SHARE, LONGEST = 0.004, 6, 0.003  # seconds of a flush that is slow; the part of one that is waited after it, and seconds at most
+MOST, QUICK = 64, 32  # writes in a turn; and where a flush takes no time, so that each turn is short
+SLOW, SHARE, LONGEST = 0.004, 2, 0.007  # seconds of a flush that is slow; the part of one that is waited after it, and seconds at most
 
 
 class Writer:
@@ -25,6 +26,8 @@ class Writer:
     def __init__(self, handed: deque[Call], wake: Callable[[], None], lane: Lane):
         self._handed, self._wake, self._lane = handed, wake, lane
         self._line, self._came, self._over = Line(), threading.Condition(), False
+        self._flush = 0.0    # seconds that the last one took
+        self._hurry = False  # something came that waits for no flush
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
         self._thread.start()
 
@@ -33,6 +36,7 @@ class Writer:
         with self._came:
             for call in calls:
                 self._line.add(call.request.actor.tenant, call)
+                self._hurry |= not _durable(call)
             self._came.notify()
 
     def close(self) -> None:
@@ -45,39 +49,47 @@ class Writer:
     def _work(self) -> None:
         pause = 0.0
         while calls := self._next(pause):
-            began = time.perf_counter()
+            self._flush = 0.0
             guarded(partial(self._turn, calls))
-            took = time.perf_counter() - began
-            pause = min(took / SHARE, LONGEST) if took > SLOW else 0.0
+            pause = min(self._flush / SHARE, LONGEST) if self._flush > SLOW else 0.0
 
     def _next(self, pause: float) -> list[Call]:
         with self._came:
-            if pause and self._line.length and not self._over:
-                self._came.release()
-                time.sleep(pause)
-                self._came.acquire()
+            end = time.monotonic() + pause
+            while not self._hurry and not self._over and (left := end - time.monotonic()) > 0:
+                self._came.wait(left)
             while not self._line.length:
                 if self._over:
                     return []
                 self._came.wait()
-            return self._line.take(MOST)
+            self._hurry = False
+            return self._line.take(MOST if pause else QUICK)
 
     def _turn(self, calls: list[Call]) -> None:
         bell = threading.Lock()
         bell.acquire()
         left = Counter(_durable(call) for call in calls)
+        ran = 0.0
+
+        def run(call: Call) -> Any:
+            nonlocal ran
+            try:
+                return call.run()
+            finally:
+                ran = time.perf_counter()
 
         def told(call: Call, item: Write) -> None:
             if not item.finished:  # the turn to write is ours
                 bell.release()
                 return
+            self._flush = self._flush or (time.perf_counter() - ran if item.durable else 0.0)
             self._settle(item, call)
             left[item.durable] -= 1
             if not left[item.durable]:  # all that one commit held: the loop is woken once for them
                 self._wake()
             if not left.total():
                 bell.release()
-        db.write_all([Write(call.run, call.request.actor, _durable(call), partial(told, call)) for call in calls], bell)
+        db.write_all([Write(partial(run, call), call.request.actor, _durable(call), partial(told, call)) for call in calls], bell)
 
     def _settle(self, item: Write, call: Call) -> None:
         """Do what follows from a commit, encode the answer, hand it over; in a lane, where that may take long."""
