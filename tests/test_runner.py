@@ -70,7 +70,7 @@ def test_a_task_is_done_from_end_to_end(company):
         printf 'bad \033[31m bytes \377\n' >&2
         printf '{"tokens_in": 120, "tokens_out": 30, "cost_micros": 4500, "note": "easy"}' > "$ORKOSI_REPORT"
         [ -r "$ORKOSI_KEY_FILE" ] && echo "Done by $ORKOSI_AGENT for task $ORKOSI_TASK_ID at $ORKOSI_URL in $PWD"''')
-    rules = [company.call("POST", "/rules", {"rule": f"rule {number}"})["rule"] for number in range(60)]
+    rules = [company.call("POST", "/rules", {"rule": f"rule {number}"})["rule"] for number in range(230)]
     task = company.task(description="say 'hello'")
     company.run()
     shown = company.show(task)

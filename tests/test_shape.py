@@ -261,3 +261,74 @@ def test_every_connection_is_set_up_to_the_last_pragma(data):
                            "secure_delete": 1, "cell_size_check": 1, "mmap_size": 0}
         modes = [con.execute(f"PRAGMA {space}.{name}").fetchall()[0][0] for space in ("main", "logs") for name in ("journal_mode", "synchronous")]
         assert modes == ["wal", 2, "wal", 1]
+
+
+# ── words that must be known ──
+
+
+def calls(*names):
+    """Every call of such a function in the plugins: (file, node)."""
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in names:
+                yield file, node
+
+
+def told():
+    """Every event that somebody tells of, as far as it is written out: a call's first argument, or the values of a table there."""
+    found = set()
+    for _, node in calls("emit"):
+        found |= {one.value for one in ast.walk(node.args[0]) if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+    for _, node in calls("_back"):  # which tells of the event it is given
+        found.add(node.args[1].value)
+    return found
+
+
+def test_every_event_that_is_heard_is_told():
+    known = told()
+    for plugin in orkosi.plugins.values():
+        for name, fn in plugin.listeners:
+            heard = {one for one in known if name in (one, "*") or (name.endswith(".*") and one.startswith(name[:-1]))}
+            assert heard, f"{plugin.name}.{fn.__name__} hears {name!r}, of which nobody tells"
+    assert {"task.done", "job.claimed", "serving", "user.erased"} <= known
+
+
+def test_every_scope_that_an_operation_names_is_one():
+    from plugins.keys import SCOPES
+    for one in orkosi.endpoints():
+        assert not one.auth.scope or one.auth.scope in SCOPES or "<" in one.auth.scope, f"{one.operation} asks for {one.auth.scope!r}"
+
+
+@pytest.mark.parametrize("limit, lane, said", [("nothing", "disk", "limit_nothing"), ("", "fast", "lane 'fast'")])
+def test_an_unknown_limit_or_lane_stops_the_start(monkeypatch, limit, lane, said):
+    from plugins.server.application import Application
+    one = orkosi.endpoints()[0]
+    monkeypatch.setattr(one, "limit", limit)
+    monkeypatch.setattr(one, "lane", lane)
+    with pytest.raises(TypeError, match=said):
+        Application()
+
+
+def test_nobody_gives_the_tenant_to_a_statement():
+    """It is whoever acts who has a tenant: one that is given would be silently another."""
+    given = [f"{file.parent.name}/{file.name}:{node.lineno}" for name in ("all", "one", "value", "run", "add", "page")
+             for file, node in calls(f"db.{name}") if any(word.arg == "tenant" for word in node.keywords)]
+    assert not given, given
+
+
+def test_one_way_to_say_that_a_field_is_wrong():
+    """`wrong(field, message)`; a list of several fields, or another problem than Invalid, is written out."""
+    left = [f"{file.parent.name}/{file.name}:{node.lineno}" for file, node in calls("Invalid")
+            if len(node.args) == 2 and isinstance(node.args[1], ast.List) and len(node.args[1].elts) == 1 and file.parent.name != "fields"]
+    assert len(left) <= 1, left  # an invitation that is missing, or closed: two messages for one field
+
+
+def test_verbs_take_what_they_say():
+    """No bare Struct, object or Any as what a verb of a plugin's face takes: mypy would see nothing."""
+    vague = []
+    for file in FILES:
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and any("writes" in ast.unparse(one) for one in node.decorator_list):
+                vague += [f"{file.parent.name}/{file.name}: {node.name}({arg.arg})" for arg in [*node.args.args, *node.args.posonlyargs, *node.args.kwonlyargs]
+                          if arg.annotation is not None and ast.unparse(arg.annotation) in ("Struct", "object") and arg.arg not in ("folder",)]
+    assert not vague, vague

@@ -10,7 +10,6 @@ from typing import Any, Literal
 from orkosi import (
     COUNTED,
     Actor,
-    Invalid,
     Listing,
     Page,
     Paging,
@@ -23,6 +22,7 @@ from orkosi import (
     now,
     writes,
 )
+from plugins import fields
 from plugins.users import shares
 
 plugin = Plugin("Activity", layer="ground", needs=("users",))
@@ -126,8 +126,7 @@ def actor_of(actor: Actor) -> tuple[ActorType, str]:
 def record(actor_type: ActorType, actor_id: str, action: str, entity_type: str | None = None, entity_id: str | None = None,
            metadata: dict[str, Any] | None = None) -> Entry:
     """Keep one entry that somebody tells of; callers see to it that the actor is who it says."""
-    if not action.strip():
-        raise Invalid("action: Say what was done", [{"field": "action", "message": "Required"}])
+    fields.required(action, "action", "Say what was done")
     shares.require(bytes=len(jsoned(metadata) if metadata else ""))
     return db.insert(Entry, "activity", actor_type=actor_type, actor_id=actor_id, action=action, entity_type=entity_type,
                      entity_id=entity_id, metadata=metadata, created_at=now())

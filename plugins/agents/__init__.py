@@ -8,9 +8,9 @@ process-less agent last said of itself; the rest is read off the process, the le
 the last sign of life (`state.py`). Verbs that touch processes are in `control.py`, never in a write.
 """
 import logging
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from orkosi import HOST_TENANT, NotFound, Plugin, Struct, db, emit, jsoned, now, writes
+from orkosi import HOST_TENANT, UNSET, Meta, NotFound, Plugin, Struct, UnsetType, db, emit, jsoned, now, writes
 from plugins import queue
 
 plugin = Plugin("Agents", layer="domain", needs=("automations",))
@@ -28,6 +28,24 @@ class Step(Struct):
     name: str
     ok: bool
     detail: str = ""
+
+
+Short = Annotated[str, Meta(min_length=1, max_length=200)]
+Interval = Annotated[int, Meta(ge=1, le=31_536_000, description="Seconds from one cycle to the next")]
+Command = Annotated[list[Annotated[str, Meta(max_length=4096)]], Meta(min_length=1, max_length=100)]
+Note = Annotated[str, Meta(max_length=4000)]
+
+
+class AgentPatch(Struct, forbid_unknown_fields=True):
+    """A change to an agent: what is set, is changed."""
+    display_name: Short | UnsetType = UNSET
+    role: Short | UnsetType = UNSET
+    model: Short | None | UnsetType = UNSET
+    interval_sec: Interval | UnsetType = UNSET
+    emoji: Short | None | UnsetType = UNSET
+    color: Short | None | UnsetType = UNSET
+    command: Command | None | UnsetType = UNSET
+    note: Note | None | UnsetType = UNSET
 
 
 class Agent(Struct):
@@ -117,7 +135,7 @@ def register(name: str, *, display_name: str | None = None, role: str = "agent",
 
 
 @writes
-def change(name: str, patch: Struct | None = None, /, **more: Any) -> Agent:
+def change(name: str, patch: AgentPatch | None = None, /, **more: Any) -> Agent:
     """Change what is sent; NotFound."""
     agent = _agent(db.patch(dict, "agents", find(name).id, *([patch] if patch else []), **more))
     emit("agent.updated", agent)
@@ -125,9 +143,9 @@ def change(name: str, patch: Struct | None = None, /, **more: Any) -> Agent:
 
 
 @writes
-def report(id: int, patch: Struct | None = None, /, **more: Any) -> Agent:
+def report(id: int, **more: Any) -> Agent:
     """What a process-less agent says of itself; a sign of life. NotFound."""
-    agent = _agent(db.patch(dict, "agents", find_id(id).id, *([patch] if patch else []), last_heartbeat=now(), **more))
+    agent = _agent(db.patch(dict, "agents", find_id(id).id, last_heartbeat=now(), **more))
     emit("agent.updated", agent)
     return agent
 

@@ -1,18 +1,14 @@
 """The wire of agents and their runs."""
 from typing import Annotated, Any, get_args
 
-from orkosi import PUBLIC, UNSET, Actor, Deleted, Denied, Invalid, Meta, Page, Paging, Struct, UnsetType, may
-from plugins import agents
-from plugins.agents import NAME, Agent, control, idle, plugin, runs, state
-from plugins.agents.runs import Run, RunStatus
+from orkosi import PUBLIC, UNSET, Actor, Deleted, Denied, Meta, Page, Paging, Struct, UnsetType, may
+from plugins import agents, fields
+from plugins.agents import NAME, Agent, AgentPatch, Command, Interval, Note, Short, control, idle, plugin, runs, state
+from plugins.agents.runs import Run, RunPatch, RunStatus
 from plugins.agents.state import Seen
+from plugins.fields import wrong
 
 AgentName = Annotated[str, Meta(pattern=NAME, description="2 to 31 lower-case letters, digits and -, a letter first")]
-Short = Annotated[str, Meta(min_length=1, max_length=200)]
-Note = Annotated[str, Meta(max_length=4000)]
-Interval = Annotated[int, Meta(ge=1, le=31_536_000, description="Seconds from one cycle to the next")]
-Command = Annotated[list[Annotated[str, Meta(max_length=4096)]], Meta(min_length=1, max_length=100)]
-Count = Annotated[int, Meta(ge=0, le=2**53)]
 READ, WRITE, CONTROL = may("viewer", "agents:read"), may("editor", "agents:write"), may("editor", "agents:control")
 PROCESS = may("editor", "agents:control", host=True)
 STATUSES = get_args(agents.Status)
@@ -28,17 +24,6 @@ class NewAgent(Struct, forbid_unknown_fields=True):
     emoji: Short | None | UnsetType = UNSET
     color: Short | None | UnsetType = UNSET
     command: Command | None | UnsetType = UNSET
-
-
-class AgentPatch(Struct, forbid_unknown_fields=True):
-    display_name: Short | UnsetType = UNSET
-    role: Short | UnsetType = UNSET
-    model: Short | None | UnsetType = UNSET
-    interval_sec: Interval | UnsetType = UNSET
-    emoji: Short | None | UnsetType = UNSET
-    color: Short | None | UnsetType = UNSET
-    command: Command | None | UnsetType = UNSET
-    note: Note | None | UnsetType = UNSET
 
 
 class AgentQuery(Paging, kw_only=True):
@@ -64,17 +49,6 @@ class NewRun(Struct, forbid_unknown_fields=True):
     task_id: int | None = None
     job_id: int | Short | None = None
     mode: Short = "task"
-
-
-class RunPatch(Struct, forbid_unknown_fields=True):
-    status: RunStatus | UnsetType = UNSET
-    exit_code: int | None | UnsetType = UNSET
-    tokens_in: Count | UnsetType = UNSET
-    tokens_out: Count | UnsetType = UNSET
-    cost_micros: Count | UnsetType = UNSET
-    duration_ms: Count | UnsetType = UNSET
-    note: Note | None | UnsetType = UNSET
-    error: Annotated[str, Meta(max_length=65536)] | None | UnsetType = UNSET
 
 
 class RunQuery(Paging, kw_only=True):
@@ -112,11 +86,7 @@ def create(body: NewAgent, me: Actor) -> Created:
 @plugin.get("/api/agents", auth=READ)
 def index(query: AgentQuery) -> Page[Seen]:
     """List agents by name, with what each is doing, its automations and its completion rate"""
-    statuses = {word.strip() for word in query.status.split(",")} if query.status else None
-    if unknown := (statuses or set()) - set(STATUSES):
-        raise Invalid(f"status: There is no status {sorted(unknown)[0]!r}; known: {' '.join(STATUSES)}",
-                      [{"field": "status", "message": "Unknown status"}])
-    return state.page(query, statuses)
+    return state.page(query, set(fields.words(query.status, "status", STATUSES)) or None)
 
 
 @plugin.get("/api/agents/{name}", auth=READ, raises=(400, 404))
@@ -192,7 +162,7 @@ def start_run(body: NewRun, me: Actor) -> Run:
     """Begin a run; an agent's key begins its own"""
     agent = me.name if me.kind == "agent" else body.agent
     if agent is None:
-        raise Invalid("agent: Required, except with an agent's own key", [{"field": "agent", "message": "Required"}])
+        raise wrong("agent", "Required, except with an agent's own key")
     job = agents.queue.id_of(body.job_id) if isinstance(body.job_id, str) else body.job_id
     return runs.start(agent, task_id=body.task_id, job_id=job, mode=body.mode)
 

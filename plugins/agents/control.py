@@ -12,7 +12,7 @@ from orkosi import Conflict, Problem, Unavailable, settings
 from plugins import automations, queue
 from plugins.automations import processes, supervisor
 
-from . import Agent, bootstrap, change, everyone, find, log, plugin, remove, want
+from . import Agent, AgentPatch, bootstrap, change, everyone, find, log, plugin, remove, want
 from .state import folder_of, label_of, write_file
 
 GRACE = 3.0  # seconds a leftover brain has to end
@@ -78,9 +78,9 @@ def _turn(name: str, wanted: str, note: str | None) -> Agent:
     return agent
 
 
-def retune(name: str, patch: object) -> Agent:
+def retune(name: str, patch: AgentPatch) -> Agent:
     """Change an agent's fields, and its files with them. NotFound."""
-    agent = change(name, patch)  # type: ignore[arg-type]
+    agent = change(name, patch)
     if agent.local:
         bootstrap.lay(agent)
         if agent.wanted != "stopped":

@@ -27,6 +27,7 @@ from . import NAME, plugin
 from .brain import Brain, Ending, Outcome, Report, append, read_report
 from .client import Client, Unreachable
 
+PAGE = 200   # rules that are asked for at once
 RETRY = 30  # seconds until a brain that asked for it (exit 75) is tried again
 Call = tuple[str, str, dict[str, Any]]
 
@@ -143,8 +144,18 @@ class Runner:
 
     def _gather(self, task_id: int | None) -> tuple[dict[str, Any] | None, list[Any]]:
         status, task = self.client.call("GET", f"/tasks/{task_id}") if task_id else (404, None)
-        known, rules = self.client.call("GET", f"/rules?agent={self.name}&limit=200")
-        return task if status == 200 else None, rules if known == 200 else []
+        return task if status == 200 else None, self._rules()
+
+    def _rules(self) -> list[Any]:
+        """Every rule this agent must keep to, however many there are."""
+        found: list[Any] = []
+        while True:
+            status, page = self.client.call("GET", f"/rules?agent={self.name}&limit={PAGE}&offset={len(found)}")
+            if status != 200:
+                return found
+            found += page
+            if len(page) < PAGE:
+                return found
 
     def _think(self, lease: Lease, run: int | None, task: dict[str, Any] | None, rules: list[Any]) -> bool:
         mark = f"task {task['id']}" if task else lease.job["id"]

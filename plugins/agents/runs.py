@@ -1,12 +1,44 @@
 """Runs: the record of every time an agent worked, what came of it, and what it cost."""
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from orkosi import UNSET, Listing, NotFound, Page, Paging, Struct, across_tenants, current, db, emit, now, seconds, writes
+from orkosi import (
+    UNSET,
+    Listing,
+    Meta,
+    NotFound,
+    Page,
+    Paging,
+    Struct,
+    UnsetType,
+    across_tenants,
+    current,
+    db,
+    emit,
+    now,
+    seconds,
+    writes,
+)
 from plugins import queue
 
 from . import beat, plugin
 
 RunStatus = Literal["running", "done", "failed", "retry", "stopped", "lost", "timeout"]
+
+
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Note = Annotated[str, Meta(max_length=4000)]
+
+
+class RunPatch(Struct, forbid_unknown_fields=True):
+    """What is reported of a run: what is set, is changed."""
+    status: RunStatus | UnsetType = UNSET
+    exit_code: int | None | UnsetType = UNSET
+    tokens_in: Count | UnsetType = UNSET
+    tokens_out: Count | UnsetType = UNSET
+    cost_micros: Count | UnsetType = UNSET
+    duration_ms: Count | UnsetType = UNSET
+    note: Note | None | UnsetType = UNSET
+    error: Annotated[str, Meta(max_length=65536)] | None | UnsetType = UNSET
 
 
 class Run(Struct):
@@ -67,7 +99,7 @@ def start(agent: str, *, task_id: int | None, job_id: int | None, mode: str) -> 
 
 
 @writes
-def update(id: int, patch: Struct, agent: str | None = None) -> Run:
+def update(id: int, patch: RunPatch, agent: str | None = None) -> Run:
     """Report on a run; a status other than running ends it, and then its duration is known. NotFound."""
     before = find(id, agent)
     ends = getattr(patch, "status", UNSET) not in (UNSET, "running") and (before.finished_at is None or before.status == "lost")

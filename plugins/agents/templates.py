@@ -3,11 +3,51 @@
 Owns agent_templates, as part of agents. Surprise: an archived template stays on record and is shown nowhere,
 so its slug is free for another.
 """
-import re
-from typing import Any
+from typing import Annotated, Any
 
-from orkosi import Conflict, Invalid, Listing, NotFound, Page, Paging, Struct, db, emit, jsoned, now, writes
+from orkosi import UNSET, Conflict, Listing, Meta, NotFound, Page, Paging, Struct, UnsetType, db, emit, jsoned, now, writes
+from plugins import fields
 from plugins.users import shares
+
+Long = Annotated[str, Meta(max_length=65536)]
+Short = Annotated[str, Meta(min_length=1, max_length=200)]
+Interval = Annotated[int, Meta(ge=1, le=31_536_000, description="Seconds from one cycle to the next")]
+Order = Annotated[int, Meta(ge=-2**31, le=2**31)]
+Names = Annotated[list[Short], Meta(max_length=200)]
+
+
+class NewTemplate(Struct, forbid_unknown_fields=True):
+    """A template to add."""
+    name: Short
+    slug: Annotated[str, Meta(min_length=1, max_length=60)]
+    description: Long = ""
+    icon: Short | None = None
+    category: Short = "general"
+    model: Short | None = None
+    interval_sec: Interval = 60
+    identity: Long = ""
+    tools: Names = []
+    capabilities: Names = []
+    config: dict[str, Any] = {}
+    is_featured: bool = False
+    sort_order: Order = 0
+
+
+class TemplatePatch(Struct, forbid_unknown_fields=True):
+    """A change to a template: what is set, is changed."""
+    name: Short | UnsetType = UNSET
+    description: Long | UnsetType = UNSET
+    icon: Short | None | UnsetType = UNSET
+    category: Short | UnsetType = UNSET
+    model: Short | None | UnsetType = UNSET
+    interval_sec: Interval | UnsetType = UNSET
+    identity: Long | UnsetType = UNSET
+    tools: Names | UnsetType = UNSET
+    capabilities: Names | UnsetType = UNSET
+    config: dict[str, Any] | UnsetType = UNSET
+    is_featured: bool | UnsetType = UNSET
+    sort_order: Order | UnsetType = UNSET
+
 
 
 class Template(Struct):
@@ -48,9 +88,9 @@ def find(id: int) -> Template:
 
 
 @writes
-def create(new: Struct) -> Template:
+def create(new: NewTemplate) -> Template:
     """Add a template. Conflict where its slug is taken."""
-    slug = checked(getattr(new, "slug"))  # noqa: B009  # any struct that has one
+    slug = fields.slug(new.slug)
     shares.require(bytes=len(jsoned(new)))
     if db.value("SELECT 1 FROM agent_templates WHERE slug = :slug AND tenant_id = :tenant AND archived_at IS NULL", slug=slug):
         raise Conflict(f"The slug {slug!r} is taken; choose another")
@@ -60,7 +100,7 @@ def create(new: Struct) -> Template:
 
 
 @writes
-def change(id: int, patch: Struct) -> Template:
+def change(id: int, patch: TemplatePatch) -> Template:
     """Change what is sent. NotFound."""
     find(id)
     shares.require(bytes=len(jsoned(patch)))
@@ -75,10 +115,3 @@ def archive(id: int) -> None:
     found = find(id)
     db.patch(dict, "agent_templates", id, archived_at=now())
     emit("template.archived", found)
-
-
-def checked(slug: str) -> str:
-    """`slug` if it is one; Invalid."""
-    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug) or len(slug) > 60:
-        raise Invalid("slug: Use small letters, digits and single hyphens, at most 60", [{"field": "slug", "message": "not a slug"}])
-    return slug

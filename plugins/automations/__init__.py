@@ -6,9 +6,26 @@ plist is loaded only from `jobs/` in it; any other is kept as a note, for a path
 must become neither a way to run a program nor one to ask what files exist.
 """
 import threading
-from typing import Literal
+from typing import Annotated, Literal
 
-from orkosi import Listing, NotFound, Page, Paging, Plugin, Problem, Struct, db, emit, jsoned, now, terms, writes
+from orkosi import (
+    UNSET,
+    Listing,
+    Meta,
+    NotFound,
+    Page,
+    Paging,
+    Plugin,
+    Problem,
+    Struct,
+    UnsetType,
+    db,
+    emit,
+    jsoned,
+    now,
+    terms,
+    writes,
+)
 
 plugin = Plugin("Automations", layer="domain")
 plugin.setting("supervisor", str, "auto", "What runs the agents: launchd, embedded, or auto (launchd on macOS, else embedded)")
@@ -17,6 +34,30 @@ from . import embedded, processes, supervisor  # noqa: E402  # they read the set
 
 AutomationStatus = Literal["active", "inactive", "disabled"]
 LAUNCHED = "launchagent"  # the type whose path is a plist for the supervisor
+
+
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Path = Annotated[str, Meta(min_length=1, max_length=255)]
+
+
+class NewAutomation(Struct, forbid_unknown_fields=True):
+    """An automation to put on record."""
+    name: Name
+    agent_name: Name
+    type: Name
+    path: Path
+    label: Name | None = None
+    status: AutomationStatus = "active"
+
+
+class AutomationPatch(Struct, forbid_unknown_fields=True):
+    """A change to an automation: what is set, is changed."""
+    name: Name | UnsetType = UNSET
+    agent_name: Name | UnsetType = UNSET
+    type: Name | UnsetType = UNSET
+    path: Path | UnsetType = UNSET
+    label: Name | None | UnsetType = UNSET
+    status: AutomationStatus | UnsetType = UNSET
 
 
 class Automation(Struct):
@@ -65,7 +106,7 @@ def of_agents(names: list[str]) -> dict[str, list[Automation]]:
 
 
 @writes
-def create(new: Struct) -> Automation:
+def create(new: NewAutomation) -> Automation:
     """Put one on record. Conflict where that path is recorded with that type."""
     made = db.insert(Automation, "automations", new, created_at=now(), updated_at=now())
     emit("automation.created", made)
@@ -73,7 +114,7 @@ def create(new: Struct) -> Automation:
 
 
 @writes
-def update(id: int, patch: Struct) -> Automation:
+def update(id: int, patch: AutomationPatch) -> Automation:
     """Change what is sent; NotFound."""
     find(id)
     made = db.patch(Automation, "automations", id, patch)

@@ -1,32 +1,12 @@
 """The wire of automations. Sessions only: no key may make this machine run something."""
 from typing import Annotated
 
-from orkosi import UNSET, Deleted, Meta, Page, Paging, Struct, UnsetType, may
+from orkosi import Deleted, Meta, Page, Paging, may
 from plugins import automations
-from plugins.automations import Automation, AutomationStatus, plugin
+from plugins.automations import Automation, AutomationPatch, AutomationStatus, NewAutomation, plugin
 from plugins.automations.live import Live, follow, let_go, look
 
-Name = Annotated[str, Meta(min_length=1, max_length=200)]
-Path = Annotated[str, Meta(min_length=1, max_length=255)]
 READ, WRITE = may("editor", host=True), may("admin", host=True)
-
-
-class NewAutomation(Struct, forbid_unknown_fields=True):
-    name: Name
-    agent_name: Name
-    type: Name
-    path: Path
-    label: Name | None = None
-    status: AutomationStatus = "active"
-
-
-class AutomationPatch(Struct, forbid_unknown_fields=True):
-    name: Name | UnsetType = UNSET
-    agent_name: Name | UnsetType = UNSET
-    type: Name | UnsetType = UNSET
-    path: Path | UnsetType = UNSET
-    label: Name | None | UnsetType = UNSET
-    status: AutomationStatus | UnsetType = UNSET
 
 
 class AutomationQuery(Paging, kw_only=True):

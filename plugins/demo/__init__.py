@@ -8,8 +8,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from orkosi import HOST_TENANT, Plugin, Struct, across_tenants, acting, db, settings
+import msgspec
+
+from orkosi import HOST_TENANT, Plugin, across_tenants, acting, db, settings
 from plugins import agents, keys, products, server, tasks, users
+from plugins.tasks import NewTask
 
 plugin = Plugin("Demo", layer="views")
 EMAIL = "demo@example.com"
@@ -39,30 +42,20 @@ echo "Checked: $title. Free disk: $(df -k . | awk 'NR == 2 {print int($4 / 10485
 }
 
 
-class Plan(Struct):
-    """A task to create."""
-    title: str
-    assignee: str
-    product_slug: str
-    type: str
-    priority: str = "P2"
-    description: str = ""
-
-
 # What each waits for, by place in this list.
-PLANS: tuple[tuple[Plan, tuple[int, ...]], ...] = (
-    (Plan("Sketch the tide table", "ada", "lighthouse", "feature", "P0"), ()),
-    (Plan("Read the harbour's feed", "ada", "lighthouse", "feature", "P1"), (0,)),
-    (Plan("Fix the time zone of Funchal", "ada", "lighthouse", "bug", "P0"), ()),
-    (Plan("Draw leap years right", "ada", "almanac", "bug", "P2"), ()),
-    (Plan("Write the welcome page", "bruno", "lighthouse", "content", "P1"), ()),
-    (Plan("Explain what a solstice is", "bruno", "almanac", "content", "P2"), ()),
-    (Plan("Announce the tide table", "bruno", "lighthouse", "content", "P1"), (0, 4)),
-    (Plan("Collect what readers asked", "bruno", "almanac", "research", "P3"), ()),
-    (Plan("Check the disk", "clara", "lighthouse", "ops", "P0"), ()),
-    (Plan("Check the load", "clara", "almanac", "ops", "P1"), ()),
-    (Plan("Prepare the release", "clara", "lighthouse", "infra", "P1"), (1, 2, 6)),
-    (Plan("Tell everybody that it is out", "bruno", "lighthouse", "content", "P0"), (10,)),
+PLANS: tuple[tuple[NewTask, tuple[int, ...]], ...] = (
+    (NewTask("Sketch the tide table", assignee="ada", product_slug="lighthouse", type="feature", priority="P0"), ()),
+    (NewTask("Read the harbour's feed", assignee="ada", product_slug="lighthouse", type="feature", priority="P1"), (0,)),
+    (NewTask("Fix the time zone of Funchal", assignee="ada", product_slug="lighthouse", type="bug", priority="P0"), ()),
+    (NewTask("Draw leap years right", assignee="ada", product_slug="almanac", type="bug", priority="P2"), ()),
+    (NewTask("Write the welcome page", assignee="bruno", product_slug="lighthouse", type="content", priority="P1"), ()),
+    (NewTask("Explain what a solstice is", assignee="bruno", product_slug="almanac", type="content", priority="P2"), ()),
+    (NewTask("Announce the tide table", assignee="bruno", product_slug="lighthouse", type="content", priority="P1"), (0, 4)),
+    (NewTask("Collect what readers asked", assignee="bruno", product_slug="almanac", type="research", priority="P3"), ()),
+    (NewTask("Check the disk", assignee="clara", product_slug="lighthouse", type="ops", priority="P0"), ()),
+    (NewTask("Check the load", assignee="clara", product_slug="almanac", type="ops", priority="P1"), ()),
+    (NewTask("Prepare the release", assignee="clara", product_slug="lighthouse", type="infra", priority="P1"), (1, 2, 6)),
+    (NewTask("Tell everybody that it is out", assignee="bruno", product_slug="lighthouse", type="content", priority="P0"), (10,)),
 )
 
 _asked = threading.Event()
@@ -102,7 +95,6 @@ def empty() -> bool:
 
 def found() -> None:
     """Make the company: products, agents with their brains, tasks."""
-    from orkosi import current
     for name, slug, tagline in PRODUCTS:
         products.create(name, slug, tagline=tagline, status="building")
     for name, (role, emoji, brain) in BRAINS.items():
@@ -110,7 +102,7 @@ def found() -> None:
         _give(agents.state.folder_of(name) / "workspace" / "brain", brain)
     ids: list[int] = []
     for plan, waits in PLANS:
-        task, _ = tasks.create(plan, current(), [ids[place] for place in waits])
+        task, _ = tasks.create(msgspec.structs.replace(plan, blocked_by=[ids[place] for place in waits]))
         ids.append(task.id)
 
 

@@ -13,7 +13,6 @@ from orkosi import (
     RANKS,
     Conflict,
     Hit,
-    Invalid,
     Listing,
     NotFound,
     Page,
@@ -28,6 +27,7 @@ from orkosi import (
     terms,
     writes,
 )
+from plugins.fields import wrong
 from plugins.users import shares
 
 plugin = Plugin("Files", layer="domain")
@@ -172,10 +172,10 @@ def normal(path: str) -> str:
     """`path` as it is stored: relative, with nothing that leads elsewhere. Invalid."""
     parts = path.split("/")
     if path.startswith(("/", "~")) or ".." in parts or "\\" in path or not path.isprintable() or re.match(r"[A-Za-z]:", path):
-        raise Invalid("path: Use a relative path without '..' and '\\'", [{"field": "path", "message": "not acceptable"}])
+        raise wrong("path", "Use a relative path without '..' and '\\'")
     found = posixpath.normpath(path)
     if found == ".":
-        raise Invalid("path: Name a file", [{"field": "path", "message": "not acceptable"}])
+        raise wrong("path", "Name a file")
     return found
 
 
@@ -214,7 +214,7 @@ def record(name: str, path: str, content: str | None = None, category: str | Non
     """Keep what a client tells of a file, over what was told of that path before. Conflict where the disk has it."""
     path, size = normal(path), len((content or "").encode())
     if size > KEPT:
-        raise Invalid(f"content: At most {KEPT} bytes", [{"field": "content", "message": "too large"}])
+        raise wrong("content", f"At most {KEPT} bytes")
     if db.value("SELECT synced FROM files WHERE path = :path AND tenant_id = :tenant", path=path):
         raise Conflict(f"{path} is on the disk and followed there; change the file itself")
     shares.require(bytes=size)

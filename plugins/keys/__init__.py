@@ -8,7 +8,7 @@ Surprise: `last_used_at` and the usage log (uses.py) are written by a timer from
 import re
 import secrets
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -20,12 +20,14 @@ from orkosi import (
     Denied,
     Invalid,
     Listing,
+    Meta,
     NotFound,
     Page,
     Paging,
     Plugin,
     Request,
     Struct,
+    UnsetType,
     across_tenants,
     current,
     db,
@@ -54,6 +56,20 @@ AGENT_SCOPES = ("queue:work", "tasks:read", "tasks:write", "logs:write", "tokens
 # another tenant, has no role here beside it, and never an editor's powers.
 MOST = {"owner": "admin", "admin": "admin", "member": "member", "viewer": "viewer"}
 MOST_OF_GUESTS = MOST | {"owner": "member", "admin": "member"}
+
+
+Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"\A[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*\Z")]
+About = Annotated[str, Meta(max_length=2000)]
+Scopes = Annotated[list[str], Meta(min_length=1, max_length=100, description="Default: tasks:read agents:read templates:read")]
+
+
+class KeyPatch(Struct, forbid_unknown_fields=True):
+    """A change to a key: what is set, is changed."""
+    name: Name | UnsetType = UNSET
+    description: About | UnsetType = UNSET
+    scopes: Scopes | UnsetType = UNSET
+    expires_at: str | None | UnsetType = UNSET
+    is_active: bool | UnsetType = UNSET
 
 
 class Key(Struct):
@@ -171,7 +187,7 @@ def find(org_id: str, id: str) -> Key:
 
 
 @writes
-def change(org_id: str, id: str, patch: Struct) -> Key:
+def change(org_id: str, id: str, patch: KeyPatch) -> Key:
     """Change what is sent. Scopes may only be added by who has them. Conflict where a revoked key should live again."""
     key = find(org_id, id)
     values = {name: value for name in patch.__struct_fields__ if (value := getattr(patch, name)) is not UNSET}

@@ -6,15 +6,13 @@ Sessions alone: no key manages keys. Every handler steps into the organization's
 from datetime import UTC, datetime
 from typing import Annotated
 
-from orkosi import UNSET, Actor, Deleted, Invalid, Meta, Page, Paging, Struct, UnsetType, acting, may, now
+from orkosi import UNSET, Actor, Deleted, Meta, Page, Paging, Struct, acting, may, now
 from plugins import keys
-from plugins.keys import Key, plugin
+from plugins.fields import wrong
+from plugins.keys import About, Key, KeyPatch, Name, Scopes, plugin
 from plugins.keys.uses import Use
 from plugins.keys.uses import page as uses_of
 
-Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"\A[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*\Z")]
-About = Annotated[str, Meta(max_length=2000)]
-Scopes = Annotated[list[str], Meta(min_length=1, max_length=100, description="Default: tasks:read agents:read templates:read")]
 Grace = Annotated[int, Meta(ge=0, le=168, description="Hours for which the old secret stays good")]
 MANAGE = may("viewer", within="admin")
 
@@ -24,14 +22,6 @@ class NewKey(Struct, forbid_unknown_fields=True):
     description: About = ""
     scopes: Scopes | None = None
     expires_at: str | None = None
-
-
-class KeyPatch(Struct, forbid_unknown_fields=True):
-    name: Name | UnsetType = UNSET
-    description: About | UnsetType = UNSET
-    scopes: Scopes | UnsetType = UNSET
-    expires_at: str | None | UnsetType = UNSET
-    is_active: bool | UnsetType = UNSET
 
 
 class Rotation(Struct, forbid_unknown_fields=True):
@@ -56,11 +46,10 @@ def moment(text: str | None) -> str | None:
         when = datetime.fromisoformat(text)
         when = (when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise Invalid(f"expires_at: {text[:50]!r} is no time; write one like 2030-01-31T12:00:00Z",
-                      [{"field": "expires_at", "message": "not an ISO 8601 time"}]) from None
+        raise wrong("expires_at", f"{text[:50]!r} is no time; write one like 2030-01-31T12:00:00Z") from None
     stamp = when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     if stamp <= now():
-        raise Invalid("expires_at: That time is over; choose one to come, or leave it out", [{"field": "expires_at", "message": "in the past"}])
+        raise wrong("expires_at", "That time is over; choose one to come, or leave it out")
     return stamp
 
 

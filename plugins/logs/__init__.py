@@ -8,7 +8,9 @@ or repeats one. Requests that were answered well stay in the server's file and a
 import threading
 from typing import Any, Literal
 
-from orkosi import Invalid, Listing, Page, Paging, Plugin, Struct, clean, db, jsoned, now, settings, terms, writes
+from orkosi import Listing, Page, Paging, Plugin, Struct, clean, db, jsoned, now, settings, terms, writes
+from plugins import fields
+from plugins.fields import wrong
 
 from .disk import NEVER, Bell, directory, entries, modified, open_plain, opened, plain, read_plain, regular, write_whole
 from .line import shortened
@@ -124,10 +126,9 @@ def files() -> list[LogFile]:
 @writes(durable=False)
 def record(agent: str, message: str, level: Level = "info", meta: dict[str, Any] | None = None, task_id: int | None = None) -> Line:
     """Keep one line that an agent sent. Too long a message is cut; Invalid where `meta` exceeds 16 KiB."""
-    if not message.strip():
-        raise Invalid("message: Write something", [{"field": "message", "message": "Required"}])
+    fields.required(message, "message", "Write something")
     if meta is not None and len(jsoned(meta)) > 16_384:
-        raise Invalid("meta: At most 16 KiB of JSON", [{"field": "meta", "message": "at most 16 KiB"}])
+        raise wrong("meta", "At most 16 KiB of JSON")
     text = shortened(message.encode(errors="replace"))
     made = db.insert(Line, "log_lines", source="db", agent=agent, level=level, message=clean(text, len(text)), meta=meta,
                      task_id=task_id, created_at=now())

@@ -10,7 +10,6 @@ from typing import Any, Literal
 from orkosi import (
     COUNTED,
     Actor,
-    Invalid,
     Listing,
     NotFound,
     Page,
@@ -25,6 +24,7 @@ from orkosi import (
     system,
     writes,
 )
+from plugins.fields import wrong
 
 plugin = Plugin("Notifications", layer="ground", needs=("users",))
 
@@ -67,7 +67,7 @@ def notify(title: str, message: str, type: Type = "info", source: str | None = N
            user_id: int | None = None) -> Notification:
     """Tell one user, or without `user_id` everybody of the tenant. Invalid where the link leads anywhere odd."""
     if link is not None and not safe(link):
-        raise Invalid("link: Use an http(s) URL, or a path that begins with one /", [{"field": "link", "message": "not acceptable"}])
+        raise wrong("link", "Use an http(s) URL, or a path that begins with one /")
     made = db.insert(Notification, "notifications", title=title, message=message, type=type, source=source, link=link,
                      user_id=user_id, created_at=now())
     emit("notification.sent", made)

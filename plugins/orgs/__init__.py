@@ -16,7 +16,6 @@ from orkosi import (
     Actor,
     Conflict,
     Denied,
-    Invalid,
     NotFound,
     Page,
     Paging,
@@ -29,7 +28,8 @@ from orkosi import (
     now,
     writes,
 )
-from plugins import mail, users
+from plugins import fields, mail, users
+from plugins.fields import wrong
 from plugins.server.limits import limiter
 from plugins.users import Invite, Pending, User
 
@@ -110,7 +110,7 @@ def require(id: str, me: Actor, rank: Rank) -> Organization:
 @writes
 def create(name: str, slug: str | None, me: Actor) -> Organization:
     """Make an organization in one's own tenant; its creator becomes its owner. Conflict where the slug is taken."""
-    name = named(name)
+    name = fields.printable(name, "name", 100)
     made = db.insert(dict, "organizations", id=f"org_{secrets.token_hex(8)}", name=name, slug=slugged(name) if slug is None else slug_of(slug),
                      created_at=now(), updated_at=now())
     _join(made["id"], me.user, "owner")
@@ -124,7 +124,7 @@ def create(name: str, slug: str | None, me: Actor) -> Organization:
 def change(id: str, patch: OrganizationPatch, me: Actor) -> Organization:
     """Change name, slug or picture, as its administrator. NotFound, Denied, Conflict, Invalid."""
     require(id, me, "admin")
-    values = {"name": patch.name if patch.name is UNSET else named(str(patch.name)),
+    values = {"name": patch.name if patch.name is UNSET else fields.printable(str(patch.name), "name", 100),
               "slug": patch.slug if patch.slug is UNSET else slug_of(str(patch.slug)),
               "avatar_url": patch.avatar_url if not patch.avatar_url else picture(str(patch.avatar_url))}
     old = db.one(dict, "SELECT name, slug, avatar_url FROM organizations WHERE id = :id", id=id)
@@ -153,14 +153,6 @@ def _put_away(id: str) -> None:
 # ── names ──
 
 
-def named(text: str) -> str:
-    """`text` as a name, or Invalid."""
-    text = unicodedata.normalize("NFC", text).strip()
-    if not 1 <= len(text) <= 100 or any(unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") for char in text):
-        raise Invalid("name: Use 1 to 100 printable characters", [{"field": "name", "message": "1 to 100 printable characters"}])
-    return text
-
-
 def slugged(name: str) -> str:
     """A slug from a name: folded, without accents, words joined by hyphens."""
     bare = "".join(char for char in unicodedata.normalize("NFKD", name.casefold()) if not unicodedata.combining(char))
@@ -170,15 +162,14 @@ def slugged(name: str) -> str:
 def slug_of(text: str) -> str:
     """`text` as a slug, or Invalid."""
     if not text or slugged(text) != text:
-        raise Invalid(f"slug: Use small letters, digits and single hyphens, for example {slugged(text)!r}",
-                      [{"field": "slug", "message": "small letters, digits and single hyphens"}])
+        raise wrong("slug", f"Use small letters, digits and single hyphens, for example {slugged(text)!r}")
     return text
 
 
 def picture(url: str) -> str:
     """`url` as an address that a browser may load a picture from, or Invalid."""
     if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:\d+)?(/[!-~]*)?", url) or len(url) > 2000:
-        raise Invalid("avatar_url: Use an http(s) URL", [{"field": "avatar_url", "message": "an http(s) URL"}])
+        raise wrong("avatar_url", "Use an http(s) URL")
     return url
 
 

@@ -1,8 +1,9 @@
 """The wire of organizations: /organizations. No API key may come in here: keys are what organizations hand out."""
 from typing import Annotated, Literal
 
-from orkosi import Actor, Deleted, Invalid, Meta, Page, Paging, Struct, may
+from orkosi import Actor, Deleted, Meta, Page, Paging, Struct, may
 from plugins import orgs
+from plugins.fields import wrong
 from plugins.orgs import Member, Organization, OrganizationPatch, Rank, plugin
 from plugins.users import Pending
 
@@ -39,7 +40,7 @@ def number(text: int | str) -> int:
     except ValueError:
         found = 0
     if not 0 < found < 2**63 or not str(text).isascii():
-        raise Invalid(f"user_id: {str(text)[:40]!r} is not the id of a user", [{"field": "user_id", "message": "not an id"}])
+        raise wrong("user_id", f"{str(text)[:40]!r} is not the id of a user")
     return found
 
 

@@ -7,9 +7,29 @@ costs the folder, which the next change makes again, and never the product.
 """
 import re
 import unicodedata
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from orkosi import Conflict, Hit, Invalid, Listing, NotFound, Page, Paging, Plugin, Struct, current, db, emit, now, writes
+from orkosi import (
+    UNSET,
+    Conflict,
+    Hit,
+    Listing,
+    Meta,
+    NotFound,
+    Page,
+    Paging,
+    Plugin,
+    Struct,
+    UnsetType,
+    current,
+    db,
+    emit,
+    jsoned,
+    now,
+    writes,
+)
+from plugins import fields
+from plugins.fields import wrong
 
 from . import brand
 
@@ -17,6 +37,24 @@ plugin = Plugin("Products", layer="domain")
 
 Status = Literal["idea", "building", "active", "live", "launched", "placeholder", "archived"]
 STATUSES: tuple[str, ...] = Status.__args__  # type: ignore[attr-defined]
+
+
+Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"\S", description="1 to 100 characters, not all blank")]
+Short = Annotated[str, Meta(max_length=300)]
+Long = Annotated[str, Meta(max_length=20_000)]
+Domain = Annotated[str, Meta(max_length=253, pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\Z", description="a domain, such as example.com")]
+Colour = Annotated[str, Meta(pattern=r"^#[0-9A-Fa-f]{6}\Z", description="a colour, such as #3b82f6")]
+
+
+class ProductPatch(Struct, forbid_unknown_fields=True):
+    """A change to a product: what is set, is changed."""
+    name: Name | UnsetType = UNSET
+    tagline: Short | None | UnsetType = UNSET
+    description: Long | None | UnsetType = UNSET
+    status: Status | UnsetType = UNSET
+    domain: Domain | None | UnsetType = UNSET
+    brand_color: Colour | None | UnsetType = UNSET
+    accent_color: Colour | None | UnsetType = UNSET
 
 
 class Product(Struct):
@@ -61,12 +99,8 @@ def listed(query: ProductQuery) -> tuple[Page[Product], dict[str, int]]:
 
 
 def _statuses(text: str | None) -> str | None:
-    if text is None:
-        return None
-    wanted = [part.strip() for part in text.split(",") if part.strip()]
-    if unknown := [part for part in wanted if part not in STATUSES]:
-        raise Invalid(f"status: {unknown[0]!r} is none of {', '.join(STATUSES)}", [{"field": "status", "message": "Unknown status"}])
-    return str(wanted).replace("'", '"')
+    words = fields.words(text, "status", STATUSES)
+    return jsoned(words) if words else None
 
 
 def _like(q: str) -> str:
@@ -105,7 +139,7 @@ def hits(q: str, limit: int) -> list[Hit]:
 @writes
 def create(name: str, slug: str | None = None, **more: Any) -> Product:
     """Add a product; `more` are its other columns. Without a slug it gets one from its name. Conflict, Invalid."""
-    slug = slug_of(name) if slug is None else checked(slug)
+    slug = slug_of(name) if slug is None else fields.slug(slug)
     if db.value("SELECT 1 FROM products WHERE slug = :slug AND tenant_id = :tenant", slug=slug):
         raise Conflict(f"The slug {slug!r} is taken; choose another")
     made = db.insert(Product, "products", name=name, slug=slug, created_at=now(), updated_at=now(), **more)
@@ -115,7 +149,7 @@ def create(name: str, slug: str | None = None, **more: Any) -> Product:
 
 
 @writes
-def update(slug: str, change: Struct) -> Product:
+def update(slug: str, change: ProductPatch) -> Product:
     """Change what is sent. NotFound."""
     before = _row(slug)
     after = db.patch(Product, "products", before.id, change)
@@ -134,12 +168,5 @@ def slug_of(name: str) -> str:
     plain = unicodedata.normalize("NFKD", name.replace("ß", "ss")).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:60].strip("-")
     if not slug:
-        raise Invalid(f"slug: None can be made of the name {name[:60]!r}; send one", [{"field": "slug", "message": "Required"}])
-    return slug
-
-
-def checked(slug: str) -> str:
-    """`slug` if it is one; Invalid."""
-    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", slug) or len(slug) > 60:
-        raise Invalid("slug: Use small letters, digits and single hyphens, at most 60", [{"field": "slug", "message": "not a slug"}])
+        raise wrong("slug", f"None can be made of the name {name[:60]!r}; send one")
     return slug

@@ -1,17 +1,10 @@
 """The wire of products: /products."""
-from typing import Annotated
 
 from msgspec.structs import asdict
 
-from orkosi import UNSET, Meta, Page, Reply, Struct, UnsetType, may
+from orkosi import Page, Reply, Struct, may
 from plugins import products
-from plugins.products import Product, ProductQuery, Status, plugin
-
-Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"\S", description="1 to 100 characters, not all blank")]
-Short = Annotated[str, Meta(max_length=300)]
-Long = Annotated[str, Meta(max_length=20_000)]
-Domain = Annotated[str, Meta(max_length=253, pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?\Z", description="a domain, such as example.com")]
-Colour = Annotated[str, Meta(pattern=r"^#[0-9A-Fa-f]{6}\Z", description="a colour, such as #3b82f6")]
+from plugins.products import Colour, Domain, Long, Name, Product, ProductPatch, ProductQuery, Short, Status, plugin
 
 
 class NewProduct(Struct, forbid_unknown_fields=True):
@@ -23,16 +16,6 @@ class NewProduct(Struct, forbid_unknown_fields=True):
     domain: Domain | None = None
     brand_color: Colour | None = None
     accent_color: Colour | None = None
-
-
-class ProductPatch(Struct, forbid_unknown_fields=True):
-    name: Name | UnsetType = UNSET
-    tagline: Short | None | UnsetType = UNSET
-    description: Long | None | UnsetType = UNSET
-    status: Status | UnsetType = UNSET
-    domain: Domain | None | UnsetType = UNSET
-    brand_color: Colour | None | UnsetType = UNSET
-    accent_color: Colour | None | UnsetType = UNSET
 
 
 @plugin.get("/api/products", auth=may("viewer", "products:read"))

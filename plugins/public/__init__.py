@@ -7,7 +7,8 @@ on record has no `product_id`.
 """
 from typing import Any, Literal
 
-from orkosi import UNSET, Invalid, NotFound, Plugin, Struct, UnsetType, db, jsoned
+from orkosi import UNSET, NotFound, Plugin, Struct, db, jsoned
+from plugins import fields
 from plugins.agents.state import Seen
 from plugins.tasks import Task, Type
 
@@ -62,31 +63,6 @@ class PublicAgent(Struct):
     updated_at: str
 
 
-class Draft(Struct):
-    """A new task, in the house's words."""
-    title: str
-    description: str
-    type: Type
-    status: str
-    priority: str
-    assignee: str | None
-    product_slug: str | None
-    max_duration_seconds: int
-
-
-class Change(Struct):
-    """A change to a task, in the house's words."""
-    title: str | UnsetType = UNSET
-    description: str | UnsetType = UNSET
-    type: Type | UnsetType = UNSET
-    status: str | UnsetType = UNSET
-    priority: str | UnsetType = UNSET
-    assignee: str | None | UnsetType = UNSET
-    product_slug: str | None | UnsetType = UNSET
-    resolution: str | None | UnsetType = UNSET
-    max_duration_seconds: int | UnsetType = UNSET
-
-
 def inward(body: Struct) -> dict[str, Any]:
     """A request's set fields about a task, in the house's words. NotFound where there is no such product."""
     given = {name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET}
@@ -118,10 +94,7 @@ def seen(agent: Seen) -> PublicAgent:
 
 def chosen(name: str, text: str | None, known: dict[str, Any]) -> list[Any]:
     """A filter of one or more public words, separated by commas, in the house's. Invalid names an unknown one."""
-    words = [word.strip() for word in text.split(",")] if text is not None else []
-    if unknown := [word for word in words if word not in known]:
-        raise Invalid(f"{name}: {unknown[0][:40]!r} is none of {', '.join(known)}", [{"field": name, "message": f"one of {', '.join(known)}"}])
-    return [known[word] for word in words]
+    return [known[word] for word in fields.words(text, name, known)]
 
 
 def slug_of(product_id: int) -> str:

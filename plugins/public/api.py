@@ -16,7 +16,6 @@ from orkosi import (
     Conflict,
     Deleted,
     Denied,
-    Invalid,
     Meta,
     Page,
     Paging,
@@ -30,20 +29,16 @@ from orkosi import (
 )
 from plugins import agents, public, tasks
 from plugins.agents import templates
-from plugins.agents.templates import Template
-from plugins.public import AgentStatus, Change, Draft, Priority, PublicAgent, PublicTask, TaskStatus, plugin
+from plugins.agents.templates import Long, NewTemplate, Short, Template, TemplatePatch
+from plugins.fields import wrong
+from plugins.public import AgentStatus, Priority, PublicAgent, PublicTask, TaskStatus, plugin
 from plugins.public.once import once
 from plugins.tasks import Type
 
 Title = Annotated[str, Meta(min_length=1, max_length=300)]
-Long = Annotated[str, Meta(max_length=65536)]
-Short = Annotated[str, Meta(min_length=1, max_length=200)]
 Name = Annotated[str, Meta(pattern=agents.NAME, description="2 to 31 lower-case letters, digits and -, a letter first")]
 Path = Annotated[str, Meta(min_length=1, max_length=300, description="Relative, without ..")]
 Length = Annotated[int, Meta(ge=1, le=7 * 86400, description="Seconds one attempt may take")]
-Interval = Annotated[int, Meta(ge=1, le=31_536_000, description="Seconds from one cycle to the next")]
-Order = Annotated[int, Meta(ge=-2**31, le=2**31)]
-Names = Annotated[list[Short], Meta(max_length=200)]
 Assignee = Annotated[str, Meta(pattern=tasks.ASSIGNEE, description="letters, digits and . _ -, 61 at most")]
 Id = Annotated[int, Meta(ge=-2**63, le=2**63 - 1)]
 
@@ -108,37 +103,6 @@ class AgentQuery(Paging):
     role: str | None = None
 
 
-class NewTemplate(Struct, forbid_unknown_fields=True):
-    name: Short
-    slug: Annotated[str, Meta(min_length=1, max_length=60)]
-    description: Long = ""
-    icon: Short | None = None
-    category: Short = "general"
-    model: Short | None = None
-    interval_sec: Interval = 60
-    identity: Long = ""
-    tools: Names = []
-    capabilities: Names = []
-    config: dict[str, Any] = {}
-    is_featured: bool = False
-    sort_order: Order = 0
-
-
-class TemplatePatch(Struct, forbid_unknown_fields=True):
-    name: Short | UnsetType = UNSET
-    description: Long | UnsetType = UNSET
-    icon: Short | None | UnsetType = UNSET
-    category: Short | UnsetType = UNSET
-    model: Short | None | UnsetType = UNSET
-    interval_sec: Interval | UnsetType = UNSET
-    identity: Long | UnsetType = UNSET
-    tools: Names | UnsetType = UNSET
-    capabilities: Names | UnsetType = UNSET
-    config: dict[str, Any] | UnsetType = UNSET
-    is_featured: bool | UnsetType = UNSET
-    sort_order: Order | UnsetType = UNSET
-
-
 class TemplateQuery(Paging):
     category: str | None = None
     featured: Annotated[bool, Meta(description="true: featured ones alone")] = False
@@ -173,13 +137,13 @@ def list_tasks(query: TaskQuery) -> Page[PublicTask]:
 
 
 @plugin.post("/api/v1/public/tasks", quick=True, auth=WRITE_TASKS, status=201, statuses=(200,), raises=(400, 401, 403, 404, 409, 422), limit="task_create")
-def create_task(body: NewTask, me: Actor, request: Request) -> Reply[PublicTask]:
+def create_task(body: NewTask, request: Request) -> Reply[PublicTask]:
     """Create a task
 
     With `assigned_to`, that agent gets it as a job. An open task with the same title and product is answered instead,
     with 200 and `meta.duplicate`. With an `Idempotency-Key`, a repeat within a day gets the first answer."""
     def make() -> Reply[PublicTask]:
-        task, duplicate = tasks.create(Draft(**public.inward(body)), me)
+        task, duplicate = tasks.create(tasks.NewTask(**public.inward(body)))
         shown = public.outward([task])[0]
         return Reply(shown, 200, {"duplicate": True}) if duplicate else Reply(shown)
     return once(request, body, make)
@@ -192,15 +156,15 @@ def show_task(id: int) -> PublicTask:
 
 
 @plugin.patch("/api/v1/public/tasks/{id}", quick=True, auth=WRITE_TASKS, raises=(404, 409))
-def update_task(id: int, body: TaskPatch, me: Actor) -> PublicTask:
+def update_task(id: int, body: TaskPatch) -> PublicTask:
     """Change a task; its job follows"""
-    return public.outward([tasks.change(id, Change(**public.inward(body)), me)])[0]
+    return public.outward([tasks.change(id, tasks.TaskPatch(**public.inward(body)))])[0]
 
 
 @plugin.delete("/api/v1/public/tasks/{id}", quick=True, auth=WRITE_TASKS, raises=(404,))
-def archive_task(id: int, me: Actor) -> Deleted:
+def archive_task(id: int) -> Deleted:
     """Archive a task: its status becomes `cancelled`, and its job ends"""
-    return Deleted(tasks.change(id, Change(status=public.TASK_STATUSES["cancelled"]), me).id)
+    return Deleted(tasks.change(id, tasks.TaskPatch(status="archived")).id)
 
 
 # ── agents ──
@@ -272,7 +236,7 @@ def shown(agent: agents.Agent) -> PublicAgent:
 def relative(path: str | None) -> str | None:
     """`path` if it stays where it begins; Invalid."""
     if path is not None and (path.startswith("/") or "\\" in path or ".." in PurePosixPath(path).parts or not path.isprintable()):
-        raise Invalid("workspace_path: Write a relative path without '..'", [{"field": "workspace_path", "message": "not a relative path"}])
+        raise wrong("workspace_path", "Write a relative path without '..'")
     return path
 
 
@@ -319,4 +283,4 @@ def archive_template(id: int) -> Deleted:
 def small(config: dict[str, Any]) -> None:
     """Invalid where a template's config is more than a template's."""
     if len(msgspec.json.encode(config)) > 65536:
-        raise Invalid("config: At most 64 KiB of JSON", [{"field": "config", "message": "at most 64 KiB"}])
+        raise wrong("config", "At most 64 KiB of JSON")

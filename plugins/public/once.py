@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from orkosi import Conflict, Document, Invalid, Request, Struct, Unprocessable, across_tenants, current, db, now, writes
+from orkosi import Conflict, Document, Request, Struct, Unprocessable, across_tenants, current, db, now, writes
+from plugins.fields import wrong
 
 from . import plugin
 
@@ -36,7 +37,7 @@ def once(request: Request, body: Struct, make: Callable[[], Any]) -> Any:
     if not key:
         return make()
     if not re.fullmatch(r"[\x20-\x7e]{1,255}", key):
-        raise Invalid("Idempotency-Key: Use 1 to 255 printable ASCII characters", [{"field": "Idempotency-Key", "message": "not acceptable"}])
+        raise wrong("Idempotency-Key", "Use 1 to 255 printable ASCII characters")
     place = (current().tenant, current().ref, key)
     with _lock:
         if place in _under_way:

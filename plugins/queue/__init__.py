@@ -39,7 +39,6 @@ import msgspec
 from orkosi import (
     Conflict,
     Denied,
-    Invalid,
     Listing,
     NotFound,
     Plugin,
@@ -54,6 +53,7 @@ from orkosi import (
     seconds,
     writes,
 )
+from plugins.fields import wrong
 from plugins.users import shares
 
 plugin = Plugin("Queue", layer="ground", needs=("users", "server"))
@@ -376,7 +376,7 @@ def named(queue: str) -> str:
     """A queue that somebody named from outside. Invalid for the server's own; Denied where an agent names another than its own."""
     me = current()
     if queue == OWN and me.kind != "system":
-        raise Invalid(f"queue_name: {OWN!r} is the server's own; choose another", [{"field": "queue_name", "message": "reserved"}])
+        raise wrong("queue_name", f"{OWN!r} is the server's own; choose another")
     if not _visible(queue):
         raise Denied(f"The key of agent {me.name} works for queue agent:{me.name}, not {queue}")
     return queue
@@ -523,7 +523,7 @@ def id_of(text: str) -> int:
     """12 of "job_12". Invalid."""
     number = text.removeprefix("job_")
     if not number.isascii() or not number.isdigit() or len(number) > 18:
-        raise Invalid(f"id: {text[:60]!r} is no job id; it looks like job_12", [{"field": "id", "message": "looks like job_12"}])
+        raise wrong("id", f"{text[:60]!r} is no job id; it looks like job_12")
     return int(number)
 
 

@@ -3,8 +3,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from orkosi import Actor, Invalid, Meta, Page, Paging, Reply, Request, Struct, acting, db, may
+from orkosi import Actor, Meta, Page, Paging, Reply, Request, Struct, acting, db, may
 from plugins import queue, users
+from plugins.fields import wrong
 from plugins.queue import BY_STATE, JOBS, Job, QueueStats, Signals, State, Why, plugin
 
 Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._:-]{0,99}\Z", description="Letters, digits and . _ : -")]
@@ -163,8 +164,7 @@ def submit(body: NewJob, me: Actor) -> Reply[Shown]:
 
     With an `idempotency_key` a repeat answers 200 with the first job and `meta.duplicate`. Acknowledged when it is on the disk."""
     if len(msgspec.json.encode(body.payload)) > MAX_PAYLOAD:
-        raise Invalid(f"payload: At most {MAX_PAYLOAD >> 10} KiB; put large things into a file and name it here",
-                      [{"field": "payload", "message": "too large"}])
+        raise wrong("payload", f"At most {MAX_PAYLOAD >> 10} KiB; put large things into a file and name it here")
     with acting(users.in_tenant(me, body.tenant_id)):
         job, duplicate = queue.submit(
             queue.named(body.queue_name), body.task_type, body.payload, priority=body.priority, max_attempts=body.max_attempts,
@@ -256,7 +256,7 @@ def heartbeat(id: str, body: Heartbeat) -> Signals:
 
     `cancel`: the job was cancelled, stop working on it. `pause`: finish it and claim no more."""
     if len(msgspec.json.encode(body.progress)) > MAX_PROGRESS:
-        raise Invalid(f"progress: At most {MAX_PROGRESS >> 10} KiB", [{"field": "progress", "message": "too large"}])
+        raise wrong("progress", f"At most {MAX_PROGRESS >> 10} KiB")
     return queue.heartbeat(queue.id_of(id), body.lease_token, extend=body.extend_seconds, progress=body.progress, tokens=body.tokens_used)
 
 

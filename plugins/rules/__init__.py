@@ -4,15 +4,14 @@ Owns rules. What stands here goes into every brain as it is, so people alone wri
 above all, never does, for a rule that one agent wrote would command all the others.
 Surprise: a permanent rule is never deleted. An administrator may make it an ordinary one first.
 """
-from typing import Literal
+from typing import Annotated, Literal
 
 from orkosi import (
     RANKS,
     UNSET,
-    Actor,
     Denied,
-    Invalid,
     Listing,
+    Meta,
     NotFound,
     Page,
     Paging,
@@ -25,8 +24,14 @@ from orkosi import (
     now,
     writes,
 )
+from plugins import fields
 
 plugin = Plugin("Rules", layer="domain")
+
+
+Text = Annotated[str, Meta(min_length=1, max_length=4000)]
+Scope = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z", description="An agent's name, or all")]
+Category = Annotated[str, Meta(min_length=1, max_length=60)]
 
 
 class Rule(Struct):
@@ -41,11 +46,19 @@ class Rule(Struct):
     updated_at: str
 
 
+class NewRule(Struct, forbid_unknown_fields=True):
+    """A rule to add."""
+    rule: Text
+    scope: Scope = "all"
+    category: Category = "general"
+    permanent: bool = False
+
+
 class RulePatch(Struct, forbid_unknown_fields=True):
-    """What of a rule may be changed."""
-    rule: str | UnsetType = UNSET
-    scope: str | UnsetType = UNSET
-    category: str | UnsetType = UNSET
+    """A change to a rule: what is set, is changed."""
+    rule: Text | UnsetType = UNSET
+    scope: Scope | UnsetType = UNSET
+    category: Category | UnsetType = UNSET
     permanent: bool | UnsetType = UNSET
 
 
@@ -68,13 +81,6 @@ def listed(query: RuleQuery) -> Page[Rule]:
     return db.page(RULES, query, **({"agent": current().name} if current().kind == "agent" else {}))
 
 
-def binding(agent: str) -> list[Rule]:
-    """Every rule an agent must keep to, its own and those for all, permanent ones first."""
-    return db.all(Rule, """
-        SELECT * FROM rules WHERE tenant_id = :tenant AND scope IN ('all', :agent)
-         ORDER BY permanent DESC, id DESC LIMIT 1000""", agent=agent)
-
-
 def find(id: int) -> Rule:
     """One rule. NotFound."""
     rule = db.one(Rule, "SELECT * FROM rules WHERE id = :id AND tenant_id = :tenant", id=id)
@@ -84,34 +90,34 @@ def find(id: int) -> Rule:
 
 
 @writes
-def create(rule: str, by: Actor, scope: str = "all", category: str = "general", permanent: bool = False) -> Rule:
+def create(new: NewRule) -> Rule:
     """Add a rule. Denied where somebody but an administrator makes it permanent."""
-    _person(by)
-    if permanent:
-        _administrator(by, "make a rule permanent")
-    made = db.insert(Rule, "rules", rule=_said(rule), scope=scope, category=category, permanent=int(permanent), created_by=by.ref,
-                     created_at=now(), updated_at=now())
+    _person()
+    if new.permanent:
+        _administrator("make a rule permanent")
+    fields.required(new.rule, "rule", "Say what to keep to")
+    made = db.insert(Rule, "rules", new, created_by=current().ref, created_at=now(), updated_at=now())
     emit("rule.created", made)
     return made
 
 
 @writes
-def update(id: int, change: RulePatch, by: Actor) -> Rule:
-    """Change what is sent. Denied where it is permanent, or becomes so, and `by` is no administrator."""
-    _person(by)
-    if find(id).permanent or change.permanent is True:
-        _administrator(by, "change a permanent rule")
-    if change.rule is not UNSET:
-        _said(change.rule)
-    rule = db.patch(Rule, "rules", id, change)
+def change(id: int, patch: RulePatch) -> Rule:
+    """Change what is set. Denied where it is permanent, or becomes so, for everybody but an administrator."""
+    _person()
+    if find(id).permanent or patch.permanent is True:
+        _administrator("change a permanent rule")
+    if patch.rule is not UNSET:
+        fields.required(patch.rule, "rule", "Say what to keep to")
+    rule = db.patch(Rule, "rules", id, patch)
     emit("rule.updated", rule)
     return rule
 
 
 @writes
-def delete(id: int, by: Actor) -> None:
+def delete(id: int) -> None:
     """Remove a rule. Denied for a permanent one, whoever asks."""
-    _person(by)
+    _person()
     rule = find(id)
     if rule.permanent:
         raise Denied(f"Rule {id} is permanent; an administrator may set \"permanent\": false first")
@@ -119,17 +125,11 @@ def delete(id: int, by: Actor) -> None:
     emit("rule.deleted", rule)
 
 
-def _said(rule: str) -> str:
-    if not rule.strip():
-        raise Invalid("rule: Say what to keep to", [{"field": "rule", "message": "Required"}])
-    return rule
-
-
-def _person(by: Actor) -> None:
-    if by.scopes is not None or by.kind not in ("user", "system"):
+def _person() -> None:
+    if current().scopes is not None or current().kind not in ("user", "system"):
         raise Denied("Rules are written by people; sign in")
 
 
-def _administrator(by: Actor, what: str) -> None:
-    if by.rank < RANKS["admin"]:
+def _administrator(what: str) -> None:
+    if current().rank < RANKS["admin"]:
         raise Denied(f"Only an administrator may {what}")

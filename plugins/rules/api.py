@@ -1,26 +1,7 @@
 """The wire of rules: /rules."""
-from typing import Annotated
-
-from orkosi import UNSET, Actor, Deleted, Meta, Page, Struct, UnsetType, may
+from orkosi import Deleted, Page, may
 from plugins import rules
-from plugins.rules import Rule, RulePatch, RuleQuery, plugin
-
-Text = Annotated[str, Meta(min_length=1, max_length=4000)]
-Scope = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z", description="An agent's name, or all")]
-Category = Annotated[str, Meta(min_length=1, max_length=60)]
-
-
-class NewRule(Struct, forbid_unknown_fields=True):
-    rule: Text
-    scope: Scope = "all"
-    category: Category = "general"
-    permanent: bool = False
-
-
-class Change(RulePatch, forbid_unknown_fields=True):
-    rule: Text | UnsetType = UNSET
-    scope: Scope | UnsetType = UNSET
-    category: Category | UnsetType = UNSET
+from plugins.rules import NewRule, Rule, RulePatch, RuleQuery, plugin
 
 
 @plugin.get("/api/rules", quick=True, auth=may("viewer", "tasks:read"))
@@ -32,25 +13,25 @@ def index(query: RuleQuery) -> Page[Rule]:
 
 
 @plugin.post("/api/rules", auth=may("editor", host=True), status=201, raises=(400,))
-def create(body: NewRule, me: Actor) -> Rule:
+def create(body: NewRule) -> Rule:
     """Add a rule
 
     Only an administrator makes it permanent."""
-    return rules.create(body.rule, me, body.scope, body.category, body.permanent)
+    return rules.create(body)
 
 
 @plugin.patch("/api/rules/{id}", auth=may("editor", host=True), raises=(404,))
-def update(id: int, body: Change, me: Actor) -> Rule:
+def update(id: int, body: RulePatch) -> Rule:
     """Change a rule
 
     Only an administrator changes a permanent one."""
-    return rules.update(id, body, me)
+    return rules.change(id, body)
 
 
 @plugin.delete("/api/rules/{id}", auth=may("editor", host=True), raises=(404,))
-def delete(id: int, me: Actor) -> Deleted:
+def delete(id: int) -> Deleted:
     """Delete a rule
 
     403 for a permanent one."""
-    rules.delete(id, me)
+    rules.delete(id)
     return Deleted(id)

@@ -25,12 +25,14 @@ from orkosi import (
     db,
     endpoints,
     plugins,
+    settings,
     snake,
     stopping,
 )
 from plugins.server.call import REASONS, Call
 from plugins.server.flow import flow
 from plugins.server.hosts import Hosts
+from plugins.server.lanes import THREADS
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 GLANCE = 0.5  # seconds between two looks whether who waits in a thread may still
@@ -48,8 +50,17 @@ class Application:
         self.authenticators = [ask for plugin in plugins.values() for ask in plugin.authenticators]
         for endpoint in endpoints():
             endpoint.bind()
+            self._check(endpoint)
             rule = re.sub(r"\{(\w+)\}", lambda found: f"<{snake(found[1])}>", endpoint.path)
             self.router.add(rule, endpoint.method, endpoint)
+
+    @staticmethod
+    def _check(endpoint: Endpoint) -> None:
+        """Stop the start where an endpoint names a limit or a lane that is none: it would be found out by whoever asks first."""
+        if endpoint.limit and f"limit_{endpoint.limit}" not in settings.known:
+            raise TypeError(f"{endpoint.operation}: there is no setting limit_{endpoint.limit}")
+        if endpoint.lane not in THREADS:
+            raise TypeError(f"{endpoint.operation}: there is no lane {endpoint.lane!r}")
 
     # ── which ──
 

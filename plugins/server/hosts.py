@@ -9,7 +9,8 @@ import re
 from functools import cached_property
 from urllib.parse import urlsplit
 
-from orkosi import Invalid, settings
+from orkosi import settings
+from plugins.fields import wrong
 
 
 class Hosts:
@@ -28,5 +29,4 @@ class Hosts:
         try:
             ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
         except ValueError:
-            raise Invalid(f"Host: {name[:100]!r} is no name of this server; an operator may add it to the setting `hosts`",
-                          [{"field": "Host", "message": "not a name of this server"}]) from None
+            raise wrong("Host", f"{name[:100]!r} is no name of this server; an operator may add it to the setting `hosts`") from None

@@ -7,8 +7,7 @@ Surprise: nobody sets `in_progress` by hand in the main job. A claim does, a com
 """
 import re
 import unicodedata
-from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from orkosi import (
     UNSET,
@@ -16,13 +15,14 @@ from orkosi import (
     Conflict,
     Denied,
     Hit,
-    Invalid,
     Listing,
+    Meta,
     NotFound,
     Page,
     Paging,
     Plugin,
     Struct,
+    UnsetType,
     acting,
     current,
     db,
@@ -33,7 +33,8 @@ from orkosi import (
     terms,
     writes,
 )
-from plugins import notifications, queue, users
+from plugins import fields, notifications, queue, users
+from plugins.fields import wrong
 from plugins.queue import Job, Why
 from plugins.users import shares
 
@@ -47,6 +48,50 @@ OVER = ("done", "archived")
 ASSIGNEE = r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,60}\Z"
 RANK = {"P0": 0, "P1": 1, "P2": 2, "P3": 3}  # the job's priority: lower runs first
 LEASE, ATTEMPTS = 300, 3
+
+
+Title = Annotated[str, Meta(min_length=1, max_length=300)]
+Body = Annotated[str, Meta(max_length=65536)]
+Line = Annotated[str, Meta(max_length=500)]
+Day = Annotated[str, Meta(pattern=r"\A\d{4}-\d{2}-\d{2}(T[0-9:.]+(Z|[+-]\d\d:\d\d)?)?\Z", description="ISO date")]
+Minutes = Annotated[int, Meta(ge=0, le=10_000_000)]
+Length = Annotated[int, Meta(ge=1, le=7 * 86400, description="Seconds one attempt may take")]
+Ids = Annotated[list[Annotated[int, Meta(ge=1, le=2**53)]], Meta(max_length=100)]
+
+
+class NewTask(Struct, forbid_unknown_fields=True):
+    """A task to create."""
+    title: Title
+    description: Body = ""
+    status: Status = "todo"
+    priority: Priority = "P2"
+    assignee: str | None = None
+    product_slug: Line | None = None
+    type: Type = "other"
+    category: Line | None = None
+    tags: Line | None = None
+    estimated_minutes: Minutes | None = None
+    due_date: Day | None = None
+    max_duration_seconds: Length = 3600
+    blocked_by: Ids = []
+
+
+class TaskPatch(Struct, forbid_unknown_fields=True):
+    """A change to a task: what is set, is changed."""
+    title: Title | UnsetType = UNSET
+    description: Body | UnsetType = UNSET
+    status: Status | UnsetType = UNSET
+    priority: Priority | UnsetType = UNSET
+    assignee: str | None | UnsetType = UNSET
+    product_slug: Line | None | UnsetType = UNSET
+    type: Type | UnsetType = UNSET
+    category: Line | None | UnsetType = UNSET
+    tags: Line | None | UnsetType = UNSET
+    estimated_minutes: Minutes | None | UnsetType = UNSET
+    due_date: Day | None | UnsetType = UNSET
+    max_duration_seconds: Length | UnsetType = UNSET
+    resolution: Body | None | UnsetType = UNSET
+    blocked_by: Ids | None | UnsetType = UNSET
 
 
 class Task(Struct):
@@ -91,8 +136,6 @@ FOUND = Listing(of=Task, columns=COLUMNS, heavy=HEAVY, light=20, source="tasks_f
                 order="tasks_fts.rowid DESC")
 
 
-EMPTY: dict[str, Any] = dict.fromkeys(("assignee", "product_slug", "category", "tags", "estimated_minutes", "due_date")) | {
-    "description": "", "type": "other", "status": "todo", "priority": "P2", "max_duration_seconds": 3600}
 ADD = """
     INSERT INTO tasks (tenant_id, title, title_key, description, type, status, priority, assignee, product_slug, category, tags,
                        estimated_minutes, due_date, max_duration_seconds, created_by, created_at, updated_at, finished_at)
@@ -174,14 +217,6 @@ def _open_blockers(id: int) -> list[int]:
 # ── writing ──
 
 
-def titled(title: str) -> str:
-    """`title`, trimmed, or Invalid: something must be left, on one line."""
-    title = " ".join(title.split())
-    if not title or len(title) > 300 or any(unicodedata.category(char) in ("Cc", "Cs") for char in title):
-        raise Invalid("title: Use 1 to 300 printable characters", [{"field": "title", "message": "1 to 300 printable characters"}])
-    return title
-
-
 def _key(title: str) -> str:
     return unicodedata.normalize("NFKC", title).casefold()
 
@@ -189,29 +224,28 @@ def _key(title: str) -> str:
 def assignable(name: str | None) -> str | None:
     """`name` as an assignee, or Invalid. Whether such an agent exists is another matter, and `why` says it."""
     if name is not None and not re.match(ASSIGNEE, name):
-        raise Invalid("assignee: Use letters, digits and . _ - (61 at most)", [{"field": "assignee", "message": "not a name"}])
+        raise wrong("assignee", "Use letters, digits and . _ - (61 at most)")
     return name
 
 
 @writes
-def create(new: Struct, by: Actor, blocked_by: Iterable[int] = ()) -> tuple[Task, bool]:
+def create(new: NewTask) -> tuple[Task, bool]:
     """Create a task and, where it has an assignee, its job; the task, and whether it was there already.
 
     Two open tasks of one product with one title are the same task: the first is returned.
     """
-    values = {name: getattr(new, name) for name in new.__struct_fields__ if name != "blocked_by"}
-    title, assignee = titled(values["title"]), assignable(values.get("assignee"))
+    title, assignee = fields.line(new.title, "title", 300), assignable(new.assignee)
     _for_oneself(assignee)
-    same = _open_with(_key(title), values.get("product_slug"))
-    if same and values.get("status") not in OVER:
+    same = _open_with(_key(title), new.product_slug)
+    if same and new.status not in OVER:
         return _same(same), True
-    shares.require(bytes=len(values.get("description") or ""))
+    shares.require(bytes=len(new.description))
     made = now()
-    row = EMPTY | values | {"title": title, "assignee": assignee, "created_by": by.ref, "created_at": made, "updated_at": made}
-    row["finished_at"] = made if row["status"] in OVER else None
+    row: dict[str, Any] = {name: getattr(new, name) for name in new.__struct_fields__ if name != "blocked_by"}
+    row |= {"title": title, "created_by": current().ref, "created_at": made, "updated_at": made, "finished_at": made if new.status in OVER else None}
     # The row is known: reading it again would cost more than writing it.
-    task = Task(id=db.add(ADD, title_key=_key(title), **row) or 0, product=row["product_slug"], job_id=None, resolution=None, last_error=None,
-                blocked_by=sorted(set(blocked_by)), blocks=[], **row)
+    task = Task(id=db.add(ADD, title_key=_key(title), **row) or 0, product=new.product_slug, job_id=None, resolution=None, last_error=None,
+                blocked_by=sorted(set(new.blocked_by)), blocks=[], **row)
     if task.blocked_by:
         _link(task.id, task.blocked_by)  # nothing can wait for what was not there: no circle
     if assignee:
@@ -221,14 +255,14 @@ def create(new: Struct, by: Actor, blocked_by: Iterable[int] = ()) -> tuple[Task
 
 
 @writes
-def change(id: int, patch: Struct, by: Actor) -> Task:
+def change(id: int, patch: TaskPatch) -> Task:
     """Change a task; its job follows. NotFound, Conflict where the new title is another open task's."""
     before = _row(id)
     _own(before)
     values = {name: value for name in patch.__struct_fields__
               if (value := getattr(patch, name)) is not UNSET and name != "blocked_by"}
     if "title" in values:
-        values["title"] = titled(values["title"])
+        values["title"] = fields.line(values["title"], "title", 300)
         values["title_key"] = _key(values["title"])
     if "assignee" in values:
         _for_oneself(assignable(values["assignee"]))
@@ -242,10 +276,9 @@ def change(id: int, patch: Struct, by: Actor) -> Task:
     if same and status not in OVER:
         raise Conflict(f"Task {same} is open with that title and product; work on that one, or choose another title")
     db.patch(dict, "tasks", id, **values)
-    links = getattr(patch, "blocked_by", UNSET)
-    if links is not UNSET:
-        _no_circle(id, list(links or ()))
-        _link(id, list(links or ()))
+    if patch.blocked_by is not UNSET:
+        _no_circle(id, patch.blocked_by or [])
+        _link(id, patch.blocked_by or [])
     if values.get("assignee", before.assignee) != before.assignee or (status == "todo" and before.status == "blocked"):
         _drop_job(id)
     task = find(id)
@@ -328,8 +361,7 @@ def _no_circle(id: int, blocked_by: list[int]) -> None:
           UNION SELECT task_links.blocked_by FROM task_links JOIN ahead ON task_links.task_id = ahead.id)
         SELECT 1 FROM ahead WHERE id = :id AND :tenant IS NOT NULL LIMIT 1""", others=jsoned(blocked_by), id=id)
     if circle:
-        raise Invalid(f"blocked_by: One of these waits for task {id} itself; that would be a circle",
-                      [{"field": "blocked_by", "message": "a circle"}])
+        raise wrong("blocked_by", f"One of these waits for task {id} itself; that would be a circle")
 
 
 def _let_go(id: int) -> None:

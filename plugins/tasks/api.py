@@ -1,52 +1,12 @@
 """The wire of tasks."""
-from typing import Annotated, get_args
+from typing import get_args
 
-from orkosi import UNSET, Actor, Deleted, Invalid, Meta, Page, Paging, Reply, Struct, UnsetType, may
-from plugins import tasks
-from plugins.tasks import Priority, Status, Task, Type, plugin
-
-Title = Annotated[str, Meta(min_length=1, max_length=300)]
-Body = Annotated[str, Meta(max_length=65536)]
-Line = Annotated[str, Meta(max_length=500)]
-Day = Annotated[str, Meta(pattern=r"\A\d{4}-\d{2}-\d{2}(T[0-9:.]+(Z|[+-]\d\d:\d\d)?)?\Z", description="ISO date")]
-Minutes = Annotated[int, Meta(ge=0, le=10_000_000)]
-Length = Annotated[int, Meta(ge=1, le=7 * 86400, description="Seconds one attempt may take")]
-Ids = Annotated[list[Annotated[int, Meta(ge=1, le=2**53)]], Meta(max_length=100)]
+from orkosi import Actor, Deleted, Page, Paging, Reply, may
+from plugins import fields, tasks
+from plugins.fields import wrong
+from plugins.tasks import NewTask, Priority, Status, Task, TaskPatch, Type, plugin
 
 READ, WRITE = may("demo", "tasks:read"), may("member", "tasks:write")
-
-
-class NewTask(Struct, forbid_unknown_fields=True):
-    title: Title
-    description: Body = ""
-    status: Status = "todo"
-    priority: Priority = "P2"
-    assignee: str | None = None
-    product_slug: Line | None = None
-    type: Type = "other"
-    category: Line | None = None
-    tags: Line | None = None
-    estimated_minutes: Minutes | None = None
-    due_date: Day | None = None
-    max_duration_seconds: Length = 3600
-    blocked_by: Ids = []
-
-
-class TaskPatch(Struct, forbid_unknown_fields=True):
-    title: Title | UnsetType = UNSET
-    description: Body | UnsetType = UNSET
-    status: Status | UnsetType = UNSET
-    priority: Priority | UnsetType = UNSET
-    assignee: str | None | UnsetType = UNSET
-    product_slug: Line | None | UnsetType = UNSET
-    type: Type | UnsetType = UNSET
-    category: Line | None | UnsetType = UNSET
-    tags: Line | None | UnsetType = UNSET
-    estimated_minutes: Minutes | None | UnsetType = UNSET
-    due_date: Day | None | UnsetType = UNSET
-    max_duration_seconds: Length | UnsetType = UNSET
-    resolution: Body | None | UnsetType = UNSET
-    blocked_by: Ids | None | UnsetType = UNSET
 
 
 class TaskQuery(Paging):
@@ -61,12 +21,9 @@ class TaskQuery(Paging):
 
 def several(name: str, text: str | None, known: tuple[str, ...]) -> dict[str, object]:
     """A comma-separated filter: one value by its index, several together."""
-    if text is None:
+    values = fields.words(text, name, known)
+    if not values:
         return {}
-    values = [value.strip() for value in text.split(",")]
-    for value in values:
-        if value not in known:
-            raise Invalid(f"{name}: {value[:40]!r} is none of {', '.join(known)}", [{"field": name, "message": f"one of {', '.join(known)}"}])
     if len(values) == 1:
         return {name: values[0]}
     return {{"status": "statuses", "priority": "priorities"}[name]: tasks.jsoned(values)}
@@ -81,7 +38,7 @@ def index(query: TaskQuery, me: Actor) -> Page[Task]:
     assignee = tasks.me(me) if query.assignee == "me" else query.assignee
     if query.next:
         if not assignee:
-            raise Invalid("assignee: next=true needs to know whose", [{"field": "assignee", "message": "Required with next"}])
+            raise wrong("assignee", "next=true needs to know whose")
         task = tasks.following(assignee)
         return Page([task] if task else [], 1 if task else 0, query.limit, query.offset)
     filters = several("status", query.status, get_args(Status)) | several("priority", query.priority, get_args(Priority))
@@ -91,12 +48,12 @@ def index(query: TaskQuery, me: Actor) -> Page[Task]:
 
 
 @plugin.post("/api/tasks", quick=True, auth=WRITE, status=201, statuses=(200,), raises=(400, 404, 409, 429), limit="task_create")
-def create(body: NewTask, me: Actor) -> Reply[Task]:
+def create(body: NewTask) -> Reply[Task]:
     """Create a task
 
     With an assignee, its job is in that agent's queue in the same transaction. An open task with the same title and
     product is answered instead, with 200 and `meta.duplicate`."""
-    task, duplicate = tasks.create(body, me, body.blocked_by)
+    task, duplicate = tasks.create(body)
     return Reply(task, 200, {"duplicate": True}) if duplicate else Reply(task)
 
 
@@ -109,11 +66,11 @@ def show(id: int) -> Task:
 
 
 @plugin.patch("/api/tasks/{id}", quick=True, auth=WRITE, raises=(404, 409))
-def update(id: int, body: TaskPatch, me: Actor) -> Task:
+def update(id: int, body: TaskPatch) -> Task:
     """Change a task
 
     Its job follows: done, review and archived end it, a new assignee gets a new one, `todo` brings it back."""
-    return tasks.change(id, body, me)
+    return tasks.change(id, body)
 
 
 @plugin.delete("/api/tasks/{id}", auth=may("admin"), raises=(400, 404))

@@ -4,7 +4,6 @@ Owns teams and team_members. Everybody of the tenant sees its teams; a team's ow
 rank there, and so does whoever runs the tenant, as if he owned it.
 Surprise: a team gives no rights beyond itself. What somebody may do with tasks or keys hangs on his role alone.
 """
-import unicodedata
 from typing import Annotated, Any, Literal
 
 from orkosi import (
@@ -12,7 +11,6 @@ from orkosi import (
     Actor,
     Conflict,
     Denied,
-    Invalid,
     Meta,
     NotFound,
     Page,
@@ -26,7 +24,7 @@ from orkosi import (
     now,
     writes,
 )
-from plugins import mail, users
+from plugins import fields, mail, users
 from plugins.server.limits import limiter
 from plugins.users import Invite, Pending, User
 
@@ -106,7 +104,7 @@ def require(id: int, me: Actor, rank: Rank) -> tuple[Team, str]:
 @writes
 def create(name: str, description: str, me: Actor) -> Team:
     """Make a team; its creator becomes its owner."""
-    name = named(name)
+    name = fields.printable(name, "name", 100)
     made = db.insert(dict, "teams", name=name, name_key=users.folded(name), description=description, created_at=now(), updated_at=now())
     _join(made["id"], me.user, "owner")
     found = find(made["id"], me)
@@ -119,7 +117,7 @@ def change(id: int, patch: TeamPatch, me: Actor) -> Team:
     """Change a team's name or description, as its administrator. NotFound, Denied, Invalid."""
     require(id, me, "admin")
     if isinstance(patch.name, str):
-        patch.name = named(patch.name)
+        patch.name = fields.printable(patch.name, "name", 100)
         db.patch(dict, "teams", id, patch, name_key=users.folded(patch.name))
     else:
         db.patch(dict, "teams", id, patch)
@@ -135,14 +133,6 @@ def delete(id: int, me: Actor) -> None:
     db.delete("teams", id)
     users.revoke("team", str(id), None)
     emit("team.deleted", found, by=me)
-
-
-def named(text: str) -> str:
-    """`text` as a name, or Invalid."""
-    text = unicodedata.normalize("NFC", text).strip()
-    if not 1 <= len(text) <= 100 or any(unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") for char in text):
-        raise Invalid("name: Use 1 to 100 printable characters", [{"field": "name", "message": "1 to 100 printable characters"}])
-    return text
 
 
 # ── members ──

@@ -31,6 +31,8 @@ from orkosi import (
     settings,
     writes,
 )
+from plugins import fields
+from plugins.fields import wrong
 from plugins.server.limits import limiter
 
 from . import passwords, tokens
@@ -101,17 +103,13 @@ def email_of(text: str) -> str:
     """`text` as an address, or Invalid. ASCII alone: a look-alike letter would make another account of one name."""
     text = text.strip()
     if len(text) > 254 or not re.fullmatch(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)*[A-Za-z0-9-]+", text):
-        raise Invalid("email: That is not an e-mail address (ASCII; write an international domain as xn--…)",
-                      [{"field": "email", "message": "not an e-mail address"}])
+        raise wrong("email", "That is not an e-mail address (ASCII; write an international domain as xn--…)")
     return text
 
 
 def username_of(text: str) -> str:
     """`text` as a user's name, or Invalid."""
-    text = unicodedata.normalize("NFC", text).strip()
-    if not 1 <= len(text) <= 60 or any(unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") for char in text):
-        raise Invalid("username: Use 1 to 60 printable characters", [{"field": "username", "message": "1 to 60 printable characters"}])
-    return text
+    return fields.printable(text, "username", 60)
 
 
 # ── people ──
@@ -180,8 +178,7 @@ def _join(username: str, email: str, hashed: str, code: str) -> User:
 
 
 def _unusable() -> Invalid:
-    return Invalid("invite_code: That invitation is unknown, used, expired, or for another address",
-                   [{"field": "invite_code", "message": "not usable with this address"}])
+    return wrong("invite_code", "That invitation is unknown, used, expired, or for another address")
 
 
 def in_charge(me: Actor) -> bool:

@@ -10,7 +10,8 @@ import threading
 from functools import cache
 from pathlib import Path
 
-from orkosi import Invalid, TooMany, Unavailable
+from orkosi import TooMany, Unavailable
+from plugins.fields import wrong
 
 MEMORY_KIB, PASSES, LANES = 46 * 1024, 1, 1  # OWASP's parameters for one lane
 WAITING, DOUBTFUL = 32, 2
@@ -49,10 +50,9 @@ def dated(stored: str) -> bool:
 def acceptable(password: str) -> str:
     """`password`, or Invalid: 8 to 128 characters, and not one that everybody tries first."""
     if not 8 <= len(password) <= 128:
-        raise Invalid("password: Use 8 to 128 characters; 15 or more are good", [{"field": "password", "message": "8 to 128 characters"}])
+        raise wrong("password", "Use 8 to 128 characters; 15 or more are good")
     if password.lower() in _common():
-        raise Invalid("password: That one is on every list of common passwords; choose another",
-                      [{"field": "password", "message": "too common"}])
+        raise wrong("password", "That one is on every list of common passwords; choose another")
     return password
 
 

@@ -1,0 +1,57 @@
+"""Fields: what people may write into them, and how they are told what is wrong.
+
+Owns no table. Names, slugs, printable text and lists with commas are the same everywhere, and so are their
+refusals: one 400 that names the field and says what to write instead.
+"""
+import re
+import unicodedata
+from collections.abc import Collection
+
+from orkosi import Invalid, Plugin
+
+plugin = Plugin("Fields", layer="ground")
+
+UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # categories of characters that are not seen, or make others look different
+
+
+def wrong(field: str, message: str) -> Invalid:
+    """What to raise where one field is not acceptable: `message` says what to write instead."""
+    return Invalid(f"{field}: {message}", [{"field": field, "message": message}])
+
+
+def printable(text: str, field: str, most: int) -> str:
+    """`text` as a name: trimmed, composed, 1 to `most` characters that can be seen. Invalid."""
+    text = unicodedata.normalize("NFC", text).strip()
+    if not 1 <= len(text) <= most or any(unicodedata.category(char) in UNSEEN for char in text):
+        raise wrong(field, f"Use 1 to {most} printable characters")
+    return text
+
+
+def line(text: str, field: str, most: int) -> str:
+    """`text` on one line: runs of blanks become one, and something must be left. Emoji of several signs are welcome. Invalid."""
+    text = " ".join(text.split())
+    if not text or len(text) > most or any(unicodedata.category(char) in ("Cc", "Cs") for char in text):
+        raise wrong(field, f"Use 1 to {most} printable characters")
+    return text
+
+
+def required(text: str, field: str, message: str) -> str:
+    """`text` where it says something. Invalid with `message`."""
+    if not text.strip():
+        raise wrong(field, message)
+    return text
+
+
+def slug(text: str) -> str:
+    """`text` if it is a slug: small letters, digits and single hyphens, 60 at most. Invalid."""
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text) or len(text) > 60:
+        raise wrong("slug", "Use small letters, digits and single hyphens, at most 60")
+    return text
+
+
+def words(text: str | None, field: str, known: Collection[str]) -> list[str]:
+    """The values of a filter, separated by commas; none where it is empty. Invalid names an unknown one, and all there are."""
+    found = [word.strip() for word in (text or "").split(",") if word.strip()]
+    if unknown := [word for word in found if word not in known]:
+        raise wrong(field, f"{unknown[0][:40]!r} is none of {', '.join(known)}")
+    return found
