@@ -11,9 +11,9 @@ from conftest import Client, eventually
 from test_automations import launchctl as launchctl
 
 from orkosi import acting, settings, system
-from plugins import agents, keys, queue
+from plugins import agents, keys, queue, supervisor
 from plugins.agents import bootstrap, control, state
-from plugins.automations import embedded, supervisor
+from plugins.supervisor import embedded
 
 
 @pytest.fixture(autouse=True)

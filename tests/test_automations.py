@@ -17,8 +17,9 @@ import pytest
 from conftest import HOME, eventually
 
 from orkosi import Unavailable, Unprocessable, settings
-from plugins.automations import embedded, processes, supervisor
-from plugins.automations.launchd import driver as launchd_driver
+from plugins import supervisor
+from plugins.supervisor import embedded, processes
+from plugins.supervisor.launchd import driver as launchd_driver
 
 NEW = {"name": "nightly", "agent_name": "felix", "type": "script", "path": "agents/felix/run.sh"}
 

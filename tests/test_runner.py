@@ -10,7 +10,7 @@ import time
 import pytest
 from conftest import HOME, eventually
 
-from plugins.automations import processes
+from plugins.supervisor import processes
 
 FOLDER = "my 'data' ü"
 

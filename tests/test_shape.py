@@ -332,3 +332,10 @@ def test_verbs_take_what_they_say():
                 vague += [f"{file.parent.name}/{file.name}: {node.name}({arg.arg})" for arg in [*node.args.args, *node.args.posonlyargs, *node.args.kwonlyargs]
                           if arg.annotation is not None and ast.unparse(arg.annotation) in ("Struct", "object") and arg.arg not in ("folder",)]
     assert not vague, vague
+
+
+def test_the_runner_never_touches_the_database():
+    """It is another process, beside the server: what it knows, it asks for over HTTP."""
+    for file in (HOME / "plugins/runner").glob("*.py"):
+        names = {one.id for one in ast.walk(ast.parse(file.read_text())) if isinstance(one, ast.Name)}
+        assert not names & {"db", "apsw", "sqlite3", "writes", "storage"}, file

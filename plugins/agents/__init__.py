@@ -242,6 +242,6 @@ def completed(names: list[str]) -> dict[str, tuple[int, int]]:
           FROM json_each(:names) AS asked""", names=jsoned(names))}
 
 
-from . import bootstrap, control, idle, runner, runs, state, templates  # noqa: E402  # they use the verbs above
+from . import bootstrap, control, idle, runs, state, templates  # noqa: E402  # they use the verbs above
 
-__all__ = ["bootstrap", "control", "idle", "runner", "runs", "state", "templates"]
+__all__ = ["bootstrap", "control", "idle", "runs", "state", "templates"]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import orkosi
 from orkosi import HOST_TENANT, Conflict, Problem, current, now, settings
-from plugins import automations, keys, logs
-from plugins.automations import LAUNCHED, supervisor
+from plugins import automations, folders, keys, supervisor
+from plugins.automations import LAUNCHED
 
 from . import Agent, Step, change, has_key, log, note_steps, register, seek
 from .state import folder_of, label_of, write_file
@@ -93,7 +93,7 @@ def _soul(agent: Agent) -> str:
     path = folder_of(agent.name) / "workspace" / "SOUL.md"
     if path.exists():
         return "stands"
-    logs.write_whole(path, f"# {agent.display_name}\n\nRole: {agent.role}\n\nWrite here who this agent is, what it does well, and what it never does.\n"
+    folders.write_whole(path, f"# {agent.display_name}\n\nRole: {agent.role}\n\nWrite here who this agent is, what it does well, and what it never does.\n"
                     "Its program is the executable `brain` beside this file: the task comes as JSON on stdin, what it\n"
                     "prints is the resolution, exit 0 is done, 75 is try again later, anything else a failed attempt.\n")
     return str(path)
@@ -101,11 +101,11 @@ def _soul(agent: Agent) -> str:
 
 def _run_script(agent: Agent) -> str:
     folder = folder_of(agent.name)
-    logs.write_whole(folder / "agent.json", json.dumps({"name": agent.name, "command": agent.command, "interval_sec": agent.interval_sec}))
+    folders.write_whole(folder / "agent.json", json.dumps({"name": agent.name, "command": agent.command, "interval_sec": agent.interval_sec}))
     facts = {"AGENT": agent.name, "DATA": str(settings.data), "PYTHON": sys.executable, "ORKOSI": str(Path(orkosi.HOME, "orkosi.py")),
              "PATH": _path(), "STOP_FLAG": str(stop_flag(agent.name)), "ORKOSI_NO_INSTALL": "1"}
-    logs.write_whole(folder / "run.env", "".join(f"{name}={shlex.quote(value)}\n" for name, value in facts.items()))
-    logs.write_whole(folder / "run.sh", RUN_SH, 0o700)
+    folders.write_whole(folder / "run.env", "".join(f"{name}={shlex.quote(value)}\n" for name, value in facts.items()))
+    folders.write_whole(folder / "run.sh", RUN_SH, 0o700)
     return str(folder / "run.sh")
 
 
@@ -132,7 +132,7 @@ def _key(agent: Agent) -> str:
         return "stands"
     path.parent.mkdir(exist_ok=True, mode=0o700)
     _, raw = keys.issue(agent.tenant_id, f"agent {agent.name}", keys.AGENT_SCOPES, agent=agent.name)
-    logs.write_whole(path, raw + "\n")
+    folders.write_whole(path, raw + "\n")
     return str(path)
 
 
@@ -172,7 +172,7 @@ def stands_here(agent: Agent) -> bool:
     """Whether an agent's files were written for this folder and this interpreter."""
     folder = folder_of(agent.name)
     try:
-        text = logs.read_plain(folder / "run.env", 65536).decode()
+        text = folders.read_plain(folder / "run.env", 65536).decode()
     except (OSError, UnicodeDecodeError):
         return False
     wanted = [f"DATA={shlex.quote(str(settings.data))}\n", f"PYTHON={shlex.quote(sys.executable)}\n",

@@ -9,8 +9,8 @@ import threading
 from pathlib import Path
 
 from orkosi import Conflict, Problem, Unavailable, settings
-from plugins import automations, queue
-from plugins.automations import processes, supervisor
+from plugins import queue, supervisor
+from plugins.supervisor import processes
 
 from . import Agent, AgentPatch, bootstrap, change, everyone, find, log, plugin, remove, want
 from .state import folder_of, label_of, write_file
@@ -156,7 +156,7 @@ def settle(stop: threading.Event) -> None:
             except (Problem, OSError) as error:
                 log.error("agent %s does not run: %s", agent.name, error)
     stop.wait()
-    if supervisor.driver() is automations.embedded.driver:
+    if supervisor.driver() is supervisor.embedded.driver:
         _give_back()
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from orkosi import Page, Paging, Problem, Struct, now, seconds, settings
-from plugins import logs
-from plugins.automations import Automation, supervisor
+from plugins import folders, supervisor
+from plugins.automations import Automation
 
 from . import Agent, Status, busy, completed, everyone
 
@@ -117,7 +117,7 @@ def read_file(agent: Agent) -> dict[str, Any]:
     if not agent.local:
         return {}
     try:
-        found = json.loads(logs.read_plain(folder_of(agent.name) / "state.json", 16384))
+        found = json.loads(folders.read_plain(folder_of(agent.name) / "state.json", 16384))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -125,4 +125,4 @@ def read_file(agent: Agent) -> dict[str, Any]:
 
 def write_file(name: str, **facts: Any) -> None:
     """Write an agent's `state.json`, whole or not at all."""
-    logs.write_whole(folder_of(name) / "state.json", json.dumps(facts | {"updated_at": now()}, ensure_ascii=False))
+    folders.write_whole(folder_of(name) / "state.json", json.dumps(facts | {"updated_at": now()}, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""Automations: which scripts keep running on this machine, and the supervisor that runs them.
+"""Automations: which scripts keep running on this machine.
 
 Owns automations. A row names a script or a launch agent; what its file and its process are like
 is looked up alive, never stored. Surprise: a path is looked at only inside the data folder, and a
@@ -26,11 +26,10 @@ from orkosi import (
     terms,
     writes,
 )
+from plugins import supervisor
 
 plugin = Plugin("Automations", layer="domain")
-plugin.setting("supervisor", str, "auto", "What runs the agents: launchd, embedded, or auto (launchd on macOS, else embedded)")
 
-from . import embedded, processes, supervisor  # noqa: E402  # they read the setting above
 
 AutomationStatus = Literal["active", "inactive", "disabled"]
 LAUNCHED = "launchagent"  # the type whose path is a plist for the supervisor
@@ -171,8 +170,7 @@ def supervise(stop: threading.Event) -> None:
             live.follow(one)
         except (Problem, OSError, ValueError) as problem:  # whatever stands in one row, the others are loaded
             live.log.warning("automation %d (%s) is not loaded: %s", one.id, one.name, problem)
-    if supervisor.driver() is embedded.driver:
-        embedded.driver.run(stop)
+    if supervisor.driver() is supervisor.embedded.driver:
+        supervisor.embedded.driver.run(stop)
 
 
-__all__ = ["processes", "supervisor"]

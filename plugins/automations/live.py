@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 from orkosi import Problem, Struct, settings
+from plugins import supervisor
 
-from . import LAUNCHED, Automation, supervisor
+from . import LAUNCHED, Automation
 
 log = logging.getLogger("orkosi")
 OUTSIDE = "The path is outside the data folder, and so it is never looked at"

@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from orkosi import settings
-from plugins import files, logs
+from plugins import files, folders
 from plugins.files import KEPT, Seen, plugin
 
 log = logging.getLogger("orkosi")
@@ -35,7 +35,7 @@ State = tuple[int, int, int, int]  # size, time of change, of the inode's change
 @plugin.service
 def follow(stop: threading.Event) -> None:
     """Keep the rows as the disk is, a moment after it changes."""
-    sync, bell = Sync(settings.data), logs.Bell(recursive=True)
+    sync, bell = Sync(settings.data), folders.Bell(recursive=True)
     before: list[str] = []
     walked = settle = 0.0
     rung = False
@@ -55,8 +55,8 @@ def follow(stop: threading.Event) -> None:
 
 def workspaces(data: Path) -> list[str]:
     """The workspaces there are, relative to the data folder."""
-    with logs.opened(data, "agents") as agents:
-        found = sorted(logs.entries(agents)) if agents is not None else []
+    with folders.opened(data, "agents") as agents:
+        found = sorted(folders.entries(agents)) if agents is not None else []
     return [f"agents/{name}/workspace" for name, info in found if stat.S_ISDIR(info.st_mode)]
 
 
@@ -95,14 +95,14 @@ class Sync:
     def _changed(self, there: set[str]) -> Iterator[Seen]:
         """Files that are not as they were; what is there at all is added to `there`."""
         for place in workspaces(self.data):
-            with logs.opened(self.data, place) as folder:
+            with folders.opened(self.data, place) as folder:
                 for count, (path, name, parent, info) in enumerate(walk(folder, place) if folder is not None else ()):
                     if count >= MOST:
                         log.warning("%s has more than %d files; the others are left out", place, MOST)
                         break
                     there.add(path)
                     state, known = _state(info), self.states.get(path)
-                    if known == state or (known is None and self.rows.get(path) == (info.st_size, logs.modified(info))):
+                    if known == state or (known is None and self.rows.get(path) == (info.st_size, folders.modified(info))):
                         self.states[path] = state
                     elif (file := look(path, name, parent)) is not None:
                         self.states[path] = state
@@ -113,16 +113,16 @@ class Sync:
 
 def walk(folder: int, path: str, depth: int = 0) -> Iterator[tuple[str, str, int, os.stat_result]]:
     """Every plain file below a folder: (path, name, descriptor of its folder, state)."""
-    for name, info in sorted(logs.entries(folder)):
+    for name, info in sorted(folders.entries(folder)):
         inner = f"{path}/{name}"
         if secret(name):
             continue
         if stat.S_ISDIR(info.st_mode):
             if name not in IGNORED and depth < DEEPEST:
-                with logs.directory(name, folder) as below:
+                with folders.directory(name, folder) as below:
                     if below is not None:
                         yield from walk(below, inner, depth + 1)
-        elif logs.plain(info) and not name.endswith(logs.NEVER) and len(inner) <= 1024:
+        elif folders.plain(info) and not name.endswith(folders.NEVER) and len(inner) <= 1024:
             yield inner, name, folder, info
 
 
@@ -133,12 +133,12 @@ def secret(name: str) -> bool:
 
 def look(path: str, name: str, parent: int) -> Seen | None:
     """Read one file; None where it is none any more, or changes while it is read."""
-    with logs.regular(name, parent) as opened:
+    with folders.regular(name, parent) as opened:
         if opened is None:
             return None
         fd, info = opened
         if info.st_size > READ:
-            return Seen(path, None, info.st_size, None, logs.modified(info))
+            return Seen(path, None, info.st_size, None, folders.modified(info))
         digest, kept, size = hashlib.sha256(), b"", 0
         while block := os.read(fd, 1 << 18):
             digest.update(block)
@@ -149,7 +149,7 @@ def look(path: str, name: str, parent: int) -> Seen | None:
         if _state(os.fstat(fd)) != _state(info):
             return None
         content = None if size > KEPT else text(kept)
-        return Seen(path, content, size, digest.hexdigest(), logs.modified(info))
+        return Seen(path, content, size, digest.hexdigest(), folders.modified(info))
 
 
 def text(raw: bytes) -> str | None:

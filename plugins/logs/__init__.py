@@ -1,7 +1,7 @@
 """Logs: what the server and the agents wrote, searchable.
 
 Owns log_lines, log_lines_fts and log_files, all in logs.db: a power cut may cost the last lines, and never
-anything else. tailer.py follows the files, line.py reads a line, disk.py opens what others may have tampered with.
+anything else. tailer.py follows the files, line.py reads a line.
 Surprise: how far a file has been read is written in the transaction of its lines, and so no crash loses
 or repeats one. Requests that were answered well stay in the server's file and are not taken in here.
 """
@@ -9,10 +9,9 @@ import threading
 from typing import Any, Literal
 
 from orkosi import Listing, Page, Paging, Plugin, Struct, clean, db, jsoned, now, settings, terms, writes
-from plugins import fields
+from plugins import fields, folders
 from plugins.fields import wrong
 
-from .disk import NEVER, Bell, directory, entries, modified, open_plain, opened, plain, read_plain, regular, write_whole
 from .line import shortened
 
 plugin = Plugin("Logs", layer="ground")
@@ -116,7 +115,7 @@ def marks() -> list[Mark]:
 def files() -> list[LogFile]:
     """Every log file there is, rotated ones included, by path."""
     known = {mark.path: mark for mark in marks()}
-    return [LogFile(path, info.st_size, modified(info), known[path].offset if path in known else 0,
+    return [LogFile(path, info.st_size, folders.modified(info), known[path].offset if path in known else 0,
                     known[path].lost if path in known else 0) for path, info in tailer.files(settings.data)]
 
 
@@ -180,5 +179,4 @@ def prune(most: int = 500) -> int:
         most=most, before=now(-86400 * settings.log_keep_days), keep=settings.log_keep_lines)
 
 
-__all__ = ["NEVER", "Bell", "directory", "entries", "modified", "open_plain", "opened", "plain", "read_plain", "regular", "write_whole"]
 from . import erasure, tailer  # noqa: E402, F401  # the last line: the tailer uses the verbs above

@@ -18,7 +18,8 @@ from msgspec.structs import replace
 
 from orkosi import now, settings
 from plugins import logs
-from plugins.logs import BATCH, Bell, Mark, entries, opened, plain, plugin, regular
+from plugins.folders import Bell, entries, opened, plain, regular
+from plugins.logs import BATCH, Mark, plugin
 from plugins.logs.line import parse
 
 BLOCK = 1 << 18   # bytes read at once; a line longer than this is cut before its end has come

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from orkosi import Problem, settings, strict
-from plugins import logs
+from plugins import folders
 
 if TYPE_CHECKING:
     from plugins.products import Product
@@ -65,7 +65,7 @@ def _folder(slug: str, *, make: bool = False) -> Iterator[int]:
 
 
 def _json(folder: int) -> dict[str, Any]:
-    with logs.regular("brand.json", folder) as opened:
+    with folders.regular("brand.json", folder) as opened:
         raw = os.read(opened[0], LARGEST + 1) if opened else b""
     try:
         found = strict(raw) if 0 < len(raw) <= LARGEST else {}

@@ -59,7 +59,8 @@ def test_a_pipe_in_the_place_of_a_file_holds_up_nobody(server, tmp_path, kind):
 
 def test_a_lock_is_never_held_while_a_job_starts(data, monkeypatch):
     """Whoever asks for the status of a job must not wait for another that hangs while it starts."""
-    from plugins.automations import embedded, supervisor
+    from plugins import supervisor
+    from plugins.supervisor import embedded
     hanging, go_on = threading.Event(), threading.Event()
 
     def spawn(self):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orkosi import Struct
-from plugins import logs
+from plugins import folders
 
 
 class Process(Struct, frozen=True):
@@ -46,13 +46,13 @@ def identify(pid: int) -> Process:
 
 def remember(path: Path, process: Process) -> None:
     """Write a process down, so that whoever comes later knows it again."""
-    logs.write_whole(path, json.dumps({"pid": process.pid, "born": process.born}))
+    folders.write_whole(path, json.dumps({"pid": process.pid, "born": process.born}))
 
 
 def remembered(path: Path) -> Process | None:
     """The process in `path`, if it still lives."""
     try:
-        found = json.loads(logs.read_plain(path, 4096))
+        found = json.loads(folders.read_plain(path, 4096))
         process = Process(int(found["pid"]), str(found["born"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -1,19 +1,12 @@
-"""The supervisor: what keeps scripts running, behind one small interface.
-
-A plist in `jobs/` is the whole truth of a job: its file name is its label, and two drivers read
-the same file. `launchd` has macOS run it; `embedded` runs it from a thread of this server, so that
-Linux, CI and offline work run the real loop. Every verb here may start processes: never call one
-inside a write.
-"""
+"""Plists: how a job of the supervisor is written down, and what is known of one. Both drivers share this."""
 import hashlib
 import os
 import plistlib
-import sys
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from xml.parsers.expat import ExpatError
 
-from orkosi import Invalid, Struct, Unprocessable, settings
+from orkosi import Struct, Unprocessable, settings
 
 
 class Status(Struct):
@@ -21,46 +14,6 @@ class Status(Struct):
     loaded: bool = False
     pid: int | None = None
     last_exit: int | None = None
-
-
-class Driver(Protocol):
-    def load(self, plist: Path) -> None: ...
-    def unload(self, plist: Path) -> None: ...
-    def kickstart(self, plist: Path) -> None: ...
-    def status(self, plist: Path) -> Status: ...
-
-
-def driver() -> Driver:
-    """The driver that the setting `supervisor` names."""
-    from . import embedded, launchd
-    match settings.supervisor:
-        case "launchd":
-            return launchd.driver
-        case "embedded":
-            return embedded.driver
-        case "auto":
-            return launchd.driver if sys.platform == "darwin" else embedded.driver
-    raise Invalid(f"supervisor must be auto, launchd or embedded, not {settings.supervisor!r}")
-
-
-def load(plist: Path) -> None:
-    """Take a job into care, or take in its changed plist; nothing happens to one that is loaded as it stands."""
-    driver().load(plist)
-
-
-def unload(plist: Path) -> None:
-    """Let go of a job and end its whole process group. Nothing happens where it was not loaded."""
-    driver().unload(plist)
-
-
-def kickstart(plist: Path) -> None:
-    """End what runs of a loaded job, and start it now."""
-    driver().kickstart(plist)
-
-
-def status(plist: Path) -> Status:
-    """Whether a job is loaded, its pid while it runs, and how it last ended."""
-    return driver().status(plist)
 
 
 def folder_hash() -> str:

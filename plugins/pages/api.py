@@ -2,8 +2,8 @@
 from typing import Literal
 
 from orkosi import PUBLIC, Document
-from plugins.console import asset, plugin
 from plugins.docs.openapi import PAGE_POLICY
+from plugins.pages import asset, plugin
 
 HTML = "text/html; charset=utf-8"
 

@@ -19,13 +19,15 @@ from typing import Any
 
 import click
 
-from orkosi import DATA, NotFound, clean, now, seconds, settings
-from plugins import logs
-from plugins.automations import processes
+from orkosi import DATA, NotFound, Plugin, clean, now, seconds, settings
+from plugins import folders
+from plugins.agents import NAME
+from plugins.supervisor import processes
 
-from . import NAME, plugin
 from .brain import Brain, Ending, Outcome, Report, append, read_report
 from .client import Client, Unreachable
+
+plugin = Plugin("Runner", layer="domain")
 
 PAGE = 200   # rules that are asked for at once
 RETRY = 30  # seconds until a brain that asked for it (exit 75) is tried again
@@ -41,7 +43,7 @@ def run_agent(name: str, data: Path | None) -> None:
     folder = settings.data / "agents" / name
     if not re.match(NAME, name) or not (folder / "agent.json").exists():
         raise NotFound(f"There is no agent {name!r} in {settings.data}")
-    with os.fdopen(logs.open_plain(folder / "run.lock", os.O_WRONLY | os.O_CREAT), "w") as lock:
+    with os.fdopen(folders.open_plain(folder / "run.lock", os.O_WRONLY | os.O_CREAT), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

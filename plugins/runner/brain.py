@@ -15,8 +15,8 @@ from typing import IO, Annotated, Literal
 import msgspec
 
 from orkosi import Meta, Struct, clean, now
-from plugins import logs
-from plugins.automations import processes
+from plugins import folders
+from plugins.supervisor import processes
 
 RESOLUTION = 64 << 10  # bytes of stdout that are kept
 TAIL = 4096            # characters of stderr that an error shows
@@ -102,7 +102,7 @@ def append(log: Path, text: str) -> None:
     try:
         if log.exists() and log.stat().st_size > LOG:
             log.replace(log.with_name(log.name + ".1"))
-        with os.fdopen(logs.open_plain(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a", encoding="utf-8") as file:
+        with os.fdopen(folders.open_plain(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a", encoding="utf-8") as file:
             file.write(text)
     except OSError:
         pass

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from orkosi import Unprocessable
-from plugins import logs
+from plugins import folders
 
 from . import processes
-from .supervisor import Status, read
+from .plist import Status, read
 
 log = logging.getLogger("orkosi")
 THROTTLE = 10.0  # seconds between two starts of a job that is kept alive
@@ -197,7 +197,7 @@ class Embedded:
 
 
 def _opened(path: str | None) -> IO[bytes] | None:
-    return os.fdopen(logs.open_plain(Path(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") if path else None
+    return os.fdopen(folders.open_plain(Path(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") if path else None
 
 
 driver = Embedded()

@@ -1,4 +1,4 @@
-"""How folders that others write into are read: no link is followed, nothing blocks, and a change rings a bell.
+"""Folders: how those that others write into are read: no link is followed, nothing blocks, and a change rings a bell.
 
 An agent owns its workspace and its logs, and may put there a symbolic link to a secret, a hard link to a
 database, or a pipe that never answers. So every step down is taken from the folder before it, by descriptor
@@ -17,6 +17,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from orkosi import Plugin
+
+plugin = Plugin("Folders", layer="ground")
 
 log = logging.getLogger("orkosi")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from orkosi import Unavailable
 
-from .supervisor import Status, read
+from .plist import Status, read
 
 PATIENCE = 10.0     # seconds for one launchctl
 GONE = (3, 36, 113)  # no such process, in progress, could not find service
