@@ -94,7 +94,7 @@ def remember(event: str, subject: Any, **facts: Any) -> None:
     tenant = getattr(subject, "tenant_id", None) or current().tenant
     if tenant is None:  # nobody's: there is no log it belongs into
         return
-    kind, id = actor_of(facts["by"] if isinstance(facts.get("by"), Actor) else current())
+    kind, id = actor_of(current())
     entity = next((getattr(subject, name) for name in ("id", "name", "slug") if hasattr(subject, name)), None)
     title = getattr(subject, "title", None)
     db.run(REMEMBER, home=tenant, actor_type=kind, actor_id=id, action=event, entity_type=event.partition(".")[0],

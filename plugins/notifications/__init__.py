@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from orkosi import (
     COUNTED,
-    Actor,
     Listing,
     NotFound,
     Page,
@@ -18,6 +17,7 @@ from orkosi import (
     Struct,
     across_tenants,
     acting,
+    current,
     db,
     emit,
     now,
@@ -79,13 +79,15 @@ def safe(link: str) -> bool:
     return bool(re.fullmatch(r"(https?://[^\s\\/?#@]+([/?#][^\s\\]*)?|/([^\s/\\][^\s\\]*)?)", link, re.I)) and len(link) <= 2000
 
 
-def received(query: NotificationQuery, by: Actor) -> Page[Notification]:
+def received(query: NotificationQuery) -> Page[Notification]:
     """What somebody was told, newest first."""
+    by = current()
     return db.page(NOTIFICATIONS, query, me=by.user or 0)
 
 
-def unread(by: Actor) -> Unread:
+def unread() -> Unread:
     """How many wait to be read; counted to 10,000."""
+    by = current()
     found = db.value("""
         SELECT count(*) FROM (SELECT 1 FROM notifications
          WHERE tenant_id = :tenant AND read = 0 AND (user_id IS NULL OR user_id = :me) LIMIT :most)""", me=by.user or 0, most=COUNTED + 1)
@@ -93,8 +95,9 @@ def unread(by: Actor) -> Unread:
 
 
 @writes
-def read(id: int, by: Actor) -> Notification:
+def read(id: int) -> Notification:
     """Mark one as read; a second time changes nothing. NotFound also for somebody else's."""
+    by = current()
     row = db.one(Notification, """
         UPDATE notifications SET read = 1, read_at = ifnull(read_at, :now)
          WHERE id = :id AND tenant_id = :tenant AND (user_id IS NULL OR user_id = :me) RETURNING *""", id=id, me=by.user or 0, now=now())
@@ -104,8 +107,9 @@ def read(id: int, by: Actor) -> Notification:
 
 
 @writes
-def read_all(by: Actor) -> int:
+def read_all() -> int:
     """Mark everything one may see as read; how many were not."""
+    by = current()
     return db.run("""
         UPDATE notifications SET read = 1, read_at = :now
          WHERE tenant_id = :tenant AND read = 0 AND (user_id IS NULL OR user_id = :me)""", me=by.user or 0, now=now())

@@ -21,11 +21,11 @@ class AllRead(Struct):
 
 
 @plugin.get("/api/notifications", quick=True, auth=may("viewer"))
-def index(query: NotificationQuery, me: Actor) -> Page[Notification]:
+def index(query: NotificationQuery) -> Page[Notification]:
     """List one's own notifications and those for everybody
 
     Newest first."""
-    return notifications.received(query, me)
+    return notifications.received(query)
 
 
 @plugin.post("/api/notifications", quick=True, auth=may("member", "tasks:write"), status=201, raises=(400,))
@@ -40,24 +40,24 @@ def create(body: NewNotification, me: Actor) -> Notification:
 
 
 @plugin.get("/api/notifications/unread-count", quick=True, auth=may("viewer"))
-def unread_count(me: Actor) -> Unread:
+def unread_count() -> Unread:
     """How many notifications are unread
 
     Counted to 10,000; `count_exceeded` says where there are more."""
-    return notifications.unread(me)
+    return notifications.unread()
 
 
 @plugin.patch("/api/notifications/read-all", auth=may("viewer"))
-def read_all(me: Actor) -> AllRead:
+def read_all() -> AllRead:
     """Mark everything as read
 
     What is for everybody is read for everybody."""
-    return AllRead(True, notifications.read_all(me))
+    return AllRead(True, notifications.read_all())
 
 
 @plugin.patch("/api/notifications/{id}/read", quick=True, auth=may("viewer"), raises=(404,))
-def read(id: int, me: Actor) -> Notification:
+def read(id: int) -> Notification:
     """Mark one notification as read
 
     Doing so again changes nothing."""
-    return notifications.read(id, me)
+    return notifications.read(id)

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from orkosi import (
     UNSET,
-    Actor,
     Conflict,
     Denied,
     NotFound,
@@ -23,6 +22,7 @@ from orkosi import (
     Struct,
     UnsetType,
     across_tenants,
+    current,
     db,
     emit,
     now,
@@ -83,63 +83,66 @@ SEEN = """
 # ── organizations ──
 
 
-def index(query: Paging, me: Actor) -> Page[Organization]:
+def index(query: Paging) -> Page[Organization]:
     """Those one is a member of, and for whoever runs the tenant all of its, newest first."""
+    me = current()
     mine = {"me": me.user, "all": users.in_charge(me)}
     rows = db.all(Organization, f"{SEEN} ORDER BY organizations.created_at DESC, organizations.id LIMIT :limit OFFSET :offset",
                   limit=query.limit, offset=query.offset, **mine)
     return Page(rows, db.value(f"SELECT count(*) FROM ({SEEN})", **mine), query.limit, query.offset)
 
 
-def find(id: str, me: Actor) -> Organization:
+def find(id: str) -> Organization:
     """One organization that `me` may see. NotFound."""
+    me = current()
     found = db.one(Organization, f"{SEEN} AND organizations.id = :id", id=id, me=me.user, all=users.in_charge(me))
     if found is None:
         raise NotFound(f"There is no organization {id}")
     return found
 
 
-def require(id: str, me: Actor, rank: Rank) -> Organization:
+def require(id: str, rank: Rank) -> Organization:
     """One organization in which `me` has at least `rank`. NotFound where he may not even see it, Denied otherwise."""
-    found = find(id, me)
+    found = find(id)
     if RANK.get(found.role or "", 0) < RANK[rank]:
         raise Denied(f"This needs the rank {rank} in {found.name}; yours is {found.role or 'none'}")
     return found
 
 
 @writes
-def create(name: str, slug: str | None, me: Actor) -> Organization:
+def create(name: str, slug: str | None) -> Organization:
     """Make an organization in one's own tenant; its creator becomes its owner. Conflict where the slug is taken."""
+    me = current()
     name = fields.printable(name, "name", 100)
     made = db.insert(dict, "organizations", id=f"org_{secrets.token_hex(8)}", name=name, slug=slugged(name) if slug is None else slug_of(slug),
                      created_at=now(), updated_at=now())
     _join(made["id"], me.user, "owner")
-    found = find(made["id"], me)
-    emit("organization.created", found, by=me)
+    found = find(made["id"])
+    emit("organization.created", found)
     return found
 
 
 @writes
 @across_tenants
-def change(id: str, patch: OrganizationPatch, me: Actor) -> Organization:
+def change(id: str, patch: OrganizationPatch) -> Organization:
     """Change name, slug or picture, as its administrator. NotFound, Denied, Conflict, Invalid."""
-    require(id, me, "admin")
+    require(id, "admin")
     values = {"name": patch.name if patch.name is UNSET else fields.printable(str(patch.name), "name", 100),
               "slug": patch.slug if patch.slug is UNSET else slug_of(str(patch.slug)),
               "avatar_url": patch.avatar_url if not patch.avatar_url else picture(str(patch.avatar_url))}
     old = db.one(dict, "SELECT name, slug, avatar_url FROM organizations WHERE id = :id", id=id)
     new = old | {name: value for name, value in values.items() if value is not UNSET}
     db.run("UPDATE organizations SET name = :name, slug = :slug, avatar_url = :avatar_url, updated_at = :now WHERE id = :id", id=id, now=now(), **new)
-    found = find(id, me)
-    emit("organization.changed", found, by=me)
+    found = find(id)
+    emit("organization.changed", found)
     return found
 
 
 @writes
 @across_tenants
-def delete(id: str, me: Actor) -> None:
+def delete(id: str) -> None:
     """Put an organization away, as its owner: nobody sees it any more, its slug is free, its invitations are void."""
-    require(id, me, "owner")
+    require(id, "owner")
     _put_away(id)
 
 
@@ -176,9 +179,9 @@ def picture(url: str) -> str:
 # ── members ──
 
 
-def members(id: str, query: Paging, me: Actor) -> Page[Member]:
+def members(id: str, query: Paging) -> Page[Member]:
     """Who is in it: by rank, owners first, and by when they joined."""
-    found = find(id, me)
+    found = find(id)
     return Page(_members(id, query), found.member_count, query.limit, query.offset)
 
 
@@ -208,40 +211,41 @@ def _member(id: str, user_id: int | None) -> Member | None:
 
 @writes
 @across_tenants
-def add(id: str, user_id: int, role: Rank, me: Actor) -> Member:
+def add(id: str, user_id: int, role: Rank) -> Member:
     """Take in somebody of the organization's tenant; others are invited. NotFound, Denied, Conflict."""
-    found = require(id, me, "admin")
+    found = require(id, "admin")
     _grant(found, role)
     if not db.value("SELECT 1 FROM users WHERE id = :user AND tenant_id = :home", user=user_id, home=found.tenant_id):
         raise NotFound(f"There is no user {user_id}; people of elsewhere are invited by mail")
     if _member(id, user_id):
         raise Conflict(f"User {user_id} is a member already; change the role with PATCH")
     _join(id, user_id, role)
-    emit("organization.joined", found, by=me)
+    emit("organization.joined", found)
     return member(id, user_id)
 
 
 @writes
-def promote(id: str, user_id: int, role: Rank, me: Actor) -> Member:
+def promote(id: str, user_id: int, role: Rank) -> Member:
     """Give a member another rank. NotFound, Denied; Conflict for the last owner."""
-    found = require(id, me, "admin")
-    _touch(found, member(id, user_id), me)
+    found = require(id, "admin")
+    _touch(found, member(id, user_id))
     _grant(found, role)
     if role != "owner":
         _keep_an_owner(id, user_id)
     db.run("UPDATE org_members SET role = :role WHERE org_id = :id AND user_id = :user", id=id, user=user_id, role=role)
-    emit("organization.promoted", found, by=me)
+    emit("organization.promoted", found)
     return member(id, user_id)
 
 
 @writes
-def remove(id: str, user_id: int, me: Actor) -> None:
+def remove(id: str, user_id: int) -> None:
     """Put a member out, or leave oneself. NotFound, Denied; Conflict for the last owner."""
-    found = find(id, me) if user_id == me.user else require(id, me, "admin")
-    _touch(found, member(id, user_id), me)
+    me = current()
+    found = find(id) if user_id == me.user else require(id, "admin")
+    _touch(found, member(id, user_id))
     _keep_an_owner(id, user_id)
     db.run("DELETE FROM org_members WHERE org_id = :id AND user_id = :user", id=id, user=user_id)
-    emit("organization.left", found, by=me)
+    emit("organization.left", found)
 
 
 def _grant(found: Organization, role: str) -> None:
@@ -249,7 +253,8 @@ def _grant(found: Organization, role: str) -> None:
         raise Denied(f"Nobody grants more than he has: yours is {found.role}")
 
 
-def _touch(found: Organization, other: Member, me: Actor) -> None:
+def _touch(found: Organization, other: Member) -> None:
+    me = current()
     if found.role != "owner" and other.user_id != me.user and RANK[other.role] >= RANK[found.role or "viewer"]:
         raise Denied(f"{other.username} is {other.role} there; that takes an owner")
 
@@ -269,18 +274,20 @@ def _join(id: str, user_id: int | None, role: str) -> None:
 # ── invitations ──
 
 
-def invite(id: str, email: str, role: Rank, me: Actor) -> Pending:
+def invite(id: str, email: str, role: Rank) -> Pending:
     """Invite an address by mail. NotFound, Denied, Conflict, TooMany."""
-    require(id, me, "admin")
+    me = current()
+    require(id, "admin")
     limiter.take("org_invites", id)
     users.count_invitation(me)
-    return _invite(id, email, role, me)
+    return _invite(id, email, role)
 
 
 @writes
 @across_tenants
-def _invite(id: str, email: str, role: Rank, me: Actor) -> Pending:
-    found = require(id, me, "admin")
+def _invite(id: str, email: str, role: Rank) -> Pending:
+    me = current()
+    found = require(id, "admin")
     _grant(found, role)
     if db.value("""SELECT 1 FROM org_members JOIN users ON users.id = user_id WHERE org_id = :id AND email_key = :key""",
                 id=id, key=users.folded(email)):
@@ -288,30 +295,31 @@ def _invite(id: str, email: str, role: Rank, me: Actor) -> Pending:
     made, _ = users.invite("org", id, email, role, me.user, found.tenant_id)
     mail.send(made.email, *users.invitation(made, users.find(me.user or 0).username, found.name), about=me.user,
               wanted=users.Wanted("invite", invite_id=made.id))
-    emit("organization.invited", found, by=me)
+    emit("organization.invited", found)
     return made.pending()
 
 
-def invites(id: str, query: Paging, me: Actor) -> Page[Pending]:
+def invites(id: str, query: Paging) -> Page[Pending]:
     """What is open, newest first. NotFound, Denied."""
-    require(id, me, "admin")
+    require(id, "admin")
     return users.open_invites("org", id, query)
 
 
 @writes
-def revoke(id: str, invite_id: int, me: Actor) -> None:
+def revoke(id: str, invite_id: int) -> None:
     """Make an open invitation void. NotFound, Denied."""
-    require(id, me, "admin")
+    require(id, "admin")
     users.revoke("org", id, invite_id)
 
 
-def accept(code: str, me: Actor) -> Organization:
+def accept(code: str) -> Organization:
     """Become a member by the invitation that names one's address. NotFound."""
-    return find(_accept(code, me), me)
+    return find(_accept(code))
 
 
 @writes
-def _accept(code: str, me: Actor) -> str:
+def _accept(code: str) -> str:
+    me = current()
     found, user = users.addressed(code, "org", me)
     users.accept(found, user)
     return str(found.target)

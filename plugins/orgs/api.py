@@ -1,7 +1,7 @@
 """The wire of organizations: /organizations. No API key may come in here: keys are what organizations hand out."""
 from typing import Annotated, Literal
 
-from orkosi import Actor, Deleted, Meta, Page, Paging, Struct, may
+from orkosi import Deleted, Meta, Page, Paging, Struct, may
 from plugins import orgs
 from plugins.fields import wrong
 from plugins.orgs import Member, Organization, OrganizationPatch, Rank, plugin
@@ -45,99 +45,99 @@ def number(text: int | str) -> int:
 
 
 @plugin.get("/api/organizations", quick=True, auth=may("viewer"))
-def index(query: OrganizationQuery, me: Actor) -> Page[Organization]:
+def index(query: OrganizationQuery) -> Page[Organization]:
     """List the organizations one is a member of
 
     Newest first. Whoever runs the tenant sees all of its organizations."""
-    return orgs.index(query, me)
+    return orgs.index(query)
 
 
 @plugin.post("/api/organizations", auth=may("member"), status=201, raises=(400, 409))
-def create(body: NewOrganization, me: Actor) -> Organization:
+def create(body: NewOrganization) -> Organization:
     """Make an organization in one's own tenant
 
     Its creator becomes its owner. Without a `slug` it is made from the name."""
-    return orgs.create(body.name, body.slug, me)
+    return orgs.create(body.name, body.slug)
 
 
 @plugin.get("/api/organizations/{id}", quick=True, auth=may("viewer", within="viewer"), raises=(404,))
-def show(id: str, me: Actor) -> Organization:
+def show(id: str) -> Organization:
     """Show an organization with its member count and one's own role"""
-    return orgs.find(id, me)
+    return orgs.find(id)
 
 
 @plugin.patch("/api/organizations/{id}", auth=may("viewer", within="admin"), raises=(404, 409))
-def update(id: str, body: OrganizationPatch, me: Actor) -> Organization:
+def update(id: str, body: OrganizationPatch) -> Organization:
     """Change an organization's name, slug or picture"""
-    return orgs.change(id, body, me)
+    return orgs.change(id, body)
 
 
 @plugin.delete("/api/organizations/{id}", auth=may("viewer", within="owner"), raises=(404,))
-def delete(id: str, me: Actor) -> Deleted:
+def delete(id: str) -> Deleted:
     """Delete an organization
 
     Its slug is free again, and its open invitations are void."""
-    orgs.delete(id, me)
+    orgs.delete(id)
     return Deleted(id)
 
 
 @plugin.get("/api/organizations/{id}/members", quick=True, auth=may("viewer", within="viewer"), raises=(404,))
-def members(id: str, query: OrganizationQuery, me: Actor) -> Page[Member]:
+def members(id: str, query: OrganizationQuery) -> Page[Member]:
     """List the members of an organization
 
     By rank, owners first, and by when they joined."""
-    return orgs.members(id, query, me)
+    return orgs.members(id, query)
 
 
 @plugin.post("/api/organizations/{id}/members", auth=may("viewer", within="admin"), status=201, raises=(404, 409))
-def add(id: str, body: NewMember, me: Actor) -> Member:
+def add(id: str, body: NewMember) -> Member:
     """Add somebody of the same tenant to an organization
 
     Nobody grants a higher role than their own."""
-    return orgs.add(id, number(body.user_id), body.role, me)
+    return orgs.add(id, number(body.user_id), body.role)
 
 
 @plugin.patch("/api/organizations/{id}/members/{userId}", auth=may("viewer", within="admin"), raises=(404, 409))
-def promote(id: str, user_id: int, body: MemberPatch, me: Actor) -> Member:
+def promote(id: str, user_id: int, body: MemberPatch) -> Member:
     """Change a member's role
 
     The last owner stays owner; only an owner changes somebody of one's own rank or above."""
-    return orgs.promote(id, user_id, body.role, me)
+    return orgs.promote(id, user_id, body.role)
 
 
 @plugin.delete("/api/organizations/{id}/members/{userId}", auth=may("viewer", within="admin"), raises=(404, 409))
-def remove(id: str, user_id: int, me: Actor) -> Deleted:
+def remove(id: str, user_id: int) -> Deleted:
     """Remove a member, or leave
 
     Everybody may leave, but for the last owner."""
-    orgs.remove(id, user_id, me)
+    orgs.remove(id, user_id)
     return Deleted(user_id)
 
 
 @plugin.get("/api/organizations/{id}/invites", auth=may("viewer", within="admin"), raises=(404,))
-def invites(id: str, query: OrganizationQuery, me: Actor) -> Page[Pending]:
+def invites(id: str, query: OrganizationQuery) -> Page[Pending]:
     """List an organization's open invitations
 
     Newest first, without their codes."""
-    return orgs.invites(id, query, me)
+    return orgs.invites(id, query)
 
 
 @plugin.post("/api/organizations/{id}/invites", auth=may("viewer", within="admin"), status=201, raises=(404, 409, 429))
-def invite(id: str, body: NewInvite, me: Actor) -> Pending:
+def invite(id: str, body: NewInvite) -> Pending:
     """Invite somebody by mail
 
     The mail has a link, good once and for seven days."""
-    return orgs.invite(id, body.email, body.role, me)
+    return orgs.invite(id, body.email, body.role)
 
 
 @plugin.delete("/api/organizations/{id}/invites/{inviteId}", auth=may("viewer", within="admin"), raises=(404,))
-def revoke(id: str, invite_id: int, me: Actor) -> Deleted:
+def revoke(id: str, invite_id: int) -> Deleted:
     """Make an open invitation void"""
-    orgs.revoke(id, invite_id, me)
+    orgs.revoke(id, invite_id)
     return Deleted(invite_id)
 
 
 @plugin.post("/api/organizations/invites/{token}/accept", auth=may("viewer"), raises=(404, 409))
-def accept(token: str, me: Actor) -> Organization:
+def accept(token: str) -> Organization:
     """Become a member by an invitation that names one's address"""
-    return orgs.accept(token, me)
+    return orgs.accept(token)

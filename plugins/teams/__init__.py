@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 from orkosi import (
     UNSET,
-    Actor,
     Conflict,
     Denied,
     Meta,
@@ -19,6 +18,7 @@ from orkosi import (
     Struct,
     UnsetType,
     across_tenants,
+    current,
     db,
     emit,
     now,
@@ -77,24 +77,27 @@ BY_RANK = "CASE team_members.role WHEN 'owner' THEN 0 WHEN 'admin' THEN 1 ELSE 2
 # ── teams ──
 
 
-def index(query: TeamQuery, me: Actor) -> Page[Team]:
+def index(query: TeamQuery) -> Page[Team]:
     """The tenant's teams, newest first; with `name` those whose name has it, in whatever case."""
+    me = current()
     name = None if not query.name else "%" + "".join("\\" + char if char in "%_\\" else char for char in users.folded(query.name)) + "%"
     rows = db.all(Team, f"{TEAMS} ORDER BY teams.id DESC LIMIT :limit OFFSET :offset", name=name, me=me.user, limit=query.limit, offset=query.offset)
     return Page(rows, db.value(f"SELECT count(*) FROM ({TEAMS})", name=name, me=me.user), query.limit, query.offset)
 
 
-def find(id: int, me: Actor) -> Team:
+def find(id: int) -> Team:
     """One team of the tenant. NotFound."""
+    me = current()
     found = db.one(Team, f"{TEAMS} AND teams.id = :id", id=id, name=None, me=me.user)
     if found is None:
         raise NotFound(f"There is no team {id}")
     return found
 
 
-def require(id: int, me: Actor, rank: Rank) -> tuple[Team, str]:
+def require(id: int, rank: Rank) -> tuple[Team, str]:
     """One team in which `me` has at least `rank`, and the rank he acts with. NotFound, Denied."""
-    found = find(id, me)
+    me = current()
+    found = find(id)
     acting = "owner" if users.in_charge(me) else found.role
     if RANK.get(acting or "", 0) < RANK[rank]:
         raise Denied(f"This needs the rank {rank} in {found.name}; yours is {acting or 'none'}")
@@ -102,45 +105,46 @@ def require(id: int, me: Actor, rank: Rank) -> tuple[Team, str]:
 
 
 @writes
-def create(name: str, description: str, me: Actor) -> Team:
+def create(name: str, description: str) -> Team:
     """Make a team; its creator becomes its owner."""
+    me = current()
     name = fields.printable(name, "name", 100)
     made = db.insert(dict, "teams", name=name, name_key=users.folded(name), description=description, created_at=now(), updated_at=now())
     _join(made["id"], me.user, "owner")
-    found = find(made["id"], me)
-    emit("team.created", found, by=me)
+    found = find(made["id"])
+    emit("team.created", found)
     return found
 
 
 @writes
-def change(id: int, patch: TeamPatch, me: Actor) -> Team:
+def change(id: int, patch: TeamPatch) -> Team:
     """Change a team's name or description, as its administrator. NotFound, Denied, Invalid."""
-    require(id, me, "admin")
+    require(id, "admin")
     if isinstance(patch.name, str):
         patch.name = fields.printable(patch.name, "name", 100)
         db.patch(dict, "teams", id, patch, name_key=users.folded(patch.name))
     else:
         db.patch(dict, "teams", id, patch)
-    found = find(id, me)
-    emit("team.changed", found, by=me)
+    found = find(id)
+    emit("team.changed", found)
     return found
 
 
 @writes
-def delete(id: int, me: Actor) -> None:
+def delete(id: int) -> None:
     """Delete a team, as its administrator; its open invitations are void. NotFound, Denied."""
-    found, _ = require(id, me, "admin")
+    found, _ = require(id, "admin")
     db.delete("teams", id)
     users.revoke("team", str(id), None)
-    emit("team.deleted", found, by=me)
+    emit("team.deleted", found)
 
 
 # ── members ──
 
 
-def members(id: int, query: Paging, me: Actor) -> Page[Member]:
+def members(id: int, query: Paging) -> Page[Member]:
     """Who is in it: by rank, owners first, and by when they joined. NotFound."""
-    found = find(id, me)
+    found = find(id)
     return Page(_members(id, query.limit, query.offset), found.member_count, query.limit, query.offset)
 
 
@@ -162,40 +166,41 @@ def member(id: int, user_id: int) -> Member:
 
 
 @writes
-def add(id: int, user_id: int, role: Rank, me: Actor) -> Member:
+def add(id: int, user_id: int, role: Rank) -> Member:
     """Take in somebody of the tenant. NotFound, Denied, Conflict."""
-    found, mine = require(id, me, "admin")
+    found, mine = require(id, "admin")
     _grant(mine, role)
     if not db.value("SELECT 1 FROM users WHERE id = :user AND tenant_id = :tenant", user=user_id):
         raise NotFound(f"There is no user {user_id}")
     if db.value("SELECT 1 FROM team_members WHERE team_id = :id AND user_id = :user", id=id, user=user_id):
         raise Conflict(f"User {user_id} is a member already; change the role with PATCH")
     _join(id, user_id, role)
-    emit("team.joined", found, by=me)
+    emit("team.joined", found)
     return member(id, user_id)
 
 
 @writes
-def promote(id: int, user_id: int, role: Rank, me: Actor) -> Member:
+def promote(id: int, user_id: int, role: Rank) -> Member:
     """Give a member another rank. NotFound, Denied; Conflict for the last owner."""
-    found, mine = require(id, me, "admin")
-    _touch(mine, member(id, user_id), me)
+    found, mine = require(id, "admin")
+    _touch(mine, member(id, user_id))
     _grant(mine, role)
     if role != "owner":
         _keep_an_owner(id, user_id)
     db.run("UPDATE team_members SET role = :role WHERE team_id = :id AND user_id = :user", id=id, user=user_id, role=role)
-    emit("team.promoted", found, by=me)
+    emit("team.promoted", found)
     return member(id, user_id)
 
 
 @writes
-def remove(id: int, user_id: int, me: Actor) -> None:
+def remove(id: int, user_id: int) -> None:
     """Put a member out, or leave oneself. NotFound, Denied; Conflict for the last owner."""
-    found, mine = (find(id, me), "member") if user_id == me.user else require(id, me, "admin")
-    _touch(mine, member(id, user_id), me)
+    me = current()
+    found, mine = (find(id), "member") if user_id == me.user else require(id, "admin")
+    _touch(mine, member(id, user_id))
     _keep_an_owner(id, user_id)
     db.run("DELETE FROM team_members WHERE team_id = :id AND user_id = :user", id=id, user=user_id)
-    emit("team.left", found, by=me)
+    emit("team.left", found)
 
 
 def _grant(mine: str, role: str) -> None:
@@ -203,7 +208,8 @@ def _grant(mine: str, role: str) -> None:
         raise Denied(f"Nobody grants more than he has: yours is {mine}")
 
 
-def _touch(mine: str, other: Member, me: Actor) -> None:
+def _touch(mine: str, other: Member) -> None:
+    me = current()
     if mine != "owner" and other.user_id != me.user and RANK[other.role] >= RANK[mine]:
         raise Denied(f"{other.username} is {other.role} there; that takes an owner")
 
@@ -222,23 +228,25 @@ def _join(id: int, user_id: int | None, role: str) -> None:
 # ── invitations ──
 
 
-def invites(id: int, query: Paging, me: Actor) -> Page[Pending]:
+def invites(id: int, query: Paging) -> Page[Pending]:
     """What is open, newest first. NotFound, Denied."""
-    require(id, me, "admin")
+    require(id, "admin")
     return users.open_invites("team", str(id), query)
 
 
-def invite(id: int, email: str, role: Rank, me: Actor) -> Pending:
+def invite(id: int, email: str, role: Rank) -> Pending:
     """Invite an address by mail. NotFound, Denied, Conflict, TooMany."""
-    require(id, me, "admin")
+    me = current()
+    require(id, "admin")
     limiter.take("team_invites", str(id))
     users.count_invitation(me)
-    return _invite(id, email, role, me)
+    return _invite(id, email, role)
 
 
 @writes
-def _invite(id: int, email: str, role: Rank, me: Actor) -> Pending:
-    found, mine = require(id, me, "admin")
+def _invite(id: int, email: str, role: Rank) -> Pending:
+    me = current()
+    found, mine = require(id, "admin")
     _grant(mine, role)
     home = db.one(tuple, """SELECT id, EXISTS (SELECT 1 FROM team_members WHERE team_id = :id AND user_id = users.id)
                               FROM users WHERE email_key = :key AND tenant_id = :tenant""", id=id, key=users.folded(email))
@@ -247,17 +255,18 @@ def _invite(id: int, email: str, role: Rank, me: Actor) -> Pending:
     made, _ = users.invite("team", str(id), email, role, me.user, found.tenant_id)
     mail.send(made.email, *users.invitation(made, users.find(me.user or 0).username, f"the team {found.name}"), about=me.user,
               wanted=users.Wanted("invite", invite_id=made.id))
-    emit("team.invited", found, by=me)
+    emit("team.invited", found)
     return made.pending()
 
 
-def accept(code: str, me: Actor) -> Team:
+def accept(code: str) -> Team:
     """Become a member by the invitation that names one's address. NotFound also in another tenant."""
-    return find(_accept(code, me), me)
+    return find(_accept(code))
 
 
 @writes
-def _accept(code: str, me: Actor) -> int:
+def _accept(code: str) -> int:
+    me = current()
     found, user = users.addressed(code, "team", me)
     users.accept(found, user)
     return int(found.target or 0)

@@ -3,7 +3,7 @@ from typing import Annotated
 
 import msgspec
 
-from orkosi import Actor, Deleted, Meta, Page, Paging, Struct, may
+from orkosi import Deleted, Meta, Page, Paging, Struct, may
 from plugins import teams
 from plugins.teams import Description, Member, Rank, Team, TeamPatch, TeamQuery, plugin
 from plugins.users import Pending
@@ -47,91 +47,91 @@ class MemberQuery(Paging):
 
 
 @plugin.get("/api/teams", quick=True, auth=may("viewer"))
-def index(query: TeamQuery, me: Actor) -> Page[Team]:
+def index(query: TeamQuery) -> Page[Team]:
     """List the tenant's teams with their member counts
 
     Newest first. `name` finds a part of a name, in whatever case."""
-    return teams.index(query, me)
+    return teams.index(query)
 
 
 @plugin.post("/api/teams", auth=may("member"), status=201, raises=(400,))
-def create(body: NewTeam, me: Actor) -> Team:
+def create(body: NewTeam) -> Team:
     """Make a team; its creator becomes its owner"""
-    return teams.create(body.name, body.description, me)
+    return teams.create(body.name, body.description)
 
 
 @plugin.get("/api/teams/{id}", quick=True, auth=may("viewer"), raises=(404,))
-def show(id: int, me: Actor) -> TeamWithMembers:
+def show(id: int) -> TeamWithMembers:
     """Show a team with its members
 
     By rank, owners first; the first 200. /teams/{id}/members has all."""
-    found = teams.find(id, me)
-    return TeamWithMembers(**msgspec.structs.asdict(found), members=teams.members(id, MemberQuery(limit=200), me).items)
+    found = teams.find(id)
+    return TeamWithMembers(**msgspec.structs.asdict(found), members=teams.members(id, MemberQuery(limit=200)).items)
 
 
 @plugin.patch("/api/teams/{id}", auth=may("viewer", within="admin"), raises=(404,))
-def update(id: int, body: TeamPatch, me: Actor) -> Team:
+def update(id: int, body: TeamPatch) -> Team:
     """Change a team's name or description"""
-    return teams.change(id, body, me)
+    return teams.change(id, body)
 
 
 @plugin.delete("/api/teams/{id}", auth=may("viewer", within="admin"), raises=(404,))
-def delete(id: int, me: Actor) -> Deleted:
+def delete(id: int) -> Deleted:
     """Delete a team"""
-    teams.delete(id, me)
+    teams.delete(id)
     return Deleted(id)
 
 
 @plugin.get("/api/teams/{id}/members", quick=True, auth=may("viewer"), raises=(404,))
-def members(id: int, query: MemberQuery, me: Actor) -> Page[Member]:
+def members(id: int, query: MemberQuery) -> Page[Member]:
     """List a team's members
 
     By rank, owners first, and by when they joined."""
-    return teams.members(id, query, me)
+    return teams.members(id, query)
 
 
 @plugin.post("/api/teams/{id}/members", auth=may("viewer", within="admin"), status=201, raises=(404, 409))
-def add(id: int, body: NewTeamMember, me: Actor) -> Member:
+def add(id: int, body: NewTeamMember) -> Member:
     """Add somebody of the tenant to a team
 
     Nobody grants a higher role than their own."""
-    return teams.add(id, body.user_id, body.role, me)
+    return teams.add(id, body.user_id, body.role)
 
 
 @plugin.patch("/api/teams/{id}/members/{userId}", auth=may("viewer", within="admin"), raises=(404, 409))
-def promote(id: int, user_id: int, body: TeamMemberPatch, me: Actor) -> Member:
+def promote(id: int, user_id: int, body: TeamMemberPatch) -> Member:
     """Change a member's role
 
     The last owner stays owner; only an owner changes somebody of one's own rank or above."""
-    return teams.promote(id, user_id, body.role, me)
+    return teams.promote(id, user_id, body.role)
 
 
 @plugin.delete("/api/teams/{id}/members/{userId}", auth=may("viewer", within="admin"), raises=(404, 409))
-def remove(id: int, user_id: int, me: Actor) -> Deleted:
+def remove(id: int, user_id: int) -> Deleted:
     """Remove a member, or leave
 
     Everybody may leave, but for the last owner."""
-    teams.remove(id, user_id, me)
+    teams.remove(id, user_id)
     return Deleted(user_id)
 
 
 @plugin.get("/api/teams/{id}/invites", auth=may("viewer", within="admin"), raises=(404,))
-def invites(id: int, query: MemberQuery, me: Actor) -> Page[Pending]:
+def invites(id: int, query: MemberQuery) -> Page[Pending]:
     """List a team's open invitations
 
     Newest first, without their codes."""
-    return teams.invites(id, query, me)
+    return teams.invites(id, query)
 
 
 @plugin.post("/api/teams/{id}/invites", auth=may("viewer", within="admin"), status=201, raises=(404, 409, 429))
-def invite(id: int, body: NewTeamInvite, me: Actor) -> Pending:
+def invite(id: int, body: NewTeamInvite) -> Pending:
     """Invite somebody by mail
 
     The mail has a link, good once and for seven days. It lets a new user register into the tenant."""
-    return teams.invite(id, body.email, body.role, me)
+    return teams.invite(id, body.email, body.role)
 
 
 @plugin.post("/api/teams/invites/{token}/accept", auth=may("viewer"), raises=(404, 409))
-def accept(token: str, me: Actor) -> Team:
+def accept(token: str) -> Team:
     """Become a member by an invitation that names one's address"""
-    return teams.accept(token, me)
+    return teams.accept(token)

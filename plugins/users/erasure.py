@@ -16,7 +16,7 @@ import threading
 
 import apsw
 
-from orkosi import Actor, Denied, NotFound, Struct, across_tenants, current, db, emit, now, settings, writes
+from orkosi import Actor, Denied, NotFound, Struct, across_tenants, db, emit, now, settings, writes
 from plugins.users import User, find, people, plugin
 
 log = logging.getLogger("orkosi")
@@ -80,7 +80,7 @@ def erase(id: int) -> None:
 @across_tenants
 def _forget(user: User) -> None:
     proven = db.value("SELECT email_proven_at FROM users WHERE id = :id", id=user.id) is not None
-    emit("user.erased", Gone(user.id, user.tenant_id, [user.email] if proven else []), by=current())
+    emit("user.erased", Gone(user.id, user.tenant_id, [user.email] if proven else []))
     if proven:
         db.run("DELETE FROM invites WHERE email_key = :key", key=user.email.casefold())
     db.run("UPDATE tenants SET name = 'Tenant ' || id WHERE founder_id = :id", id=user.id)

@@ -88,7 +88,7 @@ def change(id: int, patch: UserPatch, me: Actor) -> User:
         changes |= {"role": patch.role}
         end_session(id, None)
     user: User = db.patch(User, "users", id, **changes)
-    emit("user.changed", user, by=me)
+    emit("user.changed", user)
     return user
 
 
