@@ -119,7 +119,7 @@ def test_a_write_that_is_large_or_not_alone_goes_to_a_lane(listening, where):
 
 
 def test_a_quick_read_that_takes_long_goes_to_a_lane_and_stays_there(listening, monkeypatch):
-    plain, asked = tasks.listed, []
+    plain, asked = tasks.page, []
 
     def slow(*args, **more):
         asked.append(threading.current_thread().name)
@@ -127,7 +127,7 @@ def test_a_quick_read_that_takes_long_goes_to_a_lane_and_stays_there(listening, 
             db.value(ENDLESS)
         time.sleep(0.3)
         return plain(*args, **more)
-    monkeypatch.setattr(tasks, "listed", slow)
+    monkeypatch.setattr(tasks, "page", slow)
     server = listening()
     began = time.monotonic()
     assert server.ask("GET", "/tasks")[0] == 200

@@ -342,7 +342,7 @@ def test_the_runner_never_touches_the_database():
 
 
 ASKED = {"users/erasure.py:leave", "users/erasure.py:dismiss", "users/invites.py:count_invitation", "users/invites.py:addressed", "users/__init__.py:in_charge",
-         "users/__init__.py:in_tenant", "users/people.py:colleagues", "users/people.py:colleague", "users/people.py:change", "keys/__init__.py:administrator",
+         "users/__init__.py:in_tenant", "users/people.py:page", "users/people.py:find", "users/people.py:change", "keys/__init__.py:administrator",
          "tasks/__init__.py:me", "activity/__init__.py:actor_of"}
 
 
@@ -353,3 +353,19 @@ def test_verbs_ask_who_acts_and_are_not_told():
                 and any(arg.annotation is not None and ast.unparse(arg.annotation) == "Actor" for arg in node.args.args)}
     assert told_who <= ASKED, told_who - ASKED
     assert not [1 for _, node in calls("emit") if any(word.arg == "by" for word in node.keywords)], "events do not say who: the activity asks, too"
+
+
+PARTS = {"members", "invites", "open_invites", "search"}  # pages of what belongs to one row
+
+
+def test_verbs_have_one_vocabulary():
+    others = []
+    for file in FILES:
+        if file.name == "api.py" or file.parent.name in ("server", "fields"):
+            continue
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                returns = ast.unparse(node.returns) if node.returns else ""
+                if (returns.startswith("Page[") and node.name != "page" and node.name not in PARTS) or node.name in ("update", "index", "listed", "entries"):
+                    others.append(f"{file.parent.name}/{file.name}: {node.name} -> {returns}")
+    assert not [one for one in others if not one.startswith("folders/")], others

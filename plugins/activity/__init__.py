@@ -25,7 +25,7 @@ from orkosi import (
 from plugins import fields
 from plugins.users import shares
 
-plugin = Plugin("Activity", layer="ground", needs=("users",))
+plugin = Plugin("Activity", layer="ground", needs=("users", "fields"))
 
 ActorType = Literal["agent", "system", "user"]
 
@@ -132,7 +132,7 @@ def record(actor_type: ActorType, actor_id: str, action: str, entity_type: str |
                      entity_id=entity_id, metadata=metadata, created_at=now())
 
 
-def entries(query: ActivityQuery) -> Page[Entry]:
+def page(query: ActivityQuery) -> Page[Entry]:
     """The log, newest first."""
     return db.page(ENTRIES, query)
 

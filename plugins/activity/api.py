@@ -26,7 +26,7 @@ def index(query: ActivityQuery) -> Page[Entry]:
     """List what happened
 
     Newest first."""
-    return activity.entries(query)
+    return activity.page(query)
 
 
 @plugin.post("/api/activity-log", quick=True, auth=may("member", "tasks:write"), status=201, raises=(400,), max_body=65536)

@@ -176,4 +176,4 @@ def show_run(id: int, me: Actor) -> Run:
 @plugin.patch("/api/agent-runs/{id}", quick=True, auth=WORK, raises=(404,))
 def update_run(id: int, body: RunPatch, me: Actor) -> Run:
     """Report on a run; a status other than running ends it"""
-    return runs.update(id, body, me.name if me.kind == "agent" else None)
+    return runs.change(id, body, me.name if me.kind == "agent" else None)

@@ -99,7 +99,7 @@ def start(agent: str, *, task_id: int | None, job_id: int | None, mode: str) -> 
 
 
 @writes
-def update(id: int, patch: RunPatch, agent: str | None = None) -> Run:
+def change(id: int, patch: RunPatch, agent: str | None = None) -> Run:
     """Report on a run; a status other than running ends it, and then its duration is known. NotFound."""
     before = find(id, agent)
     ends = getattr(patch, "status", UNSET) not in (UNSET, "running") and (before.finished_at is None or before.status == "lost")

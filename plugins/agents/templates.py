@@ -74,7 +74,7 @@ TEMPLATES = Listing(of=Template, source="agent_templates", base="tenant_id = :te
                     order="sort_order, name, id", heavy="octet_length(identity) + octet_length(config)", light=20, filters={"category": "category = :category", "featured": "is_featured = 1"})
 
 
-def listed(query: Paging, **filters: Any) -> Page[Template]:
+def page(query: Paging, **filters: Any) -> Page[Template]:
     """Templates by `sort_order`, then by name."""
     return db.page(TEMPLATES, query, **filters)
 

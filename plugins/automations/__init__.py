@@ -113,7 +113,7 @@ def create(new: NewAutomation) -> Automation:
 
 
 @writes
-def update(id: int, patch: AutomationPatch) -> Automation:
+def change(id: int, patch: AutomationPatch) -> Automation:
     """Change what is sent; NotFound."""
     find(id)
     made = db.patch(Automation, "automations", id, patch)

@@ -55,7 +55,7 @@ def show(id: int) -> Seen:
 def update(id: int, body: AutomationPatch) -> Seen:
     """Change an automation; the supervisor follows its status"""
     before = automations.find(id)
-    made = automations.update(id, body)
+    made = automations.change(id, body)
     if (before.path, before.type) != (made.path, made.type):
         let_go(before)
     follow(made)

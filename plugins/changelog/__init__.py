@@ -55,7 +55,7 @@ BY_DAY = """
      GROUP BY date, area ORDER BY date DESC, count DESC, area"""
 
 
-def entries(query: Paging, product: str | None = None) -> Page[Entry]:
+def page(query: Paging, product: str | None = None) -> Page[Entry]:
     """What got done, the latest first; an agent's key sees what its agent did."""
     own = {"agent": current().name} if current().kind == "agent" else {}
     return db.page(ENTRIES, query, product=product, **own)

@@ -21,7 +21,7 @@ def index(query: ChangelogQuery) -> Page[Entry]:
     """List what got done
 
     The latest first, by the time it was finished."""
-    return changelog.entries(query)
+    return changelog.page(query)
 
 
 @plugin.get("/api/changelog/summary", auth=may("viewer", "tasks:read"))
@@ -38,5 +38,5 @@ def rss(query: FeedQuery) -> Document:
     """What got done, as RSS 2.0
 
     The latest first."""
-    page = changelog.entries(ChangelogQuery(limit=query.limit, agent=query.agent), query.product)
+    page = changelog.page(ChangelogQuery(limit=query.limit, agent=query.agent), query.product)
     return Document(feed.rss(page.items, server.url()), "application/rss+xml; charset=utf-8")

@@ -116,7 +116,7 @@ KEEP = """
 # ── reading ──
 
 
-def entries(category: str | None, limit: int, offset: int) -> Page[Entry]:
+def page(category: str | None, limit: int, offset: int) -> Page[Entry]:
     """The files, newest first."""
     return db.page(FILES, Paging(limit=limit, offset=offset), category=category)
 

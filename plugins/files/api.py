@@ -32,7 +32,7 @@ def index(query: FileQuery) -> Page[Entry]:
 
     Newest first."""
     offset = query.offset if query.page is None else (query.page - 1) * query.limit
-    return files.entries(query.category, query.limit, offset)
+    return files.page(query.category, query.limit, offset)
 
 
 @plugin.post("/api/files", auth=may("member", "files:write"), status=201, raises=(400, 409), max_body=4 << 20)

@@ -38,7 +38,7 @@ from orkosi import (
 from plugins import orgs, users
 from plugins.users import tokens
 
-plugin = Plugin("API keys", layer="ground", needs=("users", "orgs", "storage"))
+plugin = Plugin("API keys", layer="ground", needs=("users", "orgs", "storage", "fields"))
 plugin.setting("limit_key_management", str, "20/hour", "Keys that one person may make or change; taking one back is never limited")
 
 # What a key may be given, and from which role on its maker has it himself.
@@ -172,7 +172,7 @@ def drop_agent_key(tenant: int, agent: str) -> None:
 # ── an organization's keys: these work in the tenant of `administrator` ──
 
 
-def listed(org_id: str, query: Paging) -> Page[Key]:
+def page(org_id: str, query: Paging) -> Page[Key]:
     """An organization's keys, newest first."""
     return db.page(KEYS, query, org=org_id)
 

@@ -57,7 +57,7 @@ def moment(text: str | None) -> str | None:
 def index(org_id: str, query: Paging, me: Actor) -> Page[Key]:
     """List an organization's API keys, newest first; secrets are masked"""
     with acting(keys.administrator(me, org_id)):
-        return keys.listed(org_id, query)
+        return keys.page(org_id, query)
 
 
 @plugin.post("/api/organizations/{orgId}/api-keys", auth=MANAGE, status=201, raises=(400, 404), limit="key_management")

@@ -14,7 +14,7 @@ from plugins.fields import wrong
 
 from .line import shortened
 
-plugin = Plugin("Logs", layer="ground")
+plugin = Plugin("Logs", layer="ground", needs=("fields", "folders"))
 plugin.setting("log_keep_days", int, 14, "For how many days log lines stay searchable")
 plugin.setting("log_keep_lines", int, 5_000_000, "How many log lines stay searchable at most")
 
@@ -88,7 +88,7 @@ MARK = """
 # ── reading ──
 
 
-def lines(query: LogQuery) -> Page[Line]:
+def page(query: LogQuery) -> Page[Line]:
     """Lines as they came in, newest first; with `q` those that have all its words."""
     given = {name: True for name in (query.source, query.level) if name not in (None, "all")}
     if query.q is None:

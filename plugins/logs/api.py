@@ -18,7 +18,7 @@ def index(query: LogQuery) -> Page[Line]:
     """List log lines, from files and from agents
 
     Newest first, in the order they came in. `q` finds lines that have all its words, or words that begin with them."""
-    return logs.lines(query)
+    return logs.page(query)
 
 
 @plugin.post("/api/logs", quick=True, durable=False, auth=may("member", "logs:write", host=True), status=201, raises=(400,))

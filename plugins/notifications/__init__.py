@@ -26,7 +26,7 @@ from orkosi import (
 )
 from plugins.fields import wrong
 
-plugin = Plugin("Notifications", layer="ground", needs=("users",))
+plugin = Plugin("Notifications", layer="ground", needs=("users", "fields"))
 
 Type = Literal["info", "warning", "error", "success"]
 
@@ -79,7 +79,7 @@ def safe(link: str) -> bool:
     return bool(re.fullmatch(r"(https?://[^\s\\/?#@]+([/?#][^\s\\]*)?|/([^\s/\\][^\s\\]*)?)", link, re.I)) and len(link) <= 2000
 
 
-def received(query: NotificationQuery) -> Page[Notification]:
+def page(query: NotificationQuery) -> Page[Notification]:
     """What somebody was told, newest first."""
     by = current()
     return db.page(NOTIFICATIONS, query, me=by.user or 0)

@@ -25,7 +25,7 @@ def index(query: NotificationQuery) -> Page[Notification]:
     """List one's own notifications and those for everybody
 
     Newest first."""
-    return notifications.received(query)
+    return notifications.page(query)
 
 
 @plugin.post("/api/notifications", quick=True, auth=may("member", "tasks:write"), status=201, raises=(400,))

@@ -33,7 +33,7 @@ from plugins.fields import wrong
 from plugins.server.limits import limiter
 from plugins.users import Invite, Pending, User
 
-plugin = Plugin("Organizations", layer="ground", needs=("users", "mail", "server"))
+plugin = Plugin("Organizations", layer="ground", needs=("users", "mail", "server", "fields"))
 plugin.setting("limit_org_invites", str, "20/h", "Invitations into one organization")
 
 Rank = Literal["owner", "admin", "member", "viewer"]
@@ -83,7 +83,7 @@ SEEN = """
 # ── organizations ──
 
 
-def index(query: Paging) -> Page[Organization]:
+def page(query: Paging) -> Page[Organization]:
     """Those one is a member of, and for whoever runs the tenant all of its, newest first."""
     me = current()
     mine = {"me": me.user, "all": users.in_charge(me)}

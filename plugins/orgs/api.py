@@ -49,7 +49,7 @@ def index(query: OrganizationQuery) -> Page[Organization]:
     """List the organizations one is a member of
 
     Newest first. Whoever runs the tenant sees all of its organizations."""
-    return orgs.index(query)
+    return orgs.page(query)
 
 
 @plugin.post("/api/organizations", auth=may("member"), status=201, raises=(400, 409))

@@ -89,7 +89,7 @@ PRODUCTS = Listing(
 # ── reading ──
 
 
-def listed(query: ProductQuery) -> tuple[Page[Product], dict[str, int]]:
+def page(query: ProductQuery) -> tuple[Page[Product], dict[str, int]]:
     """Products by name, and how many there are of each status, whatever the filters."""
     found = db.page(PRODUCTS, query, status=_statuses(query.status), q=query.q and _like(query.q))
     for product in found.items:
@@ -149,7 +149,7 @@ def create(name: str, slug: str | None = None, **more: Any) -> Product:
 
 
 @writes
-def update(slug: str, change: ProductPatch) -> Product:
+def change(slug: str, change: ProductPatch) -> Product:
     """Change what is sent. NotFound."""
     before = _row(slug)
     after = db.patch(Product, "products", before.id, change)

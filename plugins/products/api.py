@@ -24,7 +24,7 @@ def index(query: ProductQuery) -> Reply[Page[Product]]:
 
     By name. `meta.by_status` counts all products of each status, whatever the filters; `q` looks into name, slug,
     tagline and description."""
-    page, by_status = products.listed(query)
+    page, by_status = products.page(query)
     return Reply(page, meta={"by_status": by_status})
 
 
@@ -47,4 +47,4 @@ def update(slug: str, body: ProductPatch) -> Product:
     """Change a product
 
     What is not sent stays as it is; null empties a field. The slug never changes."""
-    return products.find(products.update(slug, body).slug)
+    return products.find(products.change(slug, body).slug)

@@ -132,7 +132,7 @@ def list_tasks(query: TaskQuery) -> Page[PublicTask]:
         filters["assignee"] = query.assigned_to
     if query.product_id is not None:
         filters["product"] = public.slug_of(query.product_id)
-    found = tasks.listed(Paging(limit=query.limit, offset=query.offset), None, **filters)
+    found = tasks.page(Paging(limit=query.limit, offset=query.offset), None, **filters)
     return Page(public.outward(found.items), found.total, found.limit, found.offset, found.exceeded)
 
 
@@ -247,7 +247,7 @@ def relative(path: str | None) -> str | None:
 def list_templates(query: TemplateQuery) -> Page[Template]:
     """List agent templates by `sort_order`, then by name"""
     filters: dict[str, Any] = {"category": query.category} if query.category is not None else {}
-    return templates.listed(Paging(limit=query.limit, offset=query.offset), **filters | ({"featured": True} if query.featured else {}))
+    return templates.page(Paging(limit=query.limit, offset=query.offset), **filters | ({"featured": True} if query.featured else {}))
 
 
 @plugin.post("/api/v1/public/templates", auth=WRITE_TEMPLATES, status=201, raises=(400, 409, 422))

@@ -56,7 +56,7 @@ from orkosi import (
 from plugins.fields import wrong
 from plugins.users import shares
 
-plugin = Plugin("Queue", layer="ground", needs=("users", "server"))
+plugin = Plugin("Queue", layer="ground", needs=("users", "server", "fields"))
 plugin.setting("keep_completed_days", int, 7, "For how many days completed jobs are kept")
 plugin.setting("keep_failed_days", int, 30, "For how many days failed, cancelled and dead jobs are kept")
 

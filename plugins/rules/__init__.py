@@ -76,7 +76,7 @@ RULES = Listing(
              "permanent": "permanent = CAST(:permanent AS INTEGER)"})
 
 
-def listed(query: RuleQuery) -> Page[Rule]:
+def page(query: RuleQuery) -> Page[Rule]:
     """Rules, permanent ones first, the newest first within each; an agent's key sees those that bind its agent."""
     return db.page(RULES, query, **({"agent": current().name} if current().kind == "agent" else {}))
 

@@ -9,7 +9,7 @@ def index(query: RuleQuery) -> Page[Rule]:
     """List rules
 
     Permanent ones first, the newest first within each. `agent` gives that agent's rules and those for all."""
-    return rules.listed(query)
+    return rules.page(query)
 
 
 @plugin.post("/api/rules", auth=may("editor", host=True), status=201, raises=(400,))

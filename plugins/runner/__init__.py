@@ -27,7 +27,7 @@ from plugins.supervisor import processes
 from .brain import Brain, Ending, Outcome, Report, append, read_report
 from .client import Client, Unreachable
 
-plugin = Plugin("Runner", layer="domain")
+plugin = Plugin("Runner", layer="domain", needs=("agents",))
 
 PAGE = 200   # rules that are asked for at once
 RETRY = 30  # seconds until a brain that asked for it (exit 75) is tried again

@@ -14,7 +14,7 @@ from orkosi import Invalid, Plugin, settings
 from . import embedded, launchd, processes
 from .plist import Status, folder_hash, plist_of, read, write
 
-plugin = Plugin("Supervisor", layer="ground")
+plugin = Plugin("Supervisor", layer="ground", needs=("folders",))
 plugin.setting("supervisor", str, "auto", "What runs the agents: launchd, embedded, or auto (launchd on macOS, else embedded)")
 
 

@@ -165,7 +165,7 @@ def _row(id: int) -> Task:
     return task
 
 
-def listed(query: Paging, q: str | None, **filters: Any) -> Page[Task]:
+def page(query: Paging, q: str | None, **filters: Any) -> Page[Task]:
     """Tasks, newest first; with `q`, those whose title or description has every term. An agent's key sees the agent's own."""
     me = current()
     if me.kind == "agent":

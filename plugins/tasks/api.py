@@ -44,7 +44,7 @@ def index(query: TaskQuery, me: Actor) -> Page[Task]:
     filters = several("status", query.status, get_args(Status)) | several("priority", query.priority, get_args(Priority))
     plain = {"assignee": assignee, "product": query.product, "type": query.type}
     paging = Paging(limit=query.limit, offset=query.offset)
-    return tasks.listed(paging, query.q, **filters, **{name: value for name, value in plain.items() if value is not None})
+    return tasks.page(paging, query.q, **filters, **{name: value for name, value in plain.items() if value is not None})
 
 
 @plugin.post("/api/tasks", quick=True, auth=WRITE, status=201, statuses=(200,), raises=(400, 404, 409, 429), limit="task_create")

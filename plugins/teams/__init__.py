@@ -77,7 +77,7 @@ BY_RANK = "CASE team_members.role WHEN 'owner' THEN 0 WHEN 'admin' THEN 1 ELSE 2
 # ── teams ──
 
 
-def index(query: TeamQuery) -> Page[Team]:
+def page(query: TeamQuery) -> Page[Team]:
     """The tenant's teams, newest first; with `name` those whose name has it, in whatever case."""
     me = current()
     name = None if not query.name else "%" + "".join("\\" + char if char in "%_\\" else char for char in users.folded(query.name)) + "%"

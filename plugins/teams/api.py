@@ -51,7 +51,7 @@ def index(query: TeamQuery) -> Page[Team]:
     """List the tenant's teams with their member counts
 
     Newest first. `name` finds a part of a name, in whatever case."""
-    return teams.index(query)
+    return teams.page(query)
 
 
 @plugin.post("/api/teams", auth=may("member"), status=201, raises=(400,))

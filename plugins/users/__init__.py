@@ -37,7 +37,7 @@ from plugins.server.limits import limiter
 
 from . import passwords, tokens
 
-plugin = Plugin("Users", layer="ground", needs=("server", "storage"))
+plugin = Plugin("Users", layer="ground", needs=("server", "storage", "fields"))
 plugin.setting("registration", str, "invite", "Who may register: open, invite or closed")
 plugin.setting("limit_login", str, "10/3m", "Wrong passwords from one address")
 plugin.setting("limit_login_account", str, "10/15m", "Wrong passwords for one account from one address")

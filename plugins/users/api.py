@@ -233,13 +233,13 @@ def index(query: PeopleQuery, me: Actor) -> Page[Person]:
     """List the people of one's tenant
 
     Newest first. Administrators and editors see everything, others ids and names."""
-    return people.colleagues(query, me)
+    return people.page(query, me)
 
 
 @plugin.get("/api/users/{id}", quick=True, auth=may("viewer"), raises=(404,))
 def show(id: int, me: Actor) -> Person:
     """Show one of the people of one's tenant"""
-    return people.colleague(id, me)
+    return people.find(id, me)
 
 
 @plugin.patch("/api/users/{id}", auth=may("admin"), raises=(404, 409))

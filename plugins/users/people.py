@@ -42,7 +42,7 @@ class UserPatch(Struct, forbid_unknown_fields=True):
     role: Role | UnsetType = UNSET
 
 
-def colleagues(query: Paging, me: Actor) -> Page[Person]:
+def page(query: Paging, me: Actor) -> Page[Person]:
     """The people of the tenant, newest first."""
     rows = db.all(Person, "SELECT * FROM users WHERE tenant_id = :tenant ORDER BY id DESC LIMIT :limit OFFSET :offset",
                   limit=query.limit, offset=query.offset)
@@ -50,7 +50,7 @@ def colleagues(query: Paging, me: Actor) -> Page[Person]:
     return Page([_as_seen(one, me) for one in rows], total, query.limit, query.offset)
 
 
-def colleague(id: int, me: Actor) -> Person:
+def find(id: int, me: Actor) -> Person:
     """One of the tenant's people. NotFound."""
     return _as_seen(_of_tenant(id), me)
 
