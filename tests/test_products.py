@@ -113,7 +113,7 @@ def test_the_list_is_by_name_and_narrows(client):
     found = client.get("/products")
     assert [one["name"] for one in found.data] == ["100%", "Alpha", "beta", "gamma"]
     assert (found.meta["total"], found.meta["by_status"]["live"], found.meta["by_status"]["building"]) == (4, 2, 0)
-    for query, count in [("status=live", 2), ("status=live,archived", 3), ("status=", 0), ("slug=alpha", 1), ("q=ALPH", 1), ("q=the", 4),
+    for query, count in [("status=live", 2), ("status=live,archived", 3), ("status=", 4), ("slug=alpha", 1), ("q=ALPH", 1), ("q=the", 4),
                          ("q=%25", 1), ("q=_", 0), ("q=the&status=idea", 1), ("limit=1", 1)]:
         assert len(client.get(f"/products?{query}").data) == count, query
     for query in ("status=done", "limit=0", "name=x"):

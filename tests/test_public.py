@@ -81,8 +81,8 @@ def test_tasks_are_filtered_in_the_publics_words_newest_first(robot, product):
     assert robot.get("/v1/public/tasks?limit=1").meta == {"total": 4, "limit": 1, "offset": 0, "has_more": True}
 
 
-@pytest.mark.parametrize("query, field", [("status=archived", "status"), ("status=todo,", "status"), ("priority=P1", "priority"), ("product_id=99", "product_id"),
-                                          ("product_id=x", "product_id"), ("limit=0", "limit"), ("assignee=x", "assignee"), ("status=", "status")])
+@pytest.mark.parametrize("query, field", [("status=archived", "status"), ("priority=P1", "priority"), ("product_id=99", "product_id"),
+                                          ("product_id=x", "product_id"), ("limit=0", "limit"), ("assignee=x", "assignee")])
 def test_a_filter_that_means_nothing_is_named(robot, query, field):
     assert robot.get("/v1/public/tasks?" + query).wrong == [field]
 

@@ -102,10 +102,11 @@ class Channel(HTTPChannel):
     # ── in the loop ──
 
     def readable(self) -> bool:
-        return not self.server.finishing and bool(super().readable())
+        # What was closed to make room, in this very turn, is asked as well: its number may be a newcomer's by the time poll answers.
+        return self.connected and not self.server.finishing and bool(super().readable())
 
     def writable(self) -> bool:
-        return self.held_back or bool(super().writable())
+        return self.connected and (self.held_back or bool(super().writable()))
 
     def received(self, data: bytes) -> bool:
         self.touched = time.monotonic()
