@@ -418,3 +418,12 @@ def test_silent_connections_stand_aside_and_are_heard(listening):
     for one in silent:
         one.close()
     eventually(lambda: not server.listener.active_channels)
+
+
+@pytest.mark.parametrize("sent", [b"5\r\nhello\r\n0\r\n\r\n", b"5;a=b\r\nhello\r\n0;last\r\n\r\n", b"5\r\nhello\r\n0\r\nX-Check: 1\r\n\r\n"])
+def test_a_body_in_chunks_is_the_same_however_it_comes_apart(sent):
+    from plugins.server.parser import Chunks, OverflowableBuffer
+    for pieces in [[sent[:at], sent[at:]] for at in range(len(sent) + 1)] + [[sent[at:at + 1] for at in range(len(sent))]]:
+        body = Chunks(OverflowableBuffer(1000))
+        taken = sum(body.received(piece) for piece in pieces)
+        assert (body.completed, body.error, taken, body.getfile().read()) == (True, None, len(sent), b"hello"), pieces

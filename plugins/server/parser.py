@@ -92,7 +92,8 @@ class Chunks(ChunkedReceiver):
         taken = 0
         while taken < len(data) and not self.completed and not self.error:
             taken += super().received(self._next(data[taken:]))
-        if self.completed and self.trailer and not all(map(_TRAILER.fullmatch, self.trailer.rstrip(b"\r\n").split(b"\r\n"))):
+        trailer = self.trailer.rstrip(b"\r\n")  # half of a line end, where that came in two pieces, is none
+        if self.completed and trailer and not all(map(_TRAILER.fullmatch, trailer.split(b"\r\n"))):
             self.error = BadRequest("Invalid trailer")
         return taken
 
