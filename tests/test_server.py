@@ -427,3 +427,27 @@ def test_a_body_in_chunks_is_the_same_however_it_comes_apart(sent):
         body = Chunks(OverflowableBuffer(1000))
         taken = sum(body.received(piece) for piece in pieces)
         assert (body.completed, body.error, taken, body.getfile().read()) == (True, None, len(sent), b"hello"), pieces
+
+
+def test_a_slow_write_is_named_in_the_log(listening, monkeypatch, caplog):
+    plain = queue.submit
+    monkeypatch.setattr(queue, "submit", lambda *args, **more: time.sleep(0.06) or plain(*args, **more))
+    assert listening().ask("POST", "/task-queue/submit", {"task_type": "t"})[0] == 201
+    assert [record.getMessage() for record in caplog.records if record.getMessage().startswith("slow write queue.submit: ")]
+
+
+def test_an_answer_that_cannot_be_made_keeps_nobody_else_waiting(listening, monkeypatch):
+    from plugins.server.call import Call
+    plain = Call.finish
+
+    def finish(self, made=None, error=None, **more):
+        if made is not None and self.values and self.values.get("body") and getattr(self.values["body"], "task_type", "") == "broken":
+            raise RuntimeError("no answer")
+        return plain(self, made, error, **more)
+    monkeypatch.setattr(Call, "finish", finish)
+    server = listening()
+    lost = server.send("POST", "/task-queue/submit", {"task_type": "broken"})
+    assert server.ask("POST", "/task-queue/submit", {"task_type": "t"}, timeout=2)[0] == 201
+    queue.submit("q", "t")
+    assert server.ask("POST", "/task-queue/claim", {"worker_id": "w", "queue_name": "q"}, timeout=2)[1]["data"]["task_type"] == "t"
+    lost.close()

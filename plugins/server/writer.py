@@ -71,25 +71,28 @@ class Writer:
         left = Counter(_durable(call) for call in calls)
         ran = 0.0
 
-        def run(call: Call) -> Any:
-            nonlocal ran
-            try:
-                return call.run()
-            finally:
-                ran = time.perf_counter()
+        def timed(call: Call) -> Callable[[], Any]:
+            def run() -> Any:
+                nonlocal ran
+                try:
+                    return call.run()
+                finally:
+                    ran = time.perf_counter()
+            run.__qualname__ = call.endpoint.operation if call.endpoint else ""  # what a slow one is called in the log
+            return run
 
         def told(call: Call, item: Write) -> None:
             if not item.finished:  # the turn to write is ours
                 bell.release()
                 return
             self._flush = self._flush or (time.perf_counter() - ran if item.durable else 0.0)
-            self._settle(item, call)
+            guarded(partial(self._settle, item, call))  # whoever leads the turn tells the others, too
             left[item.durable] -= 1
             if not left[item.durable]:  # all that one commit held: the loop is woken once for them
                 self._wake()
             if not left.total():
                 bell.release()
-        db.write_all([Write(partial(run, call), call.request.actor, _durable(call), partial(told, call)) for call in calls], bell)
+        db.write_all([Write(timed(call), call.request.actor, _durable(call), partial(told, call)) for call in calls], bell)
 
     def _settle(self, item: Write, call: Call) -> None:
         """Do what follows from a commit, encode the answer, hand it over; in a lane, where that may take long."""
