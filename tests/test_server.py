@@ -451,3 +451,12 @@ def test_an_answer_that_cannot_be_made_keeps_nobody_else_waiting(listening, monk
     queue.submit("q", "t")
     assert server.ask("POST", "/task-queue/claim", {"worker_id": "w", "queue_name": "q"}, timeout=2)[1]["data"]["task_type"] == "t"
     lost.close()
+
+
+def test_a_fault_in_the_loop_itself_ends_it_for_nobody_else(listening, application, monkeypatch):
+    server = listening()
+    plain = application.route
+    monkeypatch.setattr(application, "route", lambda request: 1 / 0 if request.path.endswith("/broken") else plain(request))
+    lost = server.send("GET", "/broken")
+    assert server.ask("GET", "/health", timeout=2)[0] == 200
+    lost.close()

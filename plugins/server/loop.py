@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections import deque
+from functools import partial
 from typing import Any
 
 from waitress import wasyncore
@@ -20,7 +21,7 @@ from plugins.server.call import Call
 from plugins.server.flow import SMALL, flow
 from plugins.server.http import IDLE, SEND, Channel, Work
 from plugins.server.idle import Idle
-from plugins.server.lanes import lanes
+from plugins.server.lanes import guarded, lanes
 from plugins.server.parked import Room
 from plugins.server.writer import Writer
 
@@ -78,11 +79,11 @@ class Server(TcpWSGIServer):
         begun = 0
         while self.handed or self.rung or (self.ready and begun < TOGETHER):
             if self.handed:
-                self.deliver(self.handed.popleft())
+                guarded(partial(self.deliver, self.handed.popleft()))
             elif self.rung:
-                self.answer_bell(self.rung.popleft())
+                guarded(partial(self.answer_bell, self.rung.popleft()))
             else:
-                self.dispatch(self.ready.popleft())
+                guarded(partial(self.dispatch, self.ready.popleft()))  # a fault in one request must not end the loop for all
             begun += 1
             if len(self.writes) >= TOGETHER:  # a crowd: the writer need not wait until all of it is begun
                 self.give_writes()
