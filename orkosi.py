@@ -795,7 +795,7 @@ def translated() -> Iterator[None]:
 
 def terms(q: str) -> str | None:
     """`q` as a full-text query in which nothing is an operator; None where no usable term is left."""
-    words = re.findall(r"\w+", q[:100])[:8]
+    words = list({word.casefold(): word for word in re.findall(r"\w+", q[:100])}.values())[:8]  # each once: a prefix may cost much
     return " ".join(f'"{word}"*' for word in words) or None
 
 
