@@ -714,7 +714,7 @@ def _builder(kind: Any, columns: list[str]) -> Callable[[tuple], Any]:
     places = [last[name] for name in fields]
     mends = [(at, mend) for at, name in enumerate(fields) if (mend := _mend(hints[name]))]
     in_order = fields == list(kind.__struct_fields__)[:len(fields)]  # then no names are needed, which is faster
-    pick = operator.itemgetter(*places) if len(places) > 1 else lambda row: (row[places[0]],)
+    pick: Any = tuple if places == [*range(len(columns))] else operator.itemgetter(*places) if len(places) > 1 else lambda row: (row[places[0]],)
 
     def build(row: tuple) -> Any:
         values = list(pick(row))
@@ -949,7 +949,7 @@ class Plugin:
         self.services: list[Callable[[threading.Event], None]] = []
         self.jobs: dict[str, Callable[[Any], Any]] = {}
         self.periods: list[tuple[float, Callable[[], Any]]] = []
-        self.listeners: list[tuple[str, Callable[..., Any]]] = []
+        self.listeners: list[tuple[str, tuple[str, ...], Callable[..., Any]]] = []
         self.checks: dict[str, Callable[[], Check]] = {}
         self.sources: dict[str, Callable[[str, int], list[Hit]]] = {}
         self.authenticators: list[Callable[[Request], Actor | None]] = []
@@ -993,8 +993,8 @@ class Plugin:
         width = int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
         return _into(lambda fn: self.periods.append((width, fn)))
 
-    def on(self, event: str) -> Callable[[F], F]:
-        return _into(lambda fn: self.listeners.append((event, fn)))
+    def on(self, event: str, but: tuple[str, ...] = ()) -> Callable[[F], F]:
+        return _into(lambda fn: self.listeners.append((event, but, fn)))
 
     def health(self, name: str) -> Callable[[F], F]:
         return _into(lambda fn: self.checks.__setitem__(name, fn))
@@ -1030,8 +1030,8 @@ def emit(event: str, subject: Any, **facts: Any) -> None:
     """Tell every listener of `event`, inside the write that is going on; a listener's error undoes it all."""
     listeners = _heard.get(event)
     if listeners is None:
-        listeners = _heard[event] = [fn for plugin in plugins.values() for name, fn in plugin.listeners
-                                     if name in (event, "*") or (name.endswith(".*") and event.startswith(name[:-1]))]
+        listeners = _heard[event] = [fn for plugin in plugins.values() for name, but, fn in plugin.listeners if not event.startswith(but)
+                                     and (name in (event, "*") or (name.endswith(".*") and event.startswith(name[:-1])))]
     for listener in listeners:
         listener(event, subject, **facts)
 

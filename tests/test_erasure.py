@@ -138,7 +138,7 @@ def test_a_founder_leaves_no_name_behind(as_):
 def test_an_erasure_that_fails_leaves_all_as_it_was(canary, data, monkeypatch):
     def broken(event, subject, **facts):
         raise ZeroDivisionError
-    orkosi.plugins["demo"].listeners.append(("user.erased", broken))
+    orkosi.plugins["demo"].listeners.append(("user.erased", (), broken))
     orkosi._heard.clear()
     try:
         with pytest.raises(ZeroDivisionError):

@@ -287,7 +287,7 @@ def told():
 def test_every_event_that_is_heard_is_told():
     known = told()
     for plugin in orkosi.plugins.values():
-        for name, fn in plugin.listeners:
+        for name, _, fn in plugin.listeners:
             heard = {one for one in known if name in (one, "*") or (name.endswith(".*") and one.startswith(name[:-1]))}
             assert heard, f"{plugin.name}.{fn.__name__} hears {name!r}, of which nobody tells"
     assert {"task.done", "job.claimed", "serving", "user.erased"} <= known

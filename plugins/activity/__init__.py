@@ -85,12 +85,10 @@ REMEMBER = """
     VALUES (:home, :actor_type, :actor_id, :action, :entity_type, :entity_id, :metadata, :now)"""
 
 
-@plugin.on("*")
+@plugin.on("*", but=QUIET)
 @across_tenants
 def remember(event: str, subject: Any, **facts: Any) -> None:
     """Keep a row of every event that tells of the company, in the tenant it happened in."""
-    if event.startswith(QUIET):
-        return
     tenant = getattr(subject, "tenant_id", None) or current().tenant
     if tenant is None:  # nobody's: there is no log it belongs into
         return

@@ -426,7 +426,8 @@ def _of(job: Job) -> Task | None:
 @plugin.on("job.claimed")
 def started(event: str, job: Job) -> None:
     """A claimed task is in progress."""
-    _move(job, "in_progress")
+    if job.task_type == "task":
+        _move(job, "in_progress")
 
 
 @plugin.on("job.completed")
