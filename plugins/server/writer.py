@@ -2,8 +2,8 @@
 
 The loop has asked who they are from and read what they say; the writer runs them, up to 64 in a turn, each tenant
 having its turn, in the transaction of everything that waits to be written. It encodes the answers and hands them
-back; it touches no socket. Surprise: where a flush takes long, it waits a moment after one, so that the clients
-who were just answered are in the next; unless something came that waits for no flush.
+back; it touches no socket. Surprise: where a flush takes long, it waits a moment after one, until the clients
+who were just answered are back, so that they are in the next; unless something came that waits for no flush.
 """
 import threading
 import time
@@ -47,16 +47,16 @@ class Writer:
         self._thread.join(5)
 
     def _work(self) -> None:
-        pause = 0.0
-        while calls := self._next(pause):
+        pause, answered = 0.0, 0
+        while calls := self._next(pause, answered):
             self._flush = 0.0
             guarded(partial(self._turn, calls))
-            pause = min(self._flush / SHARE, LONGEST) if self._flush > SLOW else 0.0
+            pause, answered = min(self._flush / SHARE, LONGEST) if self._flush > SLOW else 0.0, len(calls)
 
-    def _next(self, pause: float) -> list[Call]:
+    def _next(self, pause: float, answered: int) -> list[Call]:
         with self._came:
-            end = time.monotonic() + pause
-            while not self._hurry and not self._over and (left := end - time.monotonic()) > 0:
+            end, enough = time.monotonic() + pause, self._line.length + answered
+            while self._line.length < enough and not self._hurry and not self._over and (left := end - time.monotonic()) > 0:
                 self._came.wait(left)
             while not self._line.length:
                 if self._over:
