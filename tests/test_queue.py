@@ -5,6 +5,7 @@ import time
 import pytest
 from conftest import eventually
 
+import orkosi
 from orkosi import Conflict, acting, db, now, system
 from plugins import queue
 from plugins.queue import executor
@@ -108,7 +109,7 @@ def test_failing_backs_off_exponentially_and_then_dies(client):
         job = claimed(client)
         failed = client.post(f"/task-queue/{job['id']}/fail", {"lease_token": job["lease_token"], "error": "boom"}).data
         if failed["run_at"]:
-            pauses.append(round(queue.seconds(failed["run_at"]) - time.time()))
+            pauses.append(round(orkosi.seconds(failed["run_at"]) - time.time()))
             db.write(lambda: db.run("UPDATE jobs SET run_at = :now", now=now(-1)))
             executor.promote_due()
     assert pauses == [5, 10] and failed["status"] == "dead" and failed["error"] == "boom"

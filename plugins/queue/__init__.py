@@ -36,23 +36,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from orkosi import (
-    Conflict,
-    Denied,
-    Listing,
-    NotFound,
-    Plugin,
-    Problem,
-    Struct,
-    across_tenants,
-    current,
-    db,
-    emit,
-    jsoned,
-    now,
-    seconds,
-    writes,
-)
+from orkosi import Conflict, Denied, Listing, NotFound, Plugin, Problem, Struct, current, db, emit, jsoned, now, writes
 from plugins.fields import wrong
 from plugins.users import shares
 
@@ -301,9 +285,9 @@ def fail(id: int, token: str, error: str, *, retryable: bool = True, retry_in: f
     return _failed(job, error, retryable, _backoff(job) if retry_in is None else retry_in)
 
 
-def _failed(job: Job, error: str, retryable: bool, pause: float) -> Job:
+def _failed(job: Job, error: str, retryable: bool, after: float) -> Job:
     if retryable and job.attempt < job.max_attempts:
-        return _back(job, "job.retrying", error, pause)
+        return _back(job, "job.retrying", error, after)
     job = db.one(Job, """
         UPDATE jobs SET state = :state, error = :error, finished_at = :now, lease_expires_at = NULL
          WHERE id = :id AND tenant_id = :tenant RETURNING *""",
@@ -312,13 +296,13 @@ def _failed(job: Job, error: str, retryable: bool, pause: float) -> Job:
     return job
 
 
-def _back(job: Job, event: str, error: str | None, pause: float = 0.0, refund: int = 0) -> Job:
-    """Put an active job back: waiting, or delayed by `pause` seconds."""
+def _back(job: Job, event: str, error: str | None, after: float = 0.0, refund: int = 0) -> Job:
+    """Put an active job back: waiting, or due after so many seconds."""
     job = db.one(Job, """
         UPDATE jobs SET state = :state, run_at = :run_at, error = ifnull(:error, error), attempt = attempt - :refund,
                lease_expires_at = NULL, lease_token = NULL
          WHERE id = :id AND tenant_id = :tenant RETURNING *""",
-        id=job.id, state="delayed" if pause > 0 else "waiting", run_at=now(pause) if pause > 0 else None,
+        id=job.id, state="delayed" if after > 0 else "waiting", run_at=now(after) if after > 0 else None,
         error=error and error[:8192], refund=refund)
     _ready(job)
     emit(event, job)
@@ -395,130 +379,7 @@ def _lost(job: Job) -> LeaseLost:
     return LeaseLost(f"That lease of job_{job.id} is over: the job is {job.state}; claim again")
 
 
-# ── deciding ──
-
-
-@writes
-def cancel(id: int) -> Job:
-    """End an unfinished job at once; a worker that has it hears so at its next heartbeat. NotFound, Conflict."""
-    job = find(id)
-    if job.state not in UNFINISHED:
-        raise Conflict(f"job_{id} is already {job.state}")
-    job = db.one(Job, """
-        UPDATE jobs SET state = 'cancelled', finished_at = :now, lease_expires_at = NULL, run_at = NULL, held_for = NULL
-         WHERE id = :id AND tenant_id = :tenant RETURNING *""", id=id, now=now())
-    emit("job.cancelled", job)
-    return job
-
-
-@writes
-def retry(id: int) -> Job:
-    """Run a dead, failed or cancelled job again, with all its attempts. NotFound, Conflict."""
-    job = find(id)
-    if job.state not in ("dead", "failed", "cancelled"):
-        raise Conflict(f"job_{id} is {job.state}; only dead, failed and cancelled jobs are retried")
-    job = db.one(Job, """
-        UPDATE jobs SET state = 'waiting', attempt = 0, finished_at = NULL, lease_token = NULL, run_at = NULL
-         WHERE id = :id AND tenant_id = :tenant RETURNING *""", id=id)
-    _ready(job)
-    emit("job.revived", job)
-    return job
-
-
-def retry_dead(queue: str) -> int:
-    """Run every dead job of a queue again; how many. In steps, so that others get their turn."""
-    done = 0
-    while ids := [row[0] for row in db.all(tuple, """
-            SELECT id FROM jobs WHERE tenant_id = :tenant AND queue = :queue AND state = 'dead' AND finished_at IS NOT NULL
-             ORDER BY finished_at LIMIT 200""", queue=queue)]:
-        _retry_each(ids)
-        done += len(ids)
-    return done
-
-
-@writes
-def _retry_each(ids: list[int]) -> None:
-    for id in ids:
-        retry(id)
-
-
-@writes
-def hold(id: int, held_for: str) -> None:
-    """Keep a waiting or delayed job back until `unhold`; `held_for` is the sentence that says why."""
-    db.run("""UPDATE jobs SET state = 'delayed', held_for = :why WHERE id = :id AND tenant_id = :tenant
-               AND state IN ('waiting', 'delayed')""", id=id, why=held_for)
-
-
-@writes
-def unhold(id: int) -> None:
-    """Let a held job go: waiting at once, or when it is due."""
-    job = db.one(Job, """
-        UPDATE jobs SET held_for = NULL, state = CASE WHEN run_at > :now THEN 'delayed' ELSE 'waiting' END,
-               run_at = CASE WHEN run_at > :now THEN run_at END
-         WHERE id = :id AND tenant_id = :tenant AND state = 'delayed' AND held_for IS NOT NULL RETURNING *""", id=id, now=now())
-    if job:
-        _ready(job)
-
-
-@writes
-def reprioritize(id: int, priority: int) -> None:
-    """Let a waiting or delayed job run sooner or later; lower runs first."""
-    db.run("""UPDATE jobs SET priority = :priority WHERE id = :id AND tenant_id = :tenant
-               AND state IN ('waiting', 'delayed')""", id=id, priority=priority)
-
-
-@writes
-def pause(queue: str) -> None:
-    """Let nobody claim from a queue; what is running runs on."""
-    db.run("""INSERT INTO queues (tenant_id, name, paused_at) VALUES (:tenant, :queue, :now)
-              ON CONFLICT DO UPDATE SET paused_at = ifnull(paused_at, excluded.paused_at)""", queue=queue, now=now())
-
-
-@writes
-def resume(queue: str) -> None:
-    """Let workers claim again."""
-    db.run("UPDATE queues SET paused_at = NULL WHERE tenant_id = :tenant AND name = :queue", queue=queue)
-    tenant = current().tenant
-    db.after_commit(lambda: waiting.rouse((tenant, queue)))
-
-
-def paused(queue: str) -> bool:
-    return db.value("SELECT paused_at FROM queues WHERE tenant_id = :tenant AND name = :queue", queue=queue) is not None
-
-
-@writes
-def release_active(queue: str) -> int:
-    """Take back every running job of a queue, at no cost of an attempt; how many."""
-    running = db.all(Job, "SELECT * FROM jobs WHERE tenant_id = :tenant AND state = 'active' AND queue = :queue", queue=queue)
-    for job in running:
-        _back(job, "job.released", None, refund=1)
-    return len(running)
-
-
-# ── what comes next ──
-
-_sooner = threading.Event()
-
-
-@across_tenants
-def first_leases() -> list[tuple[int, str]]:
-    """(tenant, when its first lease runs out), for every tenant that has one: an index step each."""
-    return db.all(tuple, """
-        WITH RECURSIVE busy (tenant) AS (
-          SELECT min(tenant_id) FROM jobs WHERE state = 'active'
-          UNION ALL SELECT (SELECT min(tenant_id) FROM jobs WHERE state = 'active' AND tenant_id > busy.tenant)
-            FROM busy WHERE busy.tenant IS NOT NULL)
-        SELECT tenant, (SELECT min(lease_expires_at) FROM jobs WHERE state = 'active' AND tenant_id = tenant)
-          FROM busy WHERE tenant IS NOT NULL""")
-
-
-@across_tenants
-def next_due() -> float:
-    """Seconds until something is due, at most 1."""
-    first = db.value("SELECT run_at FROM jobs WHERE state = 'delayed' AND held_for IS NULL ORDER BY run_at LIMIT 1")
-    lease = min((until for _, until in first_leases()), default=None)
-    soonest = min((seconds(moment) for moment in (first, lease) if moment), default=float("inf"))
-    return max(0.01, min(1.0, soonest - time.time()))
+_sooner = threading.Event()  # something may be due sooner than was thought
 
 
 def id_of(text: str) -> int:
@@ -531,6 +392,7 @@ def id_of(text: str) -> int:
 
 from . import waiting  # noqa: E402, I001  # last: these use the verbs above
 from .waiting import wait_and_claim as wait_and_claim  # noqa: E402
+from .deciding import cancel, hold, pause, paused, release_active, reprioritize, resume, retry, retry_dead, unhold  # noqa: E402, F401
 from . import executor as executor  # noqa: E402
 from .executor import later as later  # noqa: E402
 from .seeing import QueueStats as QueueStats, explains as explains, names as names, stats as stats, why as why  # noqa: E402

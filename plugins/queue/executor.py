@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from orkosi import HOST_TENANT, Problem, across_tenants, acting, current, db, now, plugins, settings, system, writes
+from orkosi import HOST_TENANT, Problem, across_tenants, acting, current, db, now, plugins, seconds, settings, system, writes
 
 from . import (
     OWN,
@@ -22,9 +22,7 @@ from . import (
     claim,
     complete,
     fail,
-    first_leases,
     heartbeat,
-    next_due,
     plugin,
     submit,
     wait_and_claim,
@@ -182,3 +180,27 @@ def _extend_own() -> None:
                     job.lease_expires_at = heartbeat(job.id, job.lease_token).lease_expires_at
                 except Problem as problem:
                     log.warning("job_%s: %s", job.id, problem.message)
+
+
+# ── what comes next ──
+
+
+@across_tenants
+def first_leases() -> list[tuple[int, str]]:
+    """(tenant, when its first lease runs out), for every tenant that has one: an index step each."""
+    return db.all(tuple, """
+        WITH RECURSIVE busy (tenant) AS (
+          SELECT min(tenant_id) FROM jobs WHERE state = 'active'
+          UNION ALL SELECT (SELECT min(tenant_id) FROM jobs WHERE state = 'active' AND tenant_id > busy.tenant)
+            FROM busy WHERE busy.tenant IS NOT NULL)
+        SELECT tenant, (SELECT min(lease_expires_at) FROM jobs WHERE state = 'active' AND tenant_id = tenant)
+          FROM busy WHERE tenant IS NOT NULL""")
+
+
+@across_tenants
+def next_due() -> float:
+    """Seconds until something is due, at most 1."""
+    first = db.value("SELECT run_at FROM jobs WHERE state = 'delayed' AND held_for IS NULL ORDER BY run_at LIMIT 1")
+    lease = min((until for _, until in first_leases()), default=None)
+    soonest = min((seconds(moment) for moment in (first, lease) if moment), default=float("inf"))
+    return max(0.01, min(1.0, soonest - time.time()))

@@ -33,9 +33,9 @@ from orkosi import (
     terms,
     writes,
 )
-from plugins import fields, notifications, queue, users
+from plugins import fields, queue, users
 from plugins.fields import wrong
-from plugins.queue import Job, Why
+from plugins.queue import Why
 from plugins.users import shares
 
 plugin = Plugin("Tasks", layer="domain", needs=())
@@ -375,113 +375,6 @@ def _release(id: int) -> None:
         _follow(_row(other))
 
 
-# ── the job behind a task ──
-
-
-def _follow(task: Task) -> None:
-    """Make a task's job what the task now asks for: there, gone, held, or of another priority."""
-    job = _job(task)
-    wanted = task.assignee is not None and task.status in ("todo", "in_progress")
-    if not wanted:
-        task.job_id = None
-        return _drop_job(task.id)
-    blockers = [] if task.blocked_by == [] else _open_blockers(task.id)
-    held = f"Waits for task {', '.join(map(str, blockers))}" if blockers else None
-    if job is None:
-        if task.status == "todo":
-            job, _ = queue.submit(f"agent:{task.assignee}", "task", {"task_id": task.id}, priority=RANK[task.priority],
-                                  max_attempts=ATTEMPTS, timeout=LEASE, held_for=held)
-            db.run("UPDATE tasks SET job_id = :job WHERE id = :id AND tenant_id = :tenant", id=task.id, job=job.id)
-            task.job_id = f"job_{job.id}"
-        return None
-    if job.priority != RANK[task.priority]:
-        queue.reprioritize(job.id, RANK[task.priority])
-    if held and job.held_for != held:
-        queue.hold(job.id, held)
-    elif not held and job.held_for:
-        queue.unhold(job.id)
-    return None
-
-
-def _job(task: Task) -> Job | None:
-    """The task's unfinished job."""
-    if task.job_id is None:
-        return None
-    job = queue.find(queue.id_of(task.job_id))
-    return job if job.state in queue.UNFINISHED else None
-
-
-def _drop_job(id: int) -> None:
-    job = _job(_row(id))
-    db.run("UPDATE tasks SET job_id = NULL WHERE id = :id AND tenant_id = :tenant", id=id)
-    if job:
-        queue.cancel(job.id)
-
-
-def _of(job: Job) -> Task | None:
-    id = db.value("SELECT id FROM tasks WHERE job_id = :job AND tenant_id = :tenant", job=job.id) if job.task_type == "task" else None
-    return _row(id) if id else None
-
-
-@plugin.on("job.claimed")
-def started(event: str, job: Job) -> None:
-    """A claimed task is in progress."""
-    if job.task_type == "task":
-        _move(job, "in_progress")
-
-
-@plugin.on("job.completed")
-def completed(event: str, job: Job) -> None:
-    """What the worker reported becomes of the task: done, or what `status` in its result says."""
-    if job.task_type != "task":
-        return
-    told = job.result if isinstance(job.result, dict) else {"resolution": job.result}
-    status = str(told.get("status", "done"))
-    if status not in ("review", "blocked"):
-        status = "done"
-    resolution = told.get("resolution")
-    _move(job, status, resolution=resolution if isinstance(resolution, str) or resolution is None else jsoned(resolution),
-          error=told.get("note") if status == "blocked" else None, ended=True)
-
-
-@plugin.on("job.retrying")
-def retrying(event: str, job: Job) -> None:
-    """A failed attempt: to do again, with the error to see."""
-    _move(job, "todo", error=job.error)
-
-
-@plugin.on("job.released")
-@plugin.on("job.revived")
-def released(event: str, job: Job) -> None:
-    """Given back untouched, or brought back: to do."""
-    _move(job, "todo")
-
-
-@plugin.on("job.failed")
-def failed(event: str, job: Job) -> None:
-    """No attempt is left: blocked, and somebody must look."""
-    task = _move(job, "blocked", error=job.error)
-    if task:
-        notifications.notify(f"Task {task.id} is blocked", f"{task.title}: {(job.error or '')[:500]}", type="error", source="tasks",
-                             link=f"/api/tasks/{task.id}")
-
-
-def _move(job: Job, status: str, *, resolution: str | None = None, error: Any = None, ended: bool = False) -> Task | None:
-    before = _of(job)
-    if before is None:
-        return None
-    db.run("""
-        UPDATE tasks SET status = :status, resolution = ifnull(:resolution, resolution), last_error = CASE WHEN :status = 'done' THEN NULL
-               ELSE ifnull(:error, last_error) END, updated_at = :now, finished_at = CASE WHEN :status = 'done' THEN :now END,
-               job_id = CASE WHEN :ended THEN NULL ELSE job_id END
-         WHERE id = :id AND tenant_id = :tenant""",
-        id=before.id, status=status, resolution=resolution, error=None if error is None else str(error)[:8192], ended=ended, now=now())
-    task = find(before.id)
-    if task.status != before.status:
-        _tell(before, task)
-    return task
-
-
 @plugin.search("tasks")
 def search(q: str, limit: int) -> list[Hit]:
     """Tasks whose title or description has every term, newest first."""
@@ -495,3 +388,6 @@ def search(q: str, limit: int) -> list[Hit]:
 def me(actor: Actor) -> str:
     """What `assignee=me` means: an agent's name, or a person's."""
     return users.find(actor.user).username if actor.user else actor.name
+
+
+from .jobs import _drop_job, _follow  # noqa: E402  # last: it uses the verbs above

@@ -1,0 +1,114 @@
+"""What an operator decides about jobs and queues: cancel, retry, hold, hurry, pause.
+
+Owns the table `queues`; writes `jobs` as the face does. Surprise: a cancelled job ends at once, though a worker may have it:
+it hears so at its next heartbeat.
+"""
+
+
+from orkosi import (
+    Conflict,
+    current,
+    db,
+    emit,
+    now,
+    writes,
+)
+
+from . import UNFINISHED, Job, _back, _ready, find, waiting
+
+
+@writes
+def cancel(id: int) -> Job:
+    """End an unfinished job at once; a worker that has it hears so at its next heartbeat. NotFound, Conflict."""
+    job = find(id)
+    if job.state not in UNFINISHED:
+        raise Conflict(f"job_{id} is already {job.state}")
+    job = db.one(Job, """
+        UPDATE jobs SET state = 'cancelled', finished_at = :now, lease_expires_at = NULL, run_at = NULL, held_for = NULL
+         WHERE id = :id AND tenant_id = :tenant RETURNING *""", id=id, now=now())
+    emit("job.cancelled", job)
+    return job
+
+
+@writes
+def retry(id: int) -> Job:
+    """Run a dead, failed or cancelled job again, with all its attempts. NotFound, Conflict."""
+    job = find(id)
+    if job.state not in ("dead", "failed", "cancelled"):
+        raise Conflict(f"job_{id} is {job.state}; only dead, failed and cancelled jobs are retried")
+    job = db.one(Job, """
+        UPDATE jobs SET state = 'waiting', attempt = 0, finished_at = NULL, lease_token = NULL, run_at = NULL
+         WHERE id = :id AND tenant_id = :tenant RETURNING *""", id=id)
+    _ready(job)
+    emit("job.revived", job)
+    return job
+
+
+def retry_dead(queue: str) -> int:
+    """Run every dead job of a queue again; how many. In steps, so that others get their turn."""
+    done = 0
+    while ids := [row[0] for row in db.all(tuple, """
+            SELECT id FROM jobs WHERE tenant_id = :tenant AND queue = :queue AND state = 'dead' AND finished_at IS NOT NULL
+             ORDER BY finished_at LIMIT 200""", queue=queue)]:
+        _retry_each(ids)
+        done += len(ids)
+    return done
+
+
+@writes
+def _retry_each(ids: list[int]) -> None:
+    for id in ids:
+        retry(id)
+
+
+@writes
+def hold(id: int, held_for: str) -> None:
+    """Keep a waiting or delayed job back until `unhold`; `held_for` is the sentence that says why."""
+    db.run("""UPDATE jobs SET state = 'delayed', held_for = :why WHERE id = :id AND tenant_id = :tenant
+               AND state IN ('waiting', 'delayed')""", id=id, why=held_for)
+
+
+@writes
+def unhold(id: int) -> None:
+    """Let a held job go: waiting at once, or when it is due."""
+    job = db.one(Job, """
+        UPDATE jobs SET held_for = NULL, state = CASE WHEN run_at > :now THEN 'delayed' ELSE 'waiting' END,
+               run_at = CASE WHEN run_at > :now THEN run_at END
+         WHERE id = :id AND tenant_id = :tenant AND state = 'delayed' AND held_for IS NOT NULL RETURNING *""", id=id, now=now())
+    if job:
+        _ready(job)
+
+
+@writes
+def reprioritize(id: int, priority: int) -> None:
+    """Let a waiting or delayed job run sooner or later; lower runs first."""
+    db.run("""UPDATE jobs SET priority = :priority WHERE id = :id AND tenant_id = :tenant
+               AND state IN ('waiting', 'delayed')""", id=id, priority=priority)
+
+
+@writes
+def pause(queue: str) -> None:
+    """Let nobody claim from a queue; what is running runs on."""
+    db.run("""INSERT INTO queues (tenant_id, name, paused_at) VALUES (:tenant, :queue, :now)
+              ON CONFLICT DO UPDATE SET paused_at = ifnull(paused_at, excluded.paused_at)""", queue=queue, now=now())
+
+
+@writes
+def resume(queue: str) -> None:
+    """Let workers claim again."""
+    db.run("UPDATE queues SET paused_at = NULL WHERE tenant_id = :tenant AND name = :queue", queue=queue)
+    tenant = current().tenant
+    db.after_commit(lambda: waiting.rouse((tenant, queue)))
+
+
+def paused(queue: str) -> bool:
+    return db.value("SELECT paused_at FROM queues WHERE tenant_id = :tenant AND name = :queue", queue=queue) is not None
+
+
+@writes
+def release_active(queue: str) -> int:
+    """Take back every running job of a queue, at no cost of an attempt; how many."""
+    running = db.all(Job, "SELECT * FROM jobs WHERE tenant_id = :tenant AND state = 'active' AND queue = :queue", queue=queue)
+    for job in running:
+        _back(job, "job.released", None, refund=1)
+    return len(running)
