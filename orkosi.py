@@ -82,8 +82,7 @@ def _install(venv: str, python: str, stamp: str, pins: list) -> None:
     origin = ["--no-index", "--find-links", wheels] if os.path.isdir(wheels) else []
     print("Orkosi installs %d pinned packages into .venv (only this once) ..." % len(pins), file=sys.stderr)
     for step in ([sys.executable, "-m", "venv", venv],
-                 [python, "-m", "pip", "install", "--no-deps", "--disable-pip-version-check",
-                  "--retries", "1", "--timeout", "15"] + origin + pins):
+                 [python, "-m", "pip", "install", "--no-deps", "--disable-pip-version-check", "--retries", "1", "--timeout", "15"] + origin + pins):
         done = subprocess.Popen(step, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         said = []
         for line in done.stdout or ():
@@ -119,6 +118,7 @@ import time
 import tomllib
 import types
 import typing
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
@@ -794,9 +794,9 @@ def translated() -> Iterator[None]:
 
 
 def terms(q: str) -> str | None:
-    """`q` as a full-text query in which nothing is an operator; None where no usable term is left."""
-    words = list({word.casefold(): word for word in re.findall(r"\w+", q[:100])}.values())[:8]  # each once: a prefix may cost much
-    return " ".join(f'"{word}"*' for word in words) or None
+    """`q` as a full-text query in which nothing is an operator, each word once; None where no usable term is left."""
+    words = {re.sub(r"[\u0300-\u036f]", "", unicodedata.normalize("NFD", word)).casefold(): word for word in re.findall(r"\w+", q[:100])}
+    return " ".join(f'"{word}"*' for word in list(words.values())[:8]) or None
 
 
 db = Database()

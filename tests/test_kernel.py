@@ -53,7 +53,7 @@ def test_the_limiter_is_bounded(data, monkeypatch):
 
 
 @pytest.mark.parametrize("q, found", [("fix login", '"fix"* "login"*'), ('"', None), ("-x", '"x"*'), ("", None), ("NEAR(a", '"NEAR"* "a"*'),
-                                      ("ünï", '"ünï"*'), ("a " * 50, '"a"*'), ("a A b B a", '"a"* "B"*'),
+                                      ("ünï", '"ünï"*'), ("a " * 50, '"a"*'), ("a A b B á", '"á"* "B"*'),
                                       (" ".join("abcdefghij"), " ".join(f'"{letter}"*' for letter in "abcdefgh"))])
 def test_search_terms_hold_no_operators(q, found):
     assert terms(q) == found
