@@ -450,7 +450,8 @@ def test_an_answer_that_cannot_be_made_keeps_nobody_else_waiting(listening, monk
     assert server.ask("POST", "/task-queue/submit", {"task_type": "t"}, timeout=2)[0] == 201
     queue.submit("q", "t")
     assert server.ask("POST", "/task-queue/claim", {"worker_id": "w", "queue_name": "q"}, timeout=2)[1]["data"]["task_type"] == "t"
-    lost.close()
+    lost.settimeout(2)
+    assert lost.recv(100) == b"", "whoever has no answer is not left waiting"
 
 
 def test_a_fault_in_the_loop_itself_ends_it_for_nobody_else(listening, application, monkeypatch):
@@ -459,4 +460,17 @@ def test_a_fault_in_the_loop_itself_ends_it_for_nobody_else(listening, applicati
     monkeypatch.setattr(application, "route", lambda request: 1 / 0 if request.path.endswith("/broken") else plain(request))
     lost = server.send("GET", "/broken")
     assert server.ask("GET", "/health", timeout=2)[0] == 200
-    lost.close()
+    lost.settimeout(2)
+    assert lost.recv(100) == b"", "whoever met the fault is not left waiting, nor does the end of the server wait for them"
+
+
+def test_after_a_slow_flush_the_writer_waits_no_longer_than_until_everybody_is_back(listening, monkeypatch):
+    from plugins.server import writer
+    server = listening()
+    monkeypatch.setattr(writer, "SLOW", 0.0)
+    monkeypatch.setattr(writer, "SHARE", 1e-6)
+    monkeypatch.setattr(writer, "LONGEST", 3.0)
+    began = time.monotonic()
+    for _ in range(3):
+        assert server.ask("POST", "/task-queue/submit", {"task_type": "t"})[0] == 201
+    assert time.monotonic() - began < 2

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -75,20 +76,30 @@ class Server(TcpWSGIServer):
         for call in list(self.room.calls) if self.finishing else self.room.over():
             self.room.leave(call)
             call.give_up_waiting()
-            self.deliver(call)
+            self.attempt(self.deliver, call)
         begun = 0
         while self.handed or self.rung or (self.ready and begun < TOGETHER):
             if self.handed:
-                guarded(partial(self.deliver, self.handed.popleft()))
+                self.attempt(self.deliver, self.handed.popleft())
             elif self.rung:
-                guarded(partial(self.answer_bell, self.rung.popleft()))
+                self.attempt(self.answer_bell, self.rung.popleft())
             else:
-                guarded(partial(self.dispatch, self.ready.popleft()))  # a fault in one request must not end the loop for all
+                self.attempt(self.dispatch, self.ready.popleft())
             begun += 1
             if len(self.writes) >= TOGETHER:  # a crowd: the writer need not wait until all of it is begun
                 self.give_writes()
         self.give_writes()
         self.idle.look()
+
+    def attempt(self, step: Callable[[Any], None], one: Any) -> None:
+        """Do a step for one connection, or a call of it. A fault of ours is logged and ends that connection, never the loop."""
+        try:
+            step(one)
+        except Exception:
+            log.exception("%s failed", step.__qualname__)
+            channel = one if isinstance(one, Channel) else one.channel
+            guarded(partial(self.closed, channel, True))
+            guarded(channel.handle_close)
 
     def give_writes(self) -> None:
         if self.writes:

@@ -34,8 +34,8 @@ class Room:
         self._count = itertools.count()
 
     def enter(self, call: "Call") -> None:
-        self.calls[call] = None
         heapq.heappush(self._ends, (call.waits.until, next(self._count), call))
+        self.calls[call] = None
 
     def leave(self, call: "Call") -> bool:
         """Whether it stood there."""

@@ -99,8 +99,10 @@ class Writer:
         def follow() -> None:
             for one in item.after if item.error is None else ():
                 guarded(one)
-            call.finish(item.result, item.error)
-            self._handed.append(call)
+            try:
+                call.finish(item.result, item.error)
+            finally:  # the loop ends the connection of one that has no answer, and waits for none
+                self._handed.append(call)
 
         def elsewhere() -> None:
             follow()
