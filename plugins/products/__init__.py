@@ -149,10 +149,10 @@ def create(name: str, slug: str | None = None, **more: Any) -> Product:
 
 
 @writes
-def change(slug: str, change: ProductPatch) -> Product:
+def change(slug: str, patch: ProductPatch) -> Product:
     """Change what is sent. NotFound."""
     before = _row(slug)
-    after = db.patch(Product, "products", before.id, change)
+    after = db.patch(Product, "products", before.id, patch)
     emit("product.updated", after, before=before)
     _sync(after)
     return after

@@ -3,16 +3,7 @@
 Owns the table `queues`; writes `jobs` as the face does. Surprise: a cancelled job ends at once, though a worker may have it:
 it hears so at its next heartbeat.
 """
-
-
-from orkosi import (
-    Conflict,
-    current,
-    db,
-    emit,
-    now,
-    writes,
-)
+from orkosi import Conflict, current, db, emit, now, writes
 
 from . import UNFINISHED, Job, _back, _ready, find, waiting
 

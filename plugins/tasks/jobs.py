@@ -4,11 +4,7 @@ Owns nothing; writes `tasks` as the face does. Surprise: a job knows no task. He
 """
 from typing import Any
 
-from orkosi import (
-    db,
-    jsoned,
-    now,
-)
+from orkosi import db, jsoned, now
 from plugins import notifications, queue
 from plugins.queue import Job
 

@@ -6,18 +6,7 @@ derived from it, so that a request which is repeated at once gets the same pair,
 """
 import secrets
 
-from orkosi import (
-    RANKS,
-    Actor,
-    Request,
-    Struct,
-    Unauthorized,
-    across_tenants,
-    db,
-    emit,
-    now,
-    writes,
-)
+from orkosi import RANKS, Actor, Request, Struct, Unauthorized, across_tenants, db, emit, now, writes
 from plugins.server.limits import limiter
 
 from . import User, find, folded, passwords, plugin, tokens
