@@ -566,3 +566,17 @@ def test_completing_several_moves_the_tasks_behind_them(client):
                                                   for job in held]})
     found = [client.get(f"/tasks/{one['id']}").data for one in made]
     assert [(task["status"], task["resolution"]) for task in found] == [("done", f"Did {task['id']}") for task in made]
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_a_bulk_completes_what_it_names_and_nothing_else(data, count):
+    with acting(system()):
+        for number in range(count + 2):
+            queue.submit("bulk", "t", {"n": number})
+        jobs = queue.claim("bulk", "w", batch=count + 1)
+        outcomes = queue.complete_many([(job.id, job.lease_token, {"n": at} if at % 3 == 0 else None) for at, job in enumerate(jobs[:count])])
+        rows = db.all(dict, "SELECT id, state, result, finished_at, lease_expires_at FROM jobs WHERE queue = 'bulk' AND tenant_id = :tenant ORDER BY id")
+    assert [job.id for job in outcomes] == [row["id"] for row in rows[:count]]
+    assert [row["state"] for row in rows] == ["completed"] * count + ["active", "waiting"]
+    assert [row["result"] for row in rows] == [f'{{"n":{at}}}' if at < count and at % 3 == 0 else None for at in range(count + 2)]
+    assert all(bool(row["finished_at"]) != bool(row["lease_expires_at"]) for row in rows[:-1])

@@ -264,9 +264,11 @@ def _finish(done: list[tuple[Job, str, Any]]) -> None:
             job.state, job.result, job.finished_at, job.lease_expires_at, job.error = "completed", result, moment, None, None
             rows[job.id] = {"id": job.id, "tenant": job.tenant_id, "now": moment, "result": None if result is None else jsoned_any(result)}
     shares.require(bytes=sum(len(row["result"] or "") for row in rows.values()))
-    bare = [id for id, row in rows.items() if row["result"] is None]
-    if bare:
-        db.run(FINISH_ALL, ids=jsoned(bare), now=moment)
+    bare = [row for row in rows.values() if row["result"] is None]
+    if len(bare) > 16:  # one statement for all; for few, reading their list costs more than it saves
+        db.run(FINISH_ALL, ids=jsoned([row["id"] for row in bare]), now=moment)
+    else:
+        db.run_many(FINISH, bare)
     db.run_many(FINISH_WITH, [row for row in rows.values() if row["result"] is not None])
     for job, _, _ in done:
         if rows.pop(job.id, None):
@@ -274,7 +276,7 @@ def _finish(done: list[tuple[Job, str, Any]]) -> None:
 
 
 FINISH = "UPDATE jobs SET state = 'completed', finished_at = :now, lease_expires_at = NULL, error = NULL WHERE tenant_id = :tenant AND id = :id"
-FINISH_ALL = FINISH.replace("id = :id", "id IN (SELECT value FROM json_each(:ids))")
+FINISH_ALL = FINISH.replace("tenant_id = :tenant AND id = :id", "+tenant_id = :tenant AND id IN (SELECT value FROM json_each(:ids))")
 FINISH_WITH = FINISH.replace("SET ", "SET result = :result, ")  # apart, for a result is weighed
 
 
