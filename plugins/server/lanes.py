@@ -17,12 +17,15 @@ THREADS = {"hash": 1, "disk": 4, "outside": 4}
 PLACES = {"hash": 64, "disk": 512, "outside": 64}  # who waits for a thread; half of them at most for one tenant
 
 
-def guarded(task: Callable[[], Any]) -> None:
-    """Do `task`; what goes wrong is logged, for the thread that does it must go on."""
+def guarded(task: Callable[[], Any]) -> bool:
+    """Do `task`; what goes wrong is logged, for the thread that does it must go on. Whether all went well."""
     try:
         task()
     except Exception:
-        log.exception("%s failed", getattr(task, "__qualname__", task))
+        named = getattr(task, "func", task)
+        log.exception("%s failed", getattr(named, "__qualname__", named))
+        return False
+    return True
 
 
 class Line:

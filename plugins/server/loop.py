@@ -93,10 +93,7 @@ class Server(TcpWSGIServer):
 
     def attempt(self, step: Callable[[Any], None], one: Any) -> None:
         """Do a step for one connection, or a call of it. A fault of ours is logged and ends that connection, never the loop."""
-        try:
-            step(one)
-        except Exception:
-            log.exception("%s failed", step.__qualname__)
+        if not guarded(partial(step, one)):
             channel = one if isinstance(one, Channel) else one.channel
             guarded(partial(self.closed, channel, True))
             guarded(channel.handle_close)
