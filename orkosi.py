@@ -412,11 +412,11 @@ class Database:
             raise Unavailable(f"SQLite {apsw.sqlite_lib_version()} has the WAL-reset bug; 3.51.3 or newer is needed")
         self.folder, self.min_free, self.vfs = folder, 0, vfs
         self._full = "NORMAL" if durability == "process" else "FULL"
-        self._sync, self._free_until = "", 0.0
-        self.commits = 0
+        self._sync, self._free_until, self.commits = "", 0.0, 0
         self._totals: dict[Any, tuple[int, float, int]] = {}
         self._builders.clear()
         self.writer = self.connect()
+        self.writer.pragma("temp_store", "memory")  # the journal of a statement with a trigger: a file would double an INSERT's time
 
     def close(self) -> None:
         """Let queued writes finish, fold the WAL into the files, and let go of them."""
