@@ -1,8 +1,7 @@
 """Orkosi's kernel: how the house works. What it does, the plugins know.
 
-The kernel owns problems, settings, the database, the actor and the gate, the plugin
-object, endpoints, loading, services and the command line. It knows no table, no URL
-and no product noun (tests/test_shape.py holds it to that).
+The kernel owns problems, settings, the database, the actor and the gate, the plugin object, endpoints, loading,
+services and the command line. It knows no table, no URL and no product noun (tests/test_shape.py holds it to that).
 
 Reading order:
      0 Self-install    3 Database          6 Endpoint
@@ -118,9 +117,8 @@ import time
 import tomllib
 import types
 import typing
-import unicodedata
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from datetime import UTC, datetime
 from json import JSONDecodeError
 from json import loads as parse_json
@@ -342,6 +340,15 @@ class Page(Struct, Generic[T]):
     offset: int
     exceeded: bool = False
 
+    @classmethod
+    def empty(cls, query: Paging) -> Page[Any]:
+        """The page of a list that has nothing for `query`."""
+        return Page([], 0, query.limit, query.offset)
+
+    def map(self, make: Callable[[T], Any]) -> Page[Any]:
+        """The same page, each item as `make` shows it."""
+        return Page([make(item) for item in self.items], self.total, self.limit, self.offset, self.exceeded)
+
 
 Limit = Annotated[int, Meta(ge=1, le=200, description="Items a page")]
 Offset = Annotated[int, Meta(ge=0, le=2**31, description="Items to skip")]
@@ -356,8 +363,7 @@ class Paging(Struct, forbid_unknown_fields=True, kw_only=True):
 class Listing(Struct, frozen=True, kw_only=True):
     """A list over a table that grows: constant predicates, of which only the asked ones are joined.
 
-    `(:x IS NULL OR col = :x)` never uses an index. Being declared data, every Listing can be
-    handed to EXPLAIN by the tests.
+    `(:x IS NULL OR col = :x)` never uses an index. Being declared data, every Listing can be handed to EXPLAIN by the tests.
     """
     of: type
     columns: str = "*"
@@ -369,10 +375,12 @@ class Listing(Struct, frozen=True, kw_only=True):
     heavy: str = ""  # what a row may weigh, as SQL, where rows can be large
     light: int = 0   # so many rows are never too much
 
-    def sql(self, given: Iterable[str]) -> tuple[str, str, str]:
-        """The statements for the rows, for their number, and for their weight."""
+    def sql(self, given: Iterable[str], several: Container[str] = ()) -> tuple[str, str, str]:
+        """The statements for the rows, for their number, and for their weight; a filter in `several` has a JSON list of values."""
         names = [name for name in self.filters if name in set(given)]
-        where = " AND ".join([self.base, *(self.filters[name] for name in names)])
+        # `+column` keeps SQLite from an index that would have to sort: the rows are found by walking along the order.
+        where = " AND ".join([self.base, *(re.sub(rf"^\+?(\S+) = (:{name})$", r"+\1 IN (SELECT value FROM json_each(\2))", self.filters[name])
+                                           if name in several else self.filters[name] for name in names)])
         order = next((self.orders[name] for name in names if name in self.orders), self.order)
         which = f"FROM {self.source} WHERE {where} ORDER BY {order} LIMIT :limit OFFSET :offset"
         return (f"SELECT {self.columns} {which}", f"SELECT count(*) FROM (SELECT 1 FROM {self.source} WHERE {where} LIMIT {COUNTED + 1})",
@@ -617,8 +625,10 @@ class Database:
     def page(self, listing: Listing, query: Paging, /, **params: Any) -> Page[Any]:
         """One page of `listing`, with those of its filters that the query, or `params`, gives a value."""
         asked = {name: getattr(query, name) for name in query.__struct_fields__} | params
-        asked = {name: value for name, value in asked.items() if value is not None}
-        rows_sql, count_sql, weight_sql = listing.sql(asked)
+        several = {name for name, value in asked.items() if isinstance(value, list) and len(value) > 1}
+        asked = {name: jsoned(value) if name in several else value[0] if isinstance(value, list) else value
+                 for name, value in asked.items() if value not in (None, [])}
+        rows_sql, count_sql, weight_sql = listing.sql(asked, several)
         if listing.heavy and query.limit > listing.light:
             self.before_large(self.value(weight_sql, **asked) or 0)
         rows = self.all(listing.of, rows_sql, **asked)
@@ -793,12 +803,6 @@ def translated() -> Iterator[None]:
         raise translate(error) from None
 
 
-def terms(q: str) -> str | None:
-    """`q` as a full-text query in which nothing is an operator, each word once; None where no usable term is left."""
-    words = {re.sub(r"[\u0300-\u036f]", "", unicodedata.normalize("NFD", word)).casefold(): word for word in re.findall(r"\w+", q[:100])}
-    return " ".join(f'"{word}"*' for word in list(words.values())[:8]) or None
-
-
 db = Database()
 APPLICATION_ID = 0x4F524B31  # "ORK1"
 
@@ -956,23 +960,14 @@ class Plugin:
         self.watchers: list[Callable[[Request, int, float, int], None]] = []
         self.knobs: list[tuple] = []
 
-    def _endpoint(self, method: str, path: str, options: dict[str, Any]) -> Callable[[F], F]:
+    def _endpoint(self, method: str, path: str, **options: Any) -> Callable[[F], F]:
         return _into(lambda fn: self.endpoints.append(Endpoint(self, method, path, fn, **options)))
 
-    def get(self, path: str, **options: Any) -> Callable[[F], F]:
-        return self._endpoint("GET", path, options)
-
-    def post(self, path: str, **options: Any) -> Callable[[F], F]:
-        return self._endpoint("POST", path, options)
-
-    def put(self, path: str, **options: Any) -> Callable[[F], F]:
-        return self._endpoint("PUT", path, options)
-
-    def patch(self, path: str, **options: Any) -> Callable[[F], F]:
-        return self._endpoint("PATCH", path, options)
-
-    def delete(self, path: str, **options: Any) -> Callable[[F], F]:
-        return self._endpoint("DELETE", path, options)
+    get = functools.partialmethod(_endpoint, "GET")
+    post = functools.partialmethod(_endpoint, "POST")
+    put = functools.partialmethod(_endpoint, "PUT")
+    patch = functools.partialmethod(_endpoint, "PATCH")
+    delete = functools.partialmethod(_endpoint, "DELETE")
 
     def command(self, *args: Any, **options: Any) -> Callable[[Callable], click.Command]:
         def keep(fn: Callable) -> click.Command:
@@ -1177,14 +1172,18 @@ def wrong_fields(kind: Any, given: Any, *, strict: bool = True) -> list[dict[str
             msgspec.convert(given[name], one.type, strict=strict)
         except msgspec.ValidationError as error:
             said, _, where = str(error).partition(" - at `$")
-            if "matching regex" in said:
-                said = f"Not acceptable: {_described(one.type)}" if _described(one.type) else said
-            wrong.append({"field": name + where.rstrip("`"), "message": said})
+            if said.startswith("Invalid enum value") and (known := _described(one.type)):
+                said = f"{said[19:70]} is none of {known}"
+            elif "matching regex" in said and (known := _described(one.type)):
+                said = f"Not acceptable: {known}"
+            wrong.append({"field": name + where.rstrip("`") if strict else name, "message": said})
     return wrong
 
 
 def _described(hint: Any) -> str:
-    """What the type of a field says of itself; better read than its pattern."""
+    """What the type of a field says of itself, or the values it knows; better read than a pattern."""
+    if typing.get_origin(hint) is typing.Literal:
+        return ", ".join(map(str, typing.get_args(hint)))
     if isinstance(hint, Meta):
         return hint.description or ""
     return next(filter(None, map(_described, (*typing.get_args(hint), *getattr(hint, "__metadata__", ())))), "")
@@ -1236,6 +1235,7 @@ class Endpoint:
         self.returns = hints.pop("return", None)
         self.body_type = hints.get("body")
         self.query_type = hints.get("query")
+        self.lists = {one.name for one in msgspec.structs.fields(self.query_type) if typing.get_origin(one.type) is list} if self.query_type else set()
         self.takes = list(inspect.signature(self.fn).parameters)
         self.anonymous = self.auth.public and not {"me", "request"} & set(self.takes)  # nobody is asked who they are
         self.path_types = {name: hints[name] for name in self.takes if name in self.path_names}
@@ -1292,7 +1292,7 @@ class Endpoint:
                 raise Invalid(f"{name}: stands twice in the query", [{"field": name, "message": "stands twice"}])
             if "\0" in value:
                 raise Invalid(f"{name}: has a NUL character", [{"field": name, "message": "has a NUL character"}])
-            given[name] = value
+            given[name] = [word.strip() for word in value.split(",") if word.strip()] if name in self.lists else value
         try:
             return msgspec.convert(given, self.query_type, strict=False)
         except msgspec.ValidationError:

@@ -1,9 +1,9 @@
 """The wire of agents and their runs."""
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 from orkosi import PUBLIC, UNSET, Actor, Deleted, Denied, Meta, Page, Paging, Struct, UnsetType, may
-from plugins import agents, fields
-from plugins.agents import NAME, Agent, AgentPatch, Command, Interval, Note, Short, control, idle, plugin, runs, state
+from plugins import agents
+from plugins.agents import NAME, Agent, AgentPatch, Command, Interval, Note, Short, Status, control, idle, plugin, runs, state
 from plugins.agents.runs import Run, RunPatch, RunStatus
 from plugins.agents.state import Seen
 from plugins.fields import wrong
@@ -11,7 +11,6 @@ from plugins.fields import wrong
 AgentName = Annotated[str, Meta(pattern=NAME, description="2 to 31 lower-case letters, digits and -, a letter first")]
 READ, WRITE, CONTROL = may("viewer", "agents:read"), may("editor", "agents:write"), may("editor", "agents:control")
 PROCESS = may("editor", "agents:control", host=True)
-STATUSES = get_args(agents.Status)
 RUNS, WORK = may("viewer", "tasks:read"), may("member", "queue:work")
 
 
@@ -27,7 +26,7 @@ class NewAgent(Struct, forbid_unknown_fields=True):
 
 
 class AgentQuery(Paging, kw_only=True):
-    status: Annotated[str, Meta(description="One or more of active idle working blocked paused stopped offline error")] | None = None
+    status: list[Status] = []
 
 
 class Reason(Struct, forbid_unknown_fields=True):
@@ -86,7 +85,7 @@ def create(body: NewAgent, me: Actor) -> Created:
 @plugin.get("/api/agents", auth=READ)
 def index(query: AgentQuery) -> Page[Seen]:
     """List agents by name, with what each is doing, its automations and its completion rate"""
-    return state.page(query, set(fields.words(query.status, "status", STATUSES)) or None)
+    return state.page(query, set(query.status) or None)
 
 
 @plugin.get("/api/agents/{name}", auth=READ, raises=(400, 404))

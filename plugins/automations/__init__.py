@@ -23,10 +23,10 @@ from orkosi import (
     emit,
     jsoned,
     now,
-    terms,
     writes,
 )
 from plugins import supervisor
+from plugins.fields import terms
 
 plugin = Plugin("Automations", layer="domain")
 
@@ -82,7 +82,7 @@ def page(query: Paging, q: str | None) -> Page[Automation]:
     """Automations, newest first; a search without a usable term finds nothing."""
     words = terms(q) if q is not None else None
     if q is not None and words is None:
-        return Page([], 0, query.limit, query.offset)
+        return Page.empty(query)
     return db.page(LIST, query, q=words)
 
 

@@ -32,7 +32,7 @@ def seen(one: Automation) -> Seen:
 def index(query: AutomationQuery) -> Page[Seen]:
     """List scripts and launch agents with their live state, newest first"""
     page = automations.page(query, query.q)
-    return Page([seen(one) for one in page.items], page.total, page.limit, page.offset, page.exceeded)
+    return page.map(seen)
 
 
 @plugin.post("/api/automations", auth=WRITE, status=201, raises=(409, 422))

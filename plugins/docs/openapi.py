@@ -109,4 +109,5 @@ def _query_parameters(kind: Any) -> list[dict[str, Any]]:
     made = schema["$defs"][name]
     return [{"name": one, "in": "query", "required": one in made.get("required", []), "schema": shape}
             | ({"description": shape["description"]} if "description" in shape else {})
+            | ({"style": "form", "explode": False} if shape.get("type") == "array" else {})  # with commas between
             for one, shape in made["properties"].items()]

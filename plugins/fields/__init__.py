@@ -1,11 +1,10 @@
 """Fields: what people may write into them, and how they are told what is wrong.
 
-Owns no table. Names, slugs, printable text and lists with commas are the same everywhere, and so are their
+Owns no table. Names, slugs, printable text and words to search are the same everywhere, and so are their
 refusals: one 400 that names the field and says what to write instead.
 """
 import re
 import unicodedata
-from collections.abc import Collection
 
 from orkosi import Invalid, Plugin
 
@@ -49,9 +48,7 @@ def slug(text: str) -> str:
     return text
 
 
-def words(text: str | None, field: str, known: Collection[str]) -> list[str]:
-    """The values of a filter, separated by commas; none where it is empty. Invalid names an unknown one, and all there are."""
-    found = [word.strip() for word in (text or "").split(",") if word.strip()]
-    if unknown := [word for word in found if word not in known]:
-        raise wrong(field, f"{unknown[0][:40]!r} is none of {', '.join(known)}")
-    return found
+def terms(q: str) -> str | None:
+    """`q` as a full-text query in which nothing is an operator, each word once; None where no usable term is left."""
+    found = {re.sub(r"[\u0300-\u036f]", "", unicodedata.normalize("NFD", word)).casefold(): word for word in re.findall(r"\w+", q[:100])}
+    return " ".join(f'"{word}"*' for word in list(found.values())[:8]) or None

@@ -24,10 +24,9 @@ from orkosi import (
     emit,
     now,
     scope_covers,
-    terms,
     writes,
 )
-from plugins.fields import wrong
+from plugins.fields import terms, wrong
 from plugins.users import shares
 
 plugin = Plugin("Files", layer="domain")
@@ -133,7 +132,7 @@ def search(query: SearchQuery) -> Page[Found]:
     """Files whose name or content has all the words, newest first."""
     wanted = terms(query.q)
     if wanted is None:
-        return Page([], 0, query.limit, query.offset)
+        return Page.empty(query)
     found = db.page(FOUND, query, terms=wanted)
     looked_for = re.compile("|".join(rf"(?<!\w){re.escape(word)}" for word in re.findall(r"\w+", query.q[:100])), re.I)
     for file in found.items:

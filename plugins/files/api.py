@@ -48,9 +48,7 @@ def search(query: SearchQuery) -> Page[Hit]:
     """Search files by name and content
 
     Newest first: files that have all the words, or words that begin with them. Without a usable word, none."""
-    page = files.search(query)
-    return Page([Hit(**{name: getattr(file, name) for name in Hit.__struct_fields__}) for file in page.items],
-                page.total, page.limit, page.offset, page.exceeded)
+    return files.search(query).map(lambda file: Hit(**{name: getattr(file, name) for name in Hit.__struct_fields__}))
 
 
 @plugin.get("/api/files/{id}", auth=may("member", "files:read"), raises=(404,))

@@ -8,9 +8,9 @@ or repeats one. Requests that were answered well stay in the server's file and a
 import threading
 from typing import Any, Literal
 
-from orkosi import Listing, Page, Paging, Plugin, Struct, clean, db, jsoned, now, settings, terms, writes
+from orkosi import Listing, Page, Paging, Plugin, Struct, clean, db, jsoned, now, settings, writes
 from plugins import fields, folders
-from plugins.fields import wrong
+from plugins.fields import terms, wrong
 
 from .line import shortened
 
@@ -95,7 +95,7 @@ def page(query: LogQuery) -> Page[Line]:
         return db.page(LINES, query, **given)
     wanted = terms(query.q)
     if wanted is None:
-        return Page([], 0, query.limit, query.offset)
+        return Page.empty(query)
     return db.page(FOUND, query, terms=wanted, **given)
 
 

@@ -24,7 +24,6 @@ from orkosi import (
     current,
     db,
     emit,
-    jsoned,
     now,
     writes,
 )
@@ -75,14 +74,14 @@ class Product(Struct):
 
 class ProductQuery(Paging):
     """What a list of products may be narrowed by; `status` takes several, with commas between."""
-    status: str | None = None
+    status: list[Status] = []
     q: str | None = None
     slug: str | None = None
 
 
 PRODUCTS = Listing(
     of=Product, source="products", order="name COLLATE NOCASE, id",
-    filters={"status": "status IN (SELECT value FROM json_each(:status))", "slug": "slug = :slug",
+    filters={"status": "status = :status", "slug": "slug = :slug",
              "q": "(name LIKE :q ESCAPE '\\' OR slug LIKE :q ESCAPE '\\' OR tagline LIKE :q ESCAPE '\\' OR description LIKE :q ESCAPE '\\')"})
 
 
@@ -91,16 +90,11 @@ PRODUCTS = Listing(
 
 def page(query: ProductQuery) -> tuple[Page[Product], dict[str, int]]:
     """Products by name, and how many there are of each status, whatever the filters."""
-    found = db.page(PRODUCTS, query, status=_statuses(query.status), q=query.q and _like(query.q))
+    found = db.page(PRODUCTS, query, q=query.q and _like(query.q))
     for product in found.items:
         product.brand = _brand(product.slug)
     counts = dict(db.all(tuple, "SELECT status, count(*) FROM products WHERE tenant_id = :tenant GROUP BY status"))
     return found, {status: counts.get(status, 0) for status in STATUSES}
-
-
-def _statuses(text: str | None) -> str | None:
-    words = fields.words(text, "status", STATUSES)
-    return jsoned(words) if words else None
 
 
 def _like(q: str) -> str:

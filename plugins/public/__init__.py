@@ -8,7 +8,7 @@ on record has no `product_id`.
 from typing import Any, Literal
 
 from orkosi import UNSET, NotFound, Plugin, Struct, db, jsoned
-from plugins import fields
+from plugins import tasks
 from plugins.agents.state import Seen
 from plugins.tasks import Task, Type
 
@@ -19,9 +19,9 @@ TaskStatus = Literal["todo", "in_progress", "review", "done", "blocked", "cancel
 AgentStatus = Literal["idle", "working", "blocked", "offline", "paused"]
 
 # public ↔ house
-PRIORITIES = {"critical": "P0", "high": "P1", "medium": "P2", "low": "P3"}
-TASK_STATUSES = {"todo": "todo", "in_progress": "in_progress", "review": "review", "done": "done", "blocked": "blocked",
-                 "cancelled": "archived"}
+PRIORITIES: dict[str, tasks.Priority] = {"critical": "P0", "high": "P1", "medium": "P2", "low": "P3"}
+TASK_STATUSES: dict[str, tasks.Status] = {"todo": "todo", "in_progress": "in_progress", "review": "review", "done": "done",
+                                          "blocked": "blocked", "cancelled": "archived"}
 # Several of the house's words are one here; the first is what an agent says of itself by it.
 AGENT_STATUSES = {"idle": ("idle",), "working": ("working", "active"), "blocked": ("blocked", "error"),
                   "offline": ("offline", "stopped"), "paused": ("paused",)}
@@ -78,23 +78,18 @@ def inward(body: Struct) -> dict[str, Any]:
     return given
 
 
-def outward(tasks: list[Task]) -> list[PublicTask]:
-    """These tasks in the public's words."""
-    ids = _ids_of({task.product_slug for task in tasks if task.product_slug})
-    return [PublicTask(task.id, task.title, task.description, task.type, _PRIORITY_OUT[task.priority],  # type: ignore[arg-type]
-                       _TASK_STATUS_OUT[task.status], task.assignee, ids.get(task.product_slug or ""),  # type: ignore[arg-type]
-                       task.max_duration_seconds, task.resolution, task.created_at, task.updated_at, task.finished_at) for task in tasks]
+def outward(task: Task, products: dict[str, int] | None = None) -> PublicTask:
+    """A task in the public's words; of many, `products` is asked once, with `product_ids`."""
+    known = product_ids([task]) if products is None else products
+    return PublicTask(task.id, task.title, task.description, task.type, _PRIORITY_OUT[task.priority],  # type: ignore[arg-type]
+                      _TASK_STATUS_OUT[task.status], task.assignee, known.get(task.product_slug or ""),  # type: ignore[arg-type]
+                      task.max_duration_seconds, task.resolution, task.created_at, task.updated_at, task.finished_at)
 
 
 def seen(agent: Seen) -> PublicAgent:
     """An agent in the public's words."""
     return PublicAgent(agent.id, agent.name, agent.display_name, agent.emoji, agent.role, _AGENT_STATUS_OUT[agent.status],  # type: ignore[arg-type]
                        agent.current_task, agent.workspace_path, agent.last_heartbeat, agent.created_at, agent.updated_at)
-
-
-def chosen(name: str, text: str | None, known: dict[str, Any]) -> list[Any]:
-    """A filter of one or more public words, separated by commas, in the house's. Invalid names an unknown one."""
-    return [known[word] for word in fields.words(text, name, known)]
 
 
 def slug_of(product_id: int) -> str:
@@ -105,7 +100,9 @@ def slug_of(product_id: int) -> str:
     return slug
 
 
-def _ids_of(slugs: set[str]) -> dict[str, int]:
+def product_ids(found: list[Task]) -> dict[str, int]:
+    """The numbers of the products of these tasks, by slug."""
+    slugs = {task.product_slug for task in found if task.product_slug}
     return dict(db.all(tuple, """
         SELECT slug, id FROM products WHERE tenant_id = :tenant AND slug IN (SELECT value FROM json_each(:slugs))""",
         slugs=jsoned(slugs))) if slugs else {}

@@ -24,7 +24,6 @@ from orkosi import (
     Struct,
     UnsetType,
     db,
-    jsoned,
     may,
 )
 from plugins import agents, public, tasks
@@ -76,8 +75,8 @@ class TaskPatch(Struct, forbid_unknown_fields=True):
 
 
 class TaskQuery(Paging):
-    status: Annotated[str, Meta(description="One or more of todo in_progress review done blocked cancelled")] | None = None
-    priority: Annotated[str, Meta(description="One or more of critical high medium low")] | None = None
+    status: list[TaskStatus] = []
+    priority: list[Priority] = []
     assigned_to: str | None = None
     product_id: Id | None = None
 
@@ -99,7 +98,7 @@ class AgentPatch(Struct, forbid_unknown_fields=True):
 
 
 class AgentQuery(Paging):
-    status: Annotated[str, Meta(description="One or more of idle working blocked offline paused")] | None = None
+    status: list[AgentStatus] = []
     role: str | None = None
 
 
@@ -123,17 +122,12 @@ def list_tasks(query: TaskQuery) -> Page[PublicTask]:
     """List tasks, newest first
 
     `status` and `priority` take several values, separated by commas."""
-    filters: dict[str, Any] = {}
-    for one, several, known in (("status", "statuses", public.TASK_STATUSES), ("priority", "priorities", public.PRIORITIES)):
-        words = public.chosen(one, getattr(query, one), known)
-        if words:
-            filters |= {one: words[0]} if len(words) == 1 else {several: jsoned(words)}
-    if query.assigned_to is not None:
-        filters["assignee"] = query.assigned_to
-    if query.product_id is not None:
-        filters["product"] = public.slug_of(query.product_id)
-    found = tasks.page(Paging(limit=query.limit, offset=query.offset), None, **filters)
-    return Page(public.outward(found.items), found.total, found.limit, found.offset, found.exceeded)
+    found = tasks.page(tasks.TaskQuery(
+        limit=query.limit, offset=query.offset, assignee=query.assigned_to, status=[public.TASK_STATUSES[word] for word in query.status],
+        priority=[public.PRIORITIES[word] for word in query.priority],
+        product=None if query.product_id is None else public.slug_of(query.product_id)))
+    known = public.product_ids(found.items)
+    return found.map(lambda task: public.outward(task, known))
 
 
 @plugin.post("/api/v1/public/tasks", quick=True, auth=WRITE_TASKS, status=201, statuses=(200,), raises=(400, 401, 403, 404, 409, 422), limit="task_create")
@@ -144,7 +138,7 @@ def create_task(body: NewTask, request: Request) -> Reply[PublicTask]:
     with 200 and `meta.duplicate`. With an `Idempotency-Key`, a repeat within a day gets the first answer."""
     def make() -> Reply[PublicTask]:
         task, duplicate = tasks.create(tasks.NewTask(**public.inward(body)))
-        shown = public.outward([task])[0]
+        shown = public.outward(task)
         return Reply(shown, 200, {"duplicate": True}) if duplicate else Reply(shown)
     return once(request, body, make)
 
@@ -152,13 +146,13 @@ def create_task(body: NewTask, request: Request) -> Reply[PublicTask]:
 @plugin.get("/api/v1/public/tasks/{id}", quick=True, auth=READ_TASKS, raises=(404,))
 def show_task(id: int) -> PublicTask:
     """Get a task"""
-    return public.outward([tasks.find(id)])[0]
+    return public.outward(tasks.find(id))
 
 
 @plugin.patch("/api/v1/public/tasks/{id}", quick=True, auth=WRITE_TASKS, raises=(404, 409))
 def update_task(id: int, body: TaskPatch) -> PublicTask:
     """Change a task; its job follows"""
-    return public.outward([tasks.change(id, tasks.TaskPatch(**public.inward(body)))])[0]
+    return public.outward(tasks.change(id, tasks.TaskPatch(**public.inward(body))))
 
 
 @plugin.delete("/api/v1/public/tasks/{id}", quick=True, auth=WRITE_TASKS, raises=(404,))
@@ -175,9 +169,9 @@ def list_agents(query: AgentQuery) -> Page[PublicAgent]:
     """List agents by name
 
     `status` takes several values, separated by commas."""
-    words = public.chosen("status", query.status, public.AGENT_STATUSES)
-    found = agents.state.page(query, {one for some in words for one in some} or None, query.role)
-    return Page([public.seen(agent) for agent in found.items], found.total, found.limit, found.offset)
+    chosen = {one for word in query.status for one in public.AGENT_STATUSES[word]}
+    found = agents.state.page(query, chosen or None, query.role)
+    return found.map(public.seen)
 
 
 @plugin.post("/api/v1/public/agents", auth=WRITE_AGENTS, status=201, raises=(400, 409, 422))

@@ -195,9 +195,7 @@ def index(query: Query, me: Actor) -> Page[Shown]:
     With a `status`: waiting and delayed ones as they will run, active ones by the end of their lease."""
     own = f"agent:{me.name}" if me.kind == "agent" else None
     name = queue.named(query.queue_name) if query.queue_name else own
-    page = db.page(BY_STATE[query.status] if query.status else JOBS, query, **({"queue_name": name} if name else {}))
-    page.items = [shown(job) for job in page.items]
-    return page
+    return db.page(BY_STATE[query.status] if query.status else JOBS, query, **({"queue_name": name} if name else {})).map(shown)
 
 
 @plugin.get("/api/task-queue/stats", auth=READ)

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 from orkosi import (
     UNSET,
-    Actor,
     Conflict,
     Denied,
     Hit,
@@ -27,16 +26,16 @@ from orkosi import (
     current,
     db,
     emit,
-    jsoned,
     now,
     system,
-    terms,
     writes,
 )
 from plugins import fields, queue, users
-from plugins.fields import wrong
+from plugins.fields import terms, wrong
 from plugins.queue import Why
 from plugins.users import shares
+
+from . import links
 
 plugin = Plugin("Tasks", layer="domain", needs=())
 plugin.setting("limit_task_create", str, "300/minute", "Tasks that one principal may create")
@@ -74,6 +73,17 @@ class NewTask(Struct, forbid_unknown_fields=True):
     due_date: Day | None = None
     max_duration_seconds: Length = 3600
     blocked_by: Ids = []
+
+
+class TaskQuery(Paging):
+    """What a list of tasks may be narrowed by; `next` asks for the one task to take now."""
+    status: list[Status] = []
+    q: str | None = None
+    assignee: str | None = None
+    next: bool = False
+    product: str | None = None
+    priority: list[Priority] = []
+    type: Type | None = None
 
 
 class TaskPatch(Struct, forbid_unknown_fields=True):
@@ -123,13 +133,10 @@ class Task(Struct):
 
 
 COLUMNS = """tasks.*, product_slug AS product, CASE WHEN job_id IS NOT NULL THEN 'job_' || job_id END AS job_id"""
-# `+status` keeps SQLite from an index that would have to sort: the newest are found by walking back.
 HEAVY = "octet_length(tasks.description) + ifnull(octet_length(tasks.resolution), 0) + ifnull(octet_length(tasks.last_error), 0)"
 TASKS = Listing(of=Task, columns=COLUMNS, source="tasks", heavy=HEAVY, light=20, filters={
-    "status": "status = :status", "statuses": "+status IN (SELECT value FROM json_each(:statuses))",
-    "assignee": "assignee = :assignee", "product": "product_slug = :product",
-    "priority": "priority = :priority", "priorities": "+priority IN (SELECT value FROM json_each(:priorities))",
-    "type": "+type = :type"})
+    "status": "status = :status", "assignee": "assignee = :assignee", "product": "product_slug = :product",
+    "priority": "priority = :priority", "type": "+type = :type"})
 FOUND = Listing(of=Task, columns=COLUMNS, heavy=HEAVY, light=20, source="tasks_fts CROSS JOIN tasks ON tasks.id = tasks_fts.rowid",
                 base="tasks_fts MATCH :terms AND tenant_id = :tenant", filters={
                     name: predicate.replace("+", "") for name, predicate in TASKS.filters.items()},
@@ -165,19 +172,31 @@ def _row(id: int) -> Task:
     return task
 
 
-def page(query: Paging, q: str | None, **filters: Any) -> Page[Task]:
+def page(query: TaskQuery) -> Page[Task]:
     """Tasks, newest first; with `q`, those whose title or description has every term. An agent's key sees the agent's own."""
     me = current()
-    if me.kind == "agent":
-        if filters.get("assignee", me.name) != me.name:
-            return Page([], 0, query.limit, query.offset)
-        filters["assignee"] = me.name
-    if q is None:
-        return db.page(TASKS, query, **filters)
-    words = terms(q)
-    if words is None:
-        return Page([], 0, query.limit, query.offset)
-    return db.page(FOUND, query, terms=words, **filters)
+    assignee = me.name if me.kind == "agent" else query.assignee
+    if query.assignee not in (None, assignee):
+        return Page.empty(query)
+    if query.next:
+        return _following(assignee, query)
+    if query.q is None:
+        return db.page(TASKS, query, assignee=assignee)
+    words = terms(query.q)
+    return Page.empty(query) if words is None else db.page(FOUND, query, terms=words, assignee=assignee)
+
+
+def my_name() -> str:
+    """What `assignee=me` means: an agent's name, or a person's."""
+    me = current()
+    return users.find(me.user).username if me.user else me.name
+
+
+def _following(assignee: str | None, query: TaskQuery) -> Page[Task]:
+    if assignee is None:
+        raise wrong("assignee", "next=true needs to know whose")
+    task = following(assignee)
+    return Page([task] if task else [], 1 if task else 0, query.limit, query.offset)
 
 
 def following(assignee: str) -> Task | None:
@@ -199,19 +218,12 @@ def why(task: Task) -> list[Why]:
         return [Why("review", "It waits for a person to look at it; set its status to done or todo")]
     if task.assignee is None:
         return [Why("unassigned", "Nobody is assigned; set an assignee")]
-    found = [Why("waits_for_task", f"Waits for task {id}") for id in _open_blockers(task.id)]
+    found = [Why("waits_for_task", f"Waits for task {id}") for id in links.still_open(task.id)]
     if task.status == "blocked":
         found.append(Why("blocked", f"It is blocked: {task.last_error or 'no reason given'}; set its status to todo to try again"))
     elif task.job_id:
         found += [one for one in queue.why(queue.find(queue.id_of(task.job_id))) if one.code != "held"]
     return found
-
-
-def _open_blockers(id: int) -> list[int]:
-    return [row[0] for row in db.all(tuple, """
-        SELECT other.id FROM task_links JOIN tasks AS other ON other.id = task_links.blocked_by
-         WHERE task_links.task_id = :id AND task_links.tenant_id = :tenant AND other.status NOT IN ('done', 'archived')
-         ORDER BY other.id""", id=id)]
 
 
 # ── writing ──
@@ -247,7 +259,7 @@ def create(new: NewTask) -> tuple[Task, bool]:
     task = Task(id=db.add(ADD, title_key=_key(title), **row) or 0, product=new.product_slug, job_id=None, resolution=None, last_error=None,
                 blocked_by=sorted(set(new.blocked_by)), blocks=[], **row)
     if task.blocked_by:
-        _link(task.id, task.blocked_by)  # nothing can wait for what was not there: no circle
+        links.put(task.id, task.blocked_by)  # nothing can wait for what was not there: no circle
     if assignee:
         _follow(task)
     emit("task.created", task)
@@ -277,8 +289,8 @@ def change(id: int, patch: TaskPatch) -> Task:
         raise Conflict(f"Task {same} is open with that title and product; work on that one, or choose another title")
     db.patch(dict, "tasks", id, **values)
     if patch.blocked_by is not UNSET:
-        _no_circle(id, patch.blocked_by or [])
-        _link(id, patch.blocked_by or [])
+        links.refuse_circle(id, patch.blocked_by or [])
+        links.put(id, patch.blocked_by or [])
     if values.get("assignee", before.assignee) != before.assignee or (status == "todo" and before.status == "blocked"):
         _drop_job(id)
     task = find(id)
@@ -338,30 +350,7 @@ def delete(id: int) -> None:
     emit("task.deleted", task)
 
 
-# ── dependencies ──
-
-
-def _link(id: int, blocked_by: list[int]) -> None:
-    """Make `blocked_by` exactly what task `id` waits for. NotFound for unknown tasks."""
-    others = jsoned(sorted(set(blocked_by)))
-    missing = db.value("""SELECT value FROM json_each(:others) WHERE NOT EXISTS (
-                            SELECT 1 FROM tasks WHERE id = value AND tenant_id = :tenant AND (:agent IS NULL OR assignee = :agent))""",
-                       others=others, agent=current().name if current().kind == "agent" else None)
-    if missing:
-        raise NotFound(f"blocked_by: There is no task {missing}", [{"field": "blocked_by", "message": f"there is no task {missing}"}])
-    db.run("DELETE FROM task_links WHERE task_id = :id AND tenant_id = :tenant", id=id)
-    db.run("INSERT INTO task_links (tenant_id, task_id, blocked_by) SELECT :tenant, :id, value FROM json_each(:others)", id=id, others=others)
-
-
-def _no_circle(id: int, blocked_by: list[int]) -> None:
-    """Invalid where one of these waits for task `id` itself, by whatever way; one walk, however many they are."""
-    circle = db.value("""
-        WITH RECURSIVE ahead (id) AS (
-          SELECT value FROM json_each(:others)
-          UNION SELECT task_links.blocked_by FROM task_links JOIN ahead ON task_links.task_id = ahead.id)
-        SELECT 1 FROM ahead WHERE id = :id AND :tenant IS NOT NULL LIMIT 1""", others=jsoned(blocked_by), id=id)
-    if circle:
-        raise wrong("blocked_by", f"One of these waits for task {id} itself; that would be a circle")
+# ── when a task is over ──
 
 
 def _let_go(id: int) -> None:
@@ -383,11 +372,6 @@ def search(q: str, limit: int) -> list[Hit]:
         SELECT tasks.id, tasks.title, status AS detail FROM tasks_fts CROSS JOIN tasks ON tasks.id = tasks_fts.rowid
          WHERE tasks_fts MATCH :words AND tenant_id = :tenant AND (:agent IS NULL OR assignee = :agent)
          ORDER BY tasks_fts.rowid DESC LIMIT :most""", words=words, most=limit, agent=current().name if current().kind == "agent" else None)
-
-
-def me(actor: Actor) -> str:
-    """What `assignee=me` means: an agent's name, or a person's."""
-    return users.find(actor.user).username if actor.user else actor.name
 
 
 from .jobs import _drop_job, _follow  # noqa: E402  # last: it uses the verbs above

@@ -1,50 +1,20 @@
 """The wire of tasks."""
-from typing import get_args
-
-from orkosi import Actor, Deleted, Page, Paging, Reply, may
-from plugins import fields, tasks
-from plugins.fields import wrong
-from plugins.tasks import NewTask, Priority, Status, Task, TaskPatch, Type, plugin
+from orkosi import Deleted, Page, Reply, may
+from plugins import tasks
+from plugins.tasks import NewTask, Task, TaskPatch, TaskQuery, plugin
 
 READ, WRITE = may("demo", "tasks:read"), may("member", "tasks:write")
 
 
-class TaskQuery(Paging):
-    status: str | None = None
-    q: str | None = None
-    assignee: str | None = None
-    next: bool = False
-    product: str | None = None
-    priority: str | None = None
-    type: Type | None = None
-
-
-def several(name: str, text: str | None, known: tuple[str, ...]) -> dict[str, object]:
-    """A comma-separated filter: one value by its index, several together."""
-    values = fields.words(text, name, known)
-    if not values:
-        return {}
-    if len(values) == 1:
-        return {name: values[0]}
-    return {{"status": "statuses", "priority": "priorities"}[name]: tasks.jsoned(values)}
-
-
 @plugin.get("/api/tasks", quick=True, auth=READ, raises=(400, 503))
-def index(query: TaskQuery, me: Actor) -> Page[Task]:
+def index(query: TaskQuery) -> Page[Task]:
     """List tasks, newest first
 
     `status` and `priority` take several values, separated by commas; `assignee=me` is oneself; `q` searches title and
     description; `next=true` answers the one task the assignee should take now, or none."""
-    assignee = tasks.me(me) if query.assignee == "me" else query.assignee
-    if query.next:
-        if not assignee:
-            raise wrong("assignee", "next=true needs to know whose")
-        task = tasks.following(assignee)
-        return Page([task] if task else [], 1 if task else 0, query.limit, query.offset)
-    filters = several("status", query.status, get_args(Status)) | several("priority", query.priority, get_args(Priority))
-    plain = {"assignee": assignee, "product": query.product, "type": query.type}
-    paging = Paging(limit=query.limit, offset=query.offset)
-    return tasks.page(paging, query.q, **filters, **{name: value for name, value in plain.items() if value is not None})
+    if query.assignee == "me":
+        query.assignee = tasks.my_name()
+    return tasks.page(query)
 
 
 @plugin.post("/api/tasks", quick=True, auth=WRITE, status=201, statuses=(200,), raises=(400, 404, 409, 429), limit="task_create")

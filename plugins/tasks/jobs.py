@@ -8,7 +8,7 @@ from orkosi import db, jsoned, now
 from plugins import notifications, queue
 from plugins.queue import Job
 
-from . import ATTEMPTS, LEASE, RANK, Task, _open_blockers, _row, _tell, find, plugin
+from . import ATTEMPTS, LEASE, RANK, Task, _row, _tell, find, links, plugin
 
 
 def _follow(task: Task) -> None:
@@ -18,7 +18,7 @@ def _follow(task: Task) -> None:
     if not wanted:
         task.job_id = None
         return _drop_job(task.id)
-    blockers = [] if task.blocked_by == [] else _open_blockers(task.id)
+    blockers = [] if task.blocked_by == [] else links.still_open(task.id)
     held = f"Waits for task {', '.join(map(str, blockers))}" if blockers else None
     if job is None:
         if task.status == "todo":
