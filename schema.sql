@@ -616,7 +616,7 @@ CREATE VIEW changelog AS
    WHERE tasks.status = 'done';
 CREATE INDEX changelog_by_product ON tasks (tenant_id, product_slug, finished_at, id) WHERE status = 'done';
 
--- ═════════════════════════════ public ════════════════════════════
+-- ══════════════════════════════ once ═════════════════════════════
 
 CREATE TABLE public_answers (                   -- what a request with an Idempotency-Key was answered, for a day
   tenant_id INTEGER NOT NULL,

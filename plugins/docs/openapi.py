@@ -12,6 +12,9 @@ PAGE_POLICY = {"Content-Security-Policy":
                "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
                "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"}
 
+KEY = {"name": "Idempotency-Key", "in": "header", "required": False, "schema": {"type": "string", "maxLength": 255},
+       "description": "With it, a repeat within a day gets the first answer."}
+
 
 def problems() -> list[type[Problem]]:
     """Every kind of problem there is, by status: the error catalogue of the docs."""
@@ -73,7 +76,7 @@ def _operation(endpoint: Endpoint, shapes: dict[str, Any]) -> dict[str, Any]:
     media = "application/octet-stream" if envelope == "bytes" else "application/json"
     found = {"operationId": endpoint.operation, "tags": [endpoint.plugin.title], "summary": endpoint.summary,
              "description": "\n\n".join(filter(None, [endpoint.about, f"Who: {endpoint.auth}."])),
-             "parameters": [*_path_parameters(endpoint), *_query_parameters(endpoint.query_type)],
+             "parameters": [*_path_parameters(endpoint), *_query_parameters(endpoint.query_type), *([KEY] if endpoint.once else [])],
              "responses": {str(status): {"description": REASONS[status], "content": {media: {"schema": made}}}
                            for status in endpoint.statuses}
              | {str(status): {"description": REASONS[status], "content": {"application/json": {
@@ -93,6 +96,8 @@ def declared_errors(endpoint: Endpoint) -> list[int]:
         found |= {401, 403}
     if endpoint.body_type:
         found |= {400, 413, 415}
+    if endpoint.once:
+        found |= {409, 422}
     return sorted(found | ({429} if endpoint.limit else set()))
 
 

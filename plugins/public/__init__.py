@@ -1,6 +1,6 @@
 """Public: the API for other people's programs, in words that do not change when the house's do.
 
-Owns public_answers alone (once.py): what is asked here is done by the verbs of tasks and agents. All translation
+Owns no table: what is asked here is done by the verbs of tasks and agents. All translation
 between the two vocabularies is in this file, as tables that are read both ways.
 Surprise: a task knows its product by slug and the public by number, and so a task of a product that is not
 on record has no `product_id`.
@@ -106,8 +106,3 @@ def product_ids(found: list[Task]) -> dict[str, int]:
     return dict(db.all(tuple, """
         SELECT slug, id FROM products WHERE tenant_id = :tenant AND slug IN (SELECT value FROM json_each(:slugs))""",
         slugs=jsoned(slugs))) if slugs else {}
-
-
-from . import once  # noqa: E402  # the last line: it uses the plugin above
-
-__all__ = ["once"]

@@ -20,7 +20,6 @@ from orkosi import (
     Page,
     Paging,
     Reply,
-    Request,
     Struct,
     UnsetType,
     db,
@@ -31,7 +30,6 @@ from plugins.agents import templates
 from plugins.agents.templates import Long, NewTemplate, Short, Template, TemplatePatch
 from plugins.fields import wrong
 from plugins.public import AgentStatus, Priority, PublicAgent, PublicTask, TaskStatus, plugin
-from plugins.public.once import once
 from plugins.tasks import Type
 
 Title = Annotated[str, Meta(min_length=1, max_length=300)]
@@ -130,17 +128,15 @@ def list_tasks(query: TaskQuery) -> Page[PublicTask]:
     return found.map(lambda task: public.outward(task, known))
 
 
-@plugin.post("/api/v1/public/tasks", quick=True, auth=WRITE_TASKS, status=201, statuses=(200,), raises=(400, 401, 403, 404, 409, 422), limit="task_create")
-def create_task(body: NewTask, request: Request) -> Reply[PublicTask]:
+@plugin.post("/api/v1/public/tasks", quick=True, auth=WRITE_TASKS, status=201, statuses=(200,), raises=(400, 401, 403, 404, 409), limit="task_create", once=True)
+def create_task(body: NewTask) -> Reply[PublicTask]:
     """Create a task
 
     With `assigned_to`, that agent gets it as a job. An open task with the same title and product is answered instead,
-    with 200 and `meta.duplicate`. With an `Idempotency-Key`, a repeat within a day gets the first answer."""
-    def make() -> Reply[PublicTask]:
-        task, duplicate = tasks.create(tasks.NewTask(**public.inward(body)))
-        shown = public.outward(task)
-        return Reply(shown, 200, {"duplicate": True}) if duplicate else Reply(shown)
-    return once(request, body, make)
+    with 200 and `meta.duplicate`."""
+    task, duplicate = tasks.create(tasks.NewTask(**public.inward(body)))
+    shown = public.outward(task)
+    return Reply(shown, 200, {"duplicate": True}) if duplicate else Reply(shown)
 
 
 @plugin.get("/api/v1/public/tasks/{id}", quick=True, auth=READ_TASKS, raises=(404,))
@@ -174,15 +170,11 @@ def list_agents(query: AgentQuery) -> Page[PublicAgent]:
     return found.map(public.seen)
 
 
-@plugin.post("/api/v1/public/agents", auth=WRITE_AGENTS, status=201, raises=(400, 409, 422))
-def create_agent(body: NewAgent, request: Request) -> PublicAgent:
-    """Put an agent on record, to be driven from outside
-
-    With an `Idempotency-Key`, a repeat within a day gets the first answer."""
-    def make() -> PublicAgent:
-        return shown(agents.register(body.name, role=body.role, emoji=body.emoji, reported=public.AGENT_STATUSES[body.status][0],
-                                     workspace_path=relative(body.workspace_path)))
-    return once(request, body, make)
+@plugin.post("/api/v1/public/agents", auth=WRITE_AGENTS, status=201, raises=(400, 409), once=True)
+def create_agent(body: NewAgent) -> PublicAgent:
+    """Put an agent on record, to be driven from outside"""
+    return shown(agents.register(body.name, role=body.role, emoji=body.emoji, reported=public.AGENT_STATUSES[body.status][0],
+                                 workspace_path=relative(body.workspace_path)))
 
 
 @plugin.get("/api/v1/public/agents/{id}", auth=READ_AGENTS, raises=(404,))
@@ -244,13 +236,11 @@ def list_templates(query: TemplateQuery) -> Page[Template]:
     return templates.page(Paging(limit=query.limit, offset=query.offset), **filters | ({"featured": True} if query.featured else {}))
 
 
-@plugin.post("/api/v1/public/templates", auth=WRITE_TEMPLATES, status=201, raises=(400, 409, 422))
-def create_template(body: NewTemplate, request: Request) -> Template:
-    """Add an agent template
-
-    With an `Idempotency-Key`, a repeat within a day gets the first answer."""
+@plugin.post("/api/v1/public/templates", auth=WRITE_TEMPLATES, status=201, raises=(400, 409), once=True)
+def create_template(body: NewTemplate) -> Template:
+    """Add an agent template"""
     small(body.config)
-    return once(request, body, lambda: templates.create(body))
+    return templates.create(body)
 
 
 @plugin.get("/api/v1/public/templates/{id}", quick=True, auth=READ_TEMPLATES, raises=(404,))

@@ -3,6 +3,7 @@
 `begin` asks who it is from and whether they may, and `decode` what they say; `run` is the endpoint's function;
 `finish` encodes what it returned. What goes wrong in any of them is the answer, as JSON.
 """
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from orkosi import NOBODY, Endpoint, Problem, Request, acting, admit, here, translate
+from plugins.once import once
 from plugins.server.flow import NoRoom, flow, taken
 from plugins.server.limits import limiter
 from plugins.server.parked import Parked
@@ -95,6 +97,8 @@ class Call:
     def run(self) -> Any:
         """What the endpoint's function returns; whoever calls this acts in the name of whoever asks."""
         assert self.endpoint and self.values is not None
+        if self.endpoint.once:
+            return once(self.request, self.values.get("body"), functools.partial(self.endpoint.fn, **self.values))
         return self.endpoint.fn(**self.values)
 
     def finish(self, made: Any = None, error: BaseException | None = None, *, unless_well: bool = False) -> None:

@@ -1,5 +1,6 @@
-"""Once: a create with an `Idempotency-Key` happens once, however often it is sent.
+"""Once: a request with an `Idempotency-Key` is done once, however often it is sent.
 
+Owns public_answers. Any endpoint that says `once=True` has it; the server asks here instead of calling its function.
 The first answer is kept in the transaction of what it tells of, for a day, and given again to the same
 principal for the same request. What failed is not kept: it left nothing behind, and may be tried again.
 """
@@ -11,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from orkosi import Conflict, Document, Request, Struct, Unprocessable, across_tenants, current, db, now, writes
+from orkosi import Conflict, Document, Plugin, Request, Struct, Unprocessable, across_tenants, current, db, now, writes
 from plugins.fields import wrong
 
-from . import plugin
+plugin = Plugin("Once", layer="ground", needs=("fields",))
 
 DAY = 86400
 _under_way: set[tuple] = set()
@@ -28,7 +29,7 @@ class Kept(Struct):
     body: str
 
 
-def once(request: Request, body: Struct, make: Callable[[], Any]) -> Any:
+def once(request: Request, body: Struct | None, make: Callable[[], Any]) -> Any:
     """What `make` returns; with an Idempotency-Key that was used for this very request, the answer it had.
 
     Unprocessable where the key was used for another request, Conflict while the first is under way.
@@ -73,7 +74,7 @@ def _make(request: Request, fingerprint: bytes, key: str, make: Callable[[], Any
     return Document(text, "application/json", status=status)
 
 
-def _fingerprint(request: Request, body: Struct) -> bytes:
+def _fingerprint(request: Request, body: Struct | None) -> bytes:
     # Of what was understood, not of the bytes: spaces and the order of fields make no other request.
     return hashlib.sha256(f"{request.method} {request.path}\n".encode() + msgspec.json.encode(body)).digest()
 
