@@ -3,7 +3,7 @@
 -- Raise the version with every change, so that an older Orkosi refuses a newer file.
 PRAGMA user_version = 2;
 
--- ═════════════════════════════ users ═════════════════════════════
+-- ════════════════════════════ tenants ════════════════════════════
 
 CREATE TABLE tenants (
   id INTEGER PRIMARY KEY,                       -- 1 is the host: the operator of this machine
@@ -11,6 +11,17 @@ CREATE TABLE tenants (
   founder_id INTEGER,                           -- has an editor's rights and the billing in it
   created_at TEXT NOT NULL
 ) STRICT;
+
+CREATE TABLE tenant_shares (                    -- what a tenant has of this server; triggers of the tables keep it, each beside its own
+  tenant_id INTEGER PRIMARY KEY REFERENCES tenants (id) ON DELETE CASCADE,
+  jobs INTEGER NOT NULL DEFAULT 0,
+  bytes INTEGER NOT NULL DEFAULT 0              -- of the texts that can be long, and 200 for each row
+) STRICT;
+CREATE TRIGGER tenants_added AFTER INSERT ON tenants BEGIN
+  INSERT INTO tenant_shares (tenant_id) VALUES (new.id);
+END;
+
+-- ═════════════════════════════ users ═════════════════════════════
 
 CREATE TABLE users (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -29,15 +40,6 @@ CREATE TABLE users (
   updated_at TEXT NOT NULL
 ) STRICT;
 CREATE INDEX users_by_tenant ON users (tenant_id, id);
-
-CREATE TABLE tenant_shares (                    -- what a tenant has of this server; triggers of the tables keep it, each beside its own
-  tenant_id INTEGER PRIMARY KEY REFERENCES tenants (id) ON DELETE CASCADE,
-  jobs INTEGER NOT NULL DEFAULT 0,
-  bytes INTEGER NOT NULL DEFAULT 0              -- of the texts that can be long, and 200 for each row
-) STRICT;
-CREATE TRIGGER tenants_added AFTER INSERT ON tenants BEGIN
-  INSERT INTO tenant_shares (tenant_id) VALUES (new.id);
-END;
 
 CREATE TABLE sessions (                         -- one row a log-in on one device
   id INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -8,7 +8,8 @@ import apsw
 import msgspec
 import pytest
 
-from orkosi import HOME, Invalid, TooMany, acting, db, endpoints, settings, strict, system, terms
+from orkosi import HOME, Invalid, TooMany, acting, db, endpoints, settings, strict, system
+from plugins.fields import terms
 from plugins.server.limits import Limiter, parse_rate
 from plugins.storage import Refused, upgrade
 

@@ -7,8 +7,7 @@ from conftest import Client, command
 
 import orkosi
 from orkosi import db, now
-from plugins import agents, keys, public, tasks
-from plugins import once
+from plugins import agents, keys, once, public, tasks
 
 ALL = ("tasks:read", "tasks:write", "agents:read", "agents:write", "templates:read", "templates:write")
 SHAPE = {"id", "title", "description", "type", "priority", "status", "assigned_to", "product_id", "max_duration_seconds", "resolution",

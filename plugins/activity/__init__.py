@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from orkosi import (
     COUNTED,
-    Actor,
     Listing,
     Page,
     Paging,
@@ -23,9 +22,9 @@ from orkosi import (
     writes,
 )
 from plugins import fields
-from plugins.users import shares
+from plugins.tenants import shares
 
-plugin = Plugin("Activity", layer="ground", needs=("users", "fields"))
+plugin = Plugin("Activity", layer="ground", needs=("users", "tenants", "fields"))
 
 ActorType = Literal["agent", "system", "user"]
 
@@ -92,7 +91,7 @@ def remember(event: str, subject: Any, **facts: Any) -> None:
     tenant = getattr(subject, "tenant_id", None) or current().tenant
     if tenant is None:  # nobody's: there is no log it belongs into
         return
-    kind, id = actor_of(current())
+    kind, id = who_acts()
     entity = next((getattr(subject, name) for name in ("id", "name", "slug") if hasattr(subject, name)), None)
     title = getattr(subject, "title", None)
     db.run(REMEMBER, home=tenant, actor_type=kind, actor_id=id, action=event, entity_type=event.partition(".")[0],
@@ -111,8 +110,9 @@ def erase(event: str, gone: Any, **facts: Any) -> None:
             db.run("UPDATE activity SET metadata = :metadata WHERE id = :id", id=id, metadata=gone.blotted(metadata))
 
 
-def actor_of(actor: Actor) -> tuple[ActorType, str]:
-    """How the log names an actor: a person by id, also behind a key; an agent by name; all else is the system."""
+def who_acts() -> tuple[ActorType, str]:
+    """How the log names whoever acts: a person by id, also behind a key; an agent by name; all else is the system."""
+    actor = current()
     if actor.kind == "agent":
         return "agent", actor.name
     if actor.user is not None:

@@ -36,7 +36,7 @@ def create(body: NewEntry, me: Actor) -> Entry:
     An administrator may say who did it; for everybody else `actor_type` and `actor_id` become their own."""
     kind, id = body.actor_type, body.actor_id
     if me.scopes is not None or me.rank < RANKS["admin"]:
-        kind, id = activity.actor_of(me)
+        kind, id = activity.who_acts()
     return activity.record(kind, id, body.action, body.entity_type, body.entity_id, body.metadata)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from orkosi import UNSET, Conflict, Listing, Meta, NotFound, Page, Paging, Struct, UnsetType, db, emit, jsoned, now, writes
 from plugins import fields
-from plugins.users import shares
+from plugins.tenants import shares
 
 Long = Annotated[str, Meta(max_length=65536)]
 Short = Annotated[str, Meta(min_length=1, max_length=200)]

@@ -27,7 +27,7 @@ from orkosi import (
     writes,
 )
 from plugins.fields import terms, wrong
-from plugins.users import shares
+from plugins.tenants import shares
 
 plugin = Plugin("Files", layer="domain")
 plugin.setting("sync_leave_out", str, "id_*,*.pem,*.key,*.p12,.env*,*.env,credentials*", "Names in workspaces that look like secrets: no row, no content; with commas between")

@@ -100,8 +100,9 @@ KEYS = Listing(of=Key, source="api_keys", base="tenant_id = :tenant AND org_id =
 
 
 @across_tenants
-def administrator(me: Actor, org_id: str) -> Actor:
-    """`me` as he stands in the tenant of an organization whose keys he manages. NotFound for outsiders, Denied below admin."""
+def administrator(org_id: str) -> Actor:
+    """Whoever acts, as they stand in the tenant of an organization whose keys they manage. NotFound for outsiders, Denied below admin."""
+    me = current()
     org = orgs.require(org_id, "admin")
     home, role, founder = db.all(tuple, """
         SELECT users.tenant_id, users.role, tenants.founder_id FROM users, tenants WHERE users.id = :user AND tenants.id = :there""",

@@ -1,7 +1,7 @@
 """Mail: letters to people, sent in the background until they arrive.
 
 Owns letters, and the folder `outbox/`. Without `smtp_url` a letter becomes an `.eml` file there, which any
-mail program opens. A plugin that this one stands upon asks by the event `mail.wanted`.
+mail program opens.
 Surprise: the link in a letter is a key, so its token is made only when the letter is sent (`wanted`): no row
 ever has it. Neither the job nor its error has the text or the address. A letter to nobody is dropped: it costs
 whoever asked for it the same time as a real one.
@@ -9,21 +9,31 @@ whoever asked for it the same time as a real one.
 import contextlib
 import os
 import tempfile
+from collections.abc import Callable
 from email.utils import parseaddr
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from orkosi import Check, Plugin, Struct, db, jsoned, now, settings, writes
-from plugins import queue, users
-from plugins.users.tokens import MARK
+from plugins import queue
 
-plugin = Plugin("Mail", layer="ground", needs=("queue", "users"))
+plugin = Plugin("Mail", layer="ground", needs=("queue",))
 plugin.setting("smtp_url", str, "", "Where mail is handed in: smtp://user:password@host:port, or smtps://…; empty: files in outbox/", secret=True)
 plugin.setting("mail_from", str, "Orkosi <orkosi@localhost>", "Who mail is from")
 
 ATTEMPTS = 12  # with the pauses between them, nearly six hours
 KEPT = 7 * 86400
+MARK = "\x1a"  # stands in a letter for the token of its link; no name can hold it
 ABOUT = "X-Orkosi-About"  # in the outbox alone: a user's number
+
+
+class Wanted(Struct):
+    """A single-use link that a letter is to carry. Its token is made when the letter is sent, so that none lies about meanwhile."""
+    kind: Literal["reset", "email", "invite"]
+    user_id: int | None = None
+    lifetime: float = 0.0
+    detail: str | None = None
+    invite_id: int | None = None
 
 
 class Letter(Struct):
@@ -33,9 +43,16 @@ class Letter(Struct):
     text: str
     html: str | None = None
     about: int | None = None
-    wanted: users.Wanted | None = None
+    wanted: Wanted | None = None
     id: int = 0
     created_at: str = ""
+
+
+def _nobody(wanted: Wanted) -> str | None:
+    return None
+
+
+_mint: Callable[[Wanted], str | None] = _nobody
 
 
 class Order(Struct):
@@ -45,11 +62,11 @@ class Order(Struct):
 
 @writes
 def send(to: str, subject: str, text: str, html: str | None = None, *, about: int | None = None,
-         wanted: users.Wanted | None = None) -> None:
+         wanted: Wanted | None = None) -> None:
     """Have a letter sent soon, with retries; inside a write, only if that write holds. To "" it goes nowhere.
 
     `about` is the user whom it names: no copy outlives their erasure. `wanted`: the link whose token comes in
-    the place of each tokens.MARK.
+    the place of each MARK.
     """
     letter = db.value("""INSERT INTO letters (email, email_key, subject, text, html, about, wanted, created_at)
                          VALUES (:email, lower(:email), :subject, :text, :html, :about, :wanted, :now) RETURNING id""",
@@ -57,10 +74,11 @@ def send(to: str, subject: str, text: str, html: str | None = None, *, about: in
     queue.later("mail.send", Order(letter), attempts=ATTEMPTS, timeout=120)
 
 
-@plugin.on("mail.wanted")
-def wanted(event: str, letter: Any, **facts: Any) -> None:
-    """A lower plugin wants a letter sent."""
-    send(letter.email, letter.subject, letter.text, letter.html, about=letter.about, wanted=letter.wanted)
+def mints(mint: Callable[[Wanted], str | None]) -> Callable[[Wanted], str | None]:
+    """Register who makes the token of a link; None is for what the link was good for, and is gone."""
+    global _mint
+    _mint = mint
+    return mint
 
 
 @plugin.job("mail.send")
@@ -85,7 +103,7 @@ def _with_token(letter: Letter | None) -> Letter | None:
     """A letter with the token of its link; to nobody where what the link was good for is gone."""
     if letter is None or letter.wanted is None or not letter.email:
         return letter
-    token = users.minted(letter.wanted)
+    token = _mint(letter.wanted)
     if token is None:
         letter.email = ""
     else:

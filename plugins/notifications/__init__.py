@@ -26,7 +26,7 @@ from orkosi import (
 )
 from plugins.fields import wrong
 
-plugin = Plugin("Notifications", layer="ground", needs=("users", "fields"))
+plugin = Plugin("Notifications", layer="ground", needs=("users", "tenants", "fields"))
 
 Type = Literal["info", "warning", "error", "success"]
 

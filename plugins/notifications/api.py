@@ -4,7 +4,7 @@ from typing import Annotated
 from orkosi import Actor, Denied, Meta, Page, Struct, may
 from plugins import notifications
 from plugins.notifications import Notification, NotificationQuery, Type, Unread, plugin
-from plugins.users import shares
+from plugins.tenants import shares
 
 
 class NewNotification(Struct, forbid_unknown_fields=True):

@@ -86,7 +86,7 @@ SEEN = """
 def page(query: Paging) -> Page[Organization]:
     """Those one is a member of, and for whoever runs the tenant all of its, newest first."""
     me = current()
-    mine = {"me": me.user, "all": users.in_charge(me)}
+    mine = {"me": me.user, "all": users.in_charge()}
     rows = db.all(Organization, f"{SEEN} ORDER BY organizations.created_at DESC, organizations.id LIMIT :limit OFFSET :offset",
                   limit=query.limit, offset=query.offset, **mine)
     return Page(rows, db.value(f"SELECT count(*) FROM ({SEEN})", **mine), query.limit, query.offset)
@@ -95,7 +95,7 @@ def page(query: Paging) -> Page[Organization]:
 def find(id: str) -> Organization:
     """One organization that `me` may see. NotFound."""
     me = current()
-    found = db.one(Organization, f"{SEEN} AND organizations.id = :id", id=id, me=me.user, all=users.in_charge(me))
+    found = db.one(Organization, f"{SEEN} AND organizations.id = :id", id=id, me=me.user, all=users.in_charge())
     if found is None:
         raise NotFound(f"There is no organization {id}")
     return found
@@ -276,10 +276,9 @@ def _join(id: str, user_id: int | None, role: str) -> None:
 
 def invite(id: str, email: str, role: Rank) -> Pending:
     """Invite an address by mail. NotFound, Denied, Conflict, TooMany."""
-    me = current()
     require(id, "admin")
     limiter.take("org_invites", id)
-    users.count_invitation(me)
+    users.count_invitation()
     return _invite(id, email, role)
 
 
@@ -294,7 +293,7 @@ def _invite(id: str, email: str, role: Rank) -> Pending:
         raise Conflict(f"{email} is a member already")
     made, _ = users.invite("org", id, email, role, me.user, found.tenant_id)
     mail.send(made.email, *users.invitation(made, users.find(me.user or 0).username, found.name), about=me.user,
-              wanted=users.Wanted("invite", invite_id=made.id))
+              wanted=mail.Wanted("invite", invite_id=made.id))
     emit("organization.invited", found)
     return made.pending()
 
@@ -319,8 +318,7 @@ def accept(code: str) -> Organization:
 
 @writes
 def _accept(code: str) -> str:
-    me = current()
-    found, user = users.addressed(code, "org", me)
+    found, user = users.addressed(code, "org")
     users.accept(found, user)
     return str(found.target)
 

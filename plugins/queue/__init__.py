@@ -38,9 +38,9 @@ import msgspec
 
 from orkosi import Conflict, Denied, Listing, NotFound, Plugin, Problem, Struct, current, db, emit, jsoned, now, writes
 from plugins.fields import wrong
-from plugins.users import shares
+from plugins.tenants import shares
 
-plugin = Plugin("Queue", layer="ground", needs=("users", "server", "fields"))
+plugin = Plugin("Queue", layer="ground", needs=("tenants", "server", "fields"))
 plugin.setting("keep_completed_days", int, 7, "For how many days completed jobs are kept")
 plugin.setting("keep_failed_days", int, 30, "For how many days failed, cancelled and dead jobs are kept")
 

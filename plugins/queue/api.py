@@ -4,7 +4,7 @@ from typing import Annotated, Any
 import msgspec
 
 from orkosi import Actor, Meta, Page, Paging, Reply, Request, Struct, acting, db, may
-from plugins import queue, users
+from plugins import queue, tenants
 from plugins.fields import wrong
 from plugins.queue import BY_STATE, JOBS, Job, QueueStats, Signals, State, Why, plugin
 
@@ -165,7 +165,7 @@ def submit(body: NewJob, me: Actor) -> Reply[Shown]:
     With an `idempotency_key` a repeat answers 200 with the first job and `meta.duplicate`. Acknowledged when it is on the disk."""
     if len(msgspec.json.encode(body.payload)) > MAX_PAYLOAD:
         raise wrong("payload", f"At most {MAX_PAYLOAD >> 10} KiB; put large things into a file and name it here")
-    with acting(users.in_tenant(me, body.tenant_id)):
+    with acting(tenants.asked_for(body.tenant_id)):
         job, duplicate = queue.submit(
             queue.named(body.queue_name), body.task_type, body.payload, priority=body.priority, max_attempts=body.max_attempts,
             timeout=body.timeout_seconds, key=body.idempotency_key,
@@ -179,7 +179,7 @@ def claim(body: Claim, me: Actor, request: Request) -> Claimed | list[Claimed] |
 
     `data` is null where there is nothing; `wait_seconds` waits for something to come. A batch ends early at 4 MB of payloads. What is claimed is leased until
     `lease_expires_at`: complete, fail, release or extend it with its `lease_token` before then."""
-    with acting(users.in_tenant(me, body.tenant_id)):
+    with acting(tenants.asked_for(body.tenant_id)):
         jobs = queue.waiting.claim_or_wait(queue.named(body.queue_name), body.worker_id, wait=body.wait_seconds, ring=request.again,
                                            task_type=body.task_type, batch=body.batch_size or 1, before=request.waits)
     request.if_lost = (lambda: queue.waiting.give_back(jobs)) if jobs else None

@@ -33,7 +33,7 @@ from orkosi import (
 from plugins import fields, queue, users
 from plugins.fields import terms, wrong
 from plugins.queue import Why
-from plugins.users import shares
+from plugins.tenants import shares
 
 from . import links
 

@@ -18,6 +18,7 @@ from orkosi import (
     Struct,
     UnsetType,
     across_tenants,
+    acting,
     current,
     db,
     emit,
@@ -96,9 +97,8 @@ def find(id: int) -> Team:
 
 def require(id: int, rank: Rank) -> tuple[Team, str]:
     """One team in which `me` has at least `rank`, and the rank he acts with. NotFound, Denied."""
-    me = current()
     found = find(id)
-    acting = "owner" if users.in_charge(me) else found.role
+    acting = "owner" if users.in_charge() else found.role
     if RANK.get(acting or "", 0) < RANK[rank]:
         raise Denied(f"This needs the rank {rank} in {found.name}; yours is {acting or 'none'}")
     return found, str(acting)
@@ -236,10 +236,9 @@ def invites(id: int, query: Paging) -> Page[Pending]:
 
 def invite(id: int, email: str, role: Rank) -> Pending:
     """Invite an address by mail. NotFound, Denied, Conflict, TooMany."""
-    me = current()
     require(id, "admin")
     limiter.take("team_invites", str(id))
-    users.count_invitation(me)
+    users.count_invitation()
     return _invite(id, email, role)
 
 
@@ -254,7 +253,7 @@ def _invite(id: int, email: str, role: Rank) -> Pending:
         raise Conflict(f"{email} is a member already")
     made, _ = users.invite("team", str(id), email, role, me.user, found.tenant_id)
     mail.send(made.email, *users.invitation(made, users.find(me.user or 0).username, f"the team {found.name}"), about=me.user,
-              wanted=users.Wanted("invite", invite_id=made.id))
+              wanted=mail.Wanted("invite", invite_id=made.id))
     emit("team.invited", found)
     return made.pending()
 
@@ -266,8 +265,7 @@ def accept(code: str) -> Team:
 
 @writes
 def _accept(code: str) -> int:
-    me = current()
-    found, user = users.addressed(code, "team", me)
+    found, user = users.addressed(code, "team")
     users.accept(found, user)
     return int(found.target or 0)
 
@@ -280,8 +278,9 @@ def let_in(event: str, invite: Invite, user: User, **facts: Any) -> None:
         return
     team = db.value("SELECT id FROM teams WHERE id = :id AND tenant_id = :home", id=int(invite.target or 0), home=user.tenant_id)
     mine = db.value("SELECT role FROM team_members WHERE team_id = :id AND user_id = :by", id=team, by=invite.invited_by)
-    if invite.invited_by and users.in_charge(users.actor_of(users.find(invite.invited_by))):
-        mine = "owner"
+    if invite.invited_by:
+        with acting(users.actor_of(users.find(invite.invited_by))):
+            mine = "owner" if users.in_charge() else mine
     if team is None or RANK.get(mine or "", 0) < max(RANK["admin"], RANK[invite.role]):
         raise NotFound("That invitation is void: the team is gone, or of another tenant, or whoever sent it may not invite any more")
     _join(team, user.id, invite.role)

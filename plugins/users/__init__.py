@@ -1,6 +1,6 @@
-"""Users: tenants, people, sessions, invitations and the single-use links.
+"""Users: people, sessions, invitations and the single-use links.
 
-Owns tenants, users and tickets; sessions.py and invites.py own theirs. Every token is stored as its hash.
+Owns users and tickets; sessions.py and invites.py own theirs. Every token is stored as its hash.
 Surprise: names and addresses are compared folded, so that two spellings of one are one.
 """
 import re
@@ -8,8 +8,6 @@ import secrets
 import unicodedata
 from collections.abc import Callable
 from typing import Literal
-
-import msgspec
 
 from orkosi import (
     HOST_TENANT,
@@ -21,18 +19,19 @@ from orkosi import (
     Plugin,
     Struct,
     across_tenants,
+    current,
     db,
     emit,
     now,
     settings,
     writes,
 )
-from plugins import fields
+from plugins import fields, mail, tenants
 from plugins.fields import wrong
 
 from . import passwords, tokens
 
-plugin = Plugin("Users", layer="ground", needs=("server", "storage", "fields"))
+plugin = Plugin("Users", layer="ground", needs=("server", "storage", "fields", "mail", "tenants"))
 plugin.setting("registration", str, "invite", "Who may register: open, invite or closed")
 plugin.setting("limit_login", str, "10/3m", "Wrong passwords from one address")
 plugin.setting("limit_login_account", str, "10/15m", "Wrong passwords for one account from one address")
@@ -59,13 +58,6 @@ class User(Struct):
     created_at: str
     updated_at: str
     tenant_id: int
-
-
-@plugin.on("opened")
-@across_tenants
-def make_host(event: str, folder: object) -> None:
-    """The host tenant exists from the start."""
-    db.run("INSERT OR IGNORE INTO tenants (id, name, created_at) VALUES (1, 'Host', :now)", now=now())
 
 
 # ── names and addresses ──
@@ -106,14 +98,14 @@ def add(username: str, email: str, password_hash: str, role: str, tenant: int | 
         raise Conflict(f"The username {username!r} is taken; choose another")
     founding = tenant is None
     if founding:
-        tenant = db.value("INSERT INTO tenants (name, created_at) VALUES (:name, :now) RETURNING id", name=username, now=now())
+        tenant = tenants.found(username)
     user = db.one(User, """
         INSERT INTO users (tenant_id, username, username_key, email, email_key, email_proven_at, password, role, created_at, updated_at)
         VALUES (:home, :username, :username_key, :email, :email_key, :proven, :password, :role, :now, :now) RETURNING *""",
         home=tenant, username=username, username_key=folded(username), email=email, email_key=folded(email),
         proven=now() if proven else None, password=password_hash, role=role, now=now())
     if founding:
-        db.run("UPDATE tenants SET founder_id = :id WHERE id = :home", id=user.id, home=tenant)
+        tenants.founded_by(user.tenant_id, user.id)
     emit("user.added", user)
     return user
 
@@ -158,43 +150,26 @@ def _unusable() -> Invalid:
     return wrong("invite_code", "That invitation is unknown, used, expired, or for another address")
 
 
-def in_charge(me: Actor) -> bool:
-    """Whether this person runs the tenant: its founder, or an administrator of it."""
+def in_charge() -> bool:
+    """Whether whoever acts runs the tenant: its founder, or an administrator of it, in person."""
+    me = current()
     return me.user is not None and me.scopes is None and (me.billing or me.rank >= RANKS["admin"])
 
 
 @across_tenants
 def actor_of(user: User, **more: object) -> Actor:
     """`user` as an actor in the home tenant; a tenant's founder has an editor's rank and the billing in it."""
-    founder = bool(db.value("SELECT 1 FROM tenants WHERE id = :home AND founder_id = :id", home=user.tenant_id, id=user.id))
+    founder = tenants.is_founder(user.tenant_id, user.id)
     rank = max(RANKS.get(user.role, 0), RANKS["editor"] if founder else 0)
     return Actor(kind="user", id=str(user.id), tenant=user.tenant_id, rank=rank, role=user.role, user=user.id,
                  billing=founder or user.role == "admin", **more)  # type: ignore[arg-type]
 
 
-@across_tenants
-def in_tenant(me: Actor, asked: int | None) -> Actor:
-    """`me` in the tenant a request named: one's own, or any for an administrator of the host. NotFound otherwise."""
-    if asked is None or asked == me.tenant:
-        return me
-    if me.host and me.scopes is None and me.rank >= RANKS["admin"] and db.value("SELECT 1 FROM tenants WHERE id = :id", id=asked):
-        return msgspec.structs.replace(me, tenant=asked)
-    raise NotFound(f"There is no tenant {asked}")
-
-
 # ── single-use links ──
 
 
-class Wanted(Struct):
-    """A single-use link that a letter is to carry. Its token is made when the letter is sent, so that none lies about meanwhile."""
-    kind: Literal["reset", "email", "invite"]
-    user_id: int | None = None
-    lifetime: float = 0.0
-    detail: str | None = None
-    invite_id: int | None = None
-
-
-def minted(wanted: Wanted) -> str | None:
+@mail.mints
+def minted(wanted: mail.Wanted) -> str | None:
     """The token of a link whose letter is being sent; None where what it is good for is gone."""
     if wanted.kind == "invite":
         return invites.mint(wanted.invite_id or 0)
@@ -253,7 +228,6 @@ def random_password() -> str:
 # The last lines: these use the verbs above.
 from .sessions import ACCESS as ACCESS, Session as Session, Tokens as Tokens  # noqa: E402, I001
 from .sessions import bearer, end_session, forget_expired, log_in, open_session, refresh, sessions_of  # noqa: E402, F401
-from . import shares as shares  # noqa: E402, I001
 from .invites import Invite as Invite  # noqa: E402, I001
 from .invites import Pending as Pending  # noqa: E402
 from .invites import accept, addressed, count_invitation, invitation, invite, invited, open_invites, revoke  # noqa: E402, F401

@@ -1,40 +1,25 @@
 """One's own account: a forgotten password, a new one, another address.
 
-Surprise: users stands below the mail, so it asks for letters by the event `mail.wanted`, and for a link says
-what it is to be good for: its token is made when the letter is sent, and never stored. For an address nobody
-has, it asks for a letter to nobody: the answer, and the time it takes, are the same.
+Surprise: for a link it is said what it is to be good for; its token is made when the letter is sent, and never
+stored. For an address nobody has, a letter to nobody is sent: the answer, and the time it takes, are the same.
 """
 from html import escape
 
-from orkosi import Conflict, Denied, NotFound, Struct, across_tenants, db, emit, now, writes
-from plugins import server
+from orkosi import Conflict, Denied, NotFound, across_tenants, db, emit, now, writes
+from plugins import mail, server
+from plugins.mail import Wanted
 from plugins.server.limits import limiter
-from plugins.users import Wanted, email_of, find, folded, passwords, people, tokens
+from plugins.users import email_of, find, folded, passwords, people, tokens
 
 RESET, VERIFY = 30 * 60, 24 * 3600
 
 
-class Notice(Struct):
-    """A letter for the mail to send."""
-    email: str
-    subject: str
-    text: str
-    html: str
-    about: int | None = None
-    wanted: Wanted | None = None
-
-
 def notice(email: str, subject: str, sentences: list[str], about: int | None, link: str = "", wanted: Wanted | None = None) -> None:
-    """Have a short letter sent, in plain text and HTML; inside a write. In its `link` stands tokens.MARK for the token of `wanted`."""
+    """Have a short letter sent, in plain text and HTML; inside a write. In its `link` stands mail.MARK for the token of `wanted`."""
     text = "\n\n".join([*sentences[:1], *([f"  {link}"] if link else []), *sentences[1:]]) + "\n"
     first, *rest = [f"<p>{escape(one)}</p>" for one in sentences]
     html = first + (f'<p><a href="{escape(link)}">{escape(link)}</a></p>' if link else "") + "".join(rest)
-    letter(email, subject, text, html, about, wanted)
-
-
-def letter(email: str, subject: str, text: str, html: str, about: int | None = None, wanted: Wanted | None = None) -> None:
-    """Have a letter sent; inside a write. `about` is the user it names, and with whom it goes."""
-    emit("mail.wanted", Notice(email, subject, text, html, about, wanted))
+    mail.send(email, subject, text, html, about=about, wanted=wanted)
 
 
 # ── a forgotten password ──
@@ -53,7 +38,7 @@ def _forgot(key: str) -> None:
     user = db.one(dict, "SELECT id, email FROM users WHERE email_key = :key", key=key) or {"id": None, "email": ""}
     notice(user["email"], "A new password for Orkosi", [
         "Somebody, perhaps you, asked for a new password. Choose it here, once, within 30 minutes:",
-        "If it was not you, ignore this mail; your password stays as it is."], user["id"], f"{server.url()}/reset/{tokens.MARK}",
+        "If it was not you, ignore this mail; your password stays as it is."], user["id"], f"{server.url()}/reset/{mail.MARK}",
         Wanted("reset", user["id"], RESET))
 
 
@@ -138,7 +123,7 @@ def _change_email(id: int, email: str) -> None:
     name = find(id).username
     notice("" if taken else email, "Your new address for Orkosi", [
         f"{name} wants to use this address in Orkosi. To confirm, open this link (once, within a day):",
-        "If that is not you, ignore this mail."], id, f"{server.url()}/verify/{tokens.MARK}", Wanted("email", id, VERIFY, email))
+        "If that is not you, ignore this mail."], id, f"{server.url()}/verify/{mail.MARK}", Wanted("email", id, VERIFY, email))
 
 
 @writes

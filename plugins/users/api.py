@@ -229,39 +229,39 @@ def invitation(body: Token) -> Invitation:
 
 
 @plugin.get("/api/users", quick=True, auth=may("viewer"))
-def index(query: PeopleQuery, me: Actor) -> Page[Person]:
+def index(query: PeopleQuery) -> Page[Person]:
     """List the people of one's tenant
 
     Newest first. Administrators and editors see everything, others ids and names."""
-    return people.page(query, me)
+    return people.page(query)
 
 
 @plugin.get("/api/users/{id}", quick=True, auth=may("viewer"), raises=(404,))
-def show(id: int, me: Actor) -> Person:
+def show(id: int) -> Person:
     """Show one of the people of one's tenant"""
-    return people.find(id, me)
+    return people.find(id)
 
 
 @plugin.patch("/api/users/{id}", auth=may("admin"), raises=(404, 409))
-def update(id: int, body: UserPatch, me: Actor) -> User:
+def update(id: int, body: UserPatch) -> User:
     """Change a user's name, address or role
 
     A new role ends their sessions. Nobody changes their own role, and the last administrator stays."""
-    return people.change(id, body, me)
+    return people.change(id, body)
 
 
 @plugin.delete("/api/users/me", auth=may("viewer"), raises=(409,))
-def leave(me: Actor) -> Deleted:
+def leave() -> Deleted:
     """Erase one's own account
 
     For good, and in every record that names one. Administrators cannot; nor can the only owner of an organization with others in it."""
-    return Deleted(erasure.leave(me))
+    return Deleted(erasure.leave())
 
 
 @plugin.delete("/api/users/{id}", auth=may("admin"), raises=(404, 409))
-def dismiss(id: int, me: Actor) -> Deleted:
+def dismiss(id: int) -> Deleted:
     """Erase somebody's account
 
     Not one's own. Everything that names the person goes; keys they made are revoked."""
-    erasure.dismiss(id, me)
+    erasure.dismiss(id)
     return Deleted(id)

@@ -10,7 +10,8 @@ import click
 
 from orkosi import DATA, HOST_TENANT, Invalid, acting, settings, system, writes
 from plugins import storage
-from plugins.users import Role, User, Wanted, account, add, erase, invitation, invite, passwords, people, plugin
+from plugins.mail import Wanted, send
+from plugins.users import Role, User, account, add, erase, invitation, invite, passwords, people, plugin
 
 ROLES = ["admin", "editor", "member", "builder", "viewer", "demo"]
 
@@ -116,5 +117,5 @@ def invitation_code(action: str, email: str, role: str, mail: bool, data: Path |
 def _invited(email: str, role: str, mail: bool) -> tuple[str, str]:
     made, code = invite("tenant", None, email, role, None, HOST_TENANT)
     if mail:
-        account.letter(made.email, *invitation(made, "The administrator", "Orkosi"), wanted=Wanted("invite", invite_id=made.id))
+        send(made.email, *invitation(made, "The administrator", "Orkosi"), wanted=Wanted("invite", invite_id=made.id))
     return code, made.expires_at

@@ -16,7 +16,7 @@ import threading
 
 import apsw
 
-from orkosi import Actor, Denied, NotFound, Struct, across_tenants, db, emit, now, settings, writes
+from orkosi import Denied, NotFound, Struct, across_tenants, current, db, emit, now, settings, writes
 from plugins.users import User, find, people, plugin
 
 log = logging.getLogger("orkosi")
@@ -41,9 +41,9 @@ class Gone(Struct):
         return pattern.sub(BLOT, text) if pattern else text
 
 
-def leave(me: Actor) -> int:
+def leave() -> int:
     """Erase one's own account. Denied for administrators; Conflict for who would leave others without an owner."""
-    user = find(me.user or 0)
+    user = find(current().user or 0)
     if user.role == "admin":
         raise Denied("An administrator's account is erased by another administrator")
     _leave(user)
@@ -57,9 +57,9 @@ def _leave(user: User) -> None:
 
 
 @writes
-def dismiss(id: int, me: Actor) -> None:
+def dismiss(id: int) -> None:
     """Erase somebody of one's own tenant. Denied for oneself, NotFound."""
-    if id == me.user:
+    if id == current().user:
         raise Denied("Nobody deletes their own account here; another administrator may")
     if not db.value("SELECT 1 FROM users WHERE id = :id AND tenant_id = :tenant", id=id):
         raise NotFound(f"There is no user {id}")
@@ -83,7 +83,6 @@ def _forget(user: User) -> None:
     emit("user.erased", Gone(user.id, user.tenant_id, [user.email] if proven else []))
     if proven:
         db.run("DELETE FROM invites WHERE email_key = :key", key=user.email.casefold())
-    db.run("UPDATE tenants SET name = 'Tenant ' || id WHERE founder_id = :id", id=user.id)
     db.run("DELETE FROM users WHERE id = :id", id=user.id)  # sessions, links and invitations sent go with it
     _unfolded.set()  # also where what follows the commit is cut short
     db.after_commit(fold)

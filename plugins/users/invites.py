@@ -5,8 +5,8 @@ Surprise: users does not know what an invitation leads to. It keeps it, and when
 """
 from html import escape
 
-from orkosi import RANKS, Actor, Conflict, NotFound, Page, Paging, Struct, across_tenants, db, emit, now, writes
-from plugins import server
+from orkosi import RANKS, Conflict, NotFound, Page, Paging, Struct, across_tenants, current, db, emit, now, writes
+from plugins import mail, server
 from plugins.server.limits import limiter
 from plugins.users import User, actor_of, email_of, folded, tokens
 
@@ -62,8 +62,9 @@ def invite(kind: str, target: str | None, email: str, role: str, by: int | None,
     return made, code
 
 
-def count_invitation(me: Actor) -> None:
+def count_invitation() -> None:
     """Count one invitation against the person and the tenant, whatever it is into: one may have many organizations. TooMany."""
+    me = current()
     limiter.take("invites", str(me.user))
     limiter.take("invites_tenant", str(me.tenant))
 
@@ -131,10 +132,10 @@ def revoke(kind: str, target: str, id: int | None) -> int:
 
 
 @across_tenants
-def addressed(code: str, kind: str, me: Actor) -> tuple[Invite, User]:
+def addressed(code: str, kind: str) -> tuple[Invite, User]:
     """The open invitation of `kind` behind `code`, and the signed-in person it names. NotFound for anybody else."""
     found = invited(code)
-    user = db.one(User, "SELECT * FROM users WHERE id = :id", id=me.user)
+    user = db.one(User, "SELECT * FROM users WHERE id = :id", id=current().user)
     if found is None or user is None or found.kind != kind or folded(found.email) != folded(user.email):
         raise NotFound("That invitation is unknown, used, expired, or for another address")
     return found, user
@@ -142,7 +143,7 @@ def addressed(code: str, kind: str, me: Actor) -> tuple[Invite, User]:
 
 def invitation(found: Invite, inviter: str, to: str) -> tuple[str, str, str]:
     """What an invitation's mail says: subject, text, HTML; with a mark in place of the code."""
-    code = tokens.MARK
+    code = mail.MARK
     link = f"{server.url()}/invite/{code}"
     text = (f"{inviter} invites you to {to}, as {found.role}.\n\nTo accept, open this link (good once, until {found.expires_at}):\n\n"
             f"  {link}\n\nOr register with this invite_code:\n\n  {code}\n\nIf you expected nothing of the kind, ignore this mail.\n")

@@ -6,7 +6,6 @@ each other at once cannot both succeed.
 from orkosi import (
     RANKS,
     UNSET,
-    Actor,
     Conflict,
     Denied,
     NotFound,
@@ -15,6 +14,7 @@ from orkosi import (
     Struct,
     UnsetType,
     across_tenants,
+    current,
     db,
     emit,
     now,
@@ -42,17 +42,17 @@ class UserPatch(Struct, forbid_unknown_fields=True):
     role: Role | UnsetType = UNSET
 
 
-def page(query: Paging, me: Actor) -> Page[Person]:
+def page(query: Paging) -> Page[Person]:
     """The people of the tenant, newest first."""
     rows = db.all(Person, "SELECT * FROM users WHERE tenant_id = :tenant ORDER BY id DESC LIMIT :limit OFFSET :offset",
                   limit=query.limit, offset=query.offset)
     total = db.value("SELECT count(*) FROM users WHERE tenant_id = :tenant")
-    return Page([_as_seen(one, me) for one in rows], total, query.limit, query.offset)
+    return Page([_as_seen(one) for one in rows], total, query.limit, query.offset)
 
 
-def find(id: int, me: Actor) -> Person:
+def find(id: int) -> Person:
     """One of the tenant's people. NotFound."""
-    return _as_seen(_of_tenant(id), me)
+    return _as_seen(_of_tenant(id))
 
 
 def _of_tenant(id: int) -> Person:
@@ -62,15 +62,16 @@ def _of_tenant(id: int) -> Person:
     return found
 
 
-def _as_seen(one: Person, me: Actor) -> Person:
+def _as_seen(one: Person) -> Person:
+    me = current()
     return one if me.rank >= RANKS["editor"] or one.id == me.user else Person(one.id, one.username)
 
 
 @writes
-def change(id: int, patch: UserPatch, me: Actor) -> User:
+def change(id: int, patch: UserPatch) -> User:
     """Change a user's name, address or role. A new role ends the sessions. NotFound, Denied, Conflict, Invalid."""
     old = _of_tenant(id)
-    if patch.role is not UNSET and patch.role != old.role and id == me.user:
+    if patch.role is not UNSET and patch.role != old.role and id == current().user:
         raise Denied("Nobody changes their own role; ask another administrator")
     changes: dict[str, object] = {}
     if isinstance(patch.username, str):

@@ -13,7 +13,6 @@ from typing import Literal
 
 Kind = Literal["ses", "ref", "live", "agt", "inv", "rst", "set", "eml"]
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-MARK = "\x1a"  # stands in a letter for its token, which is made when it is sent; no name can hold it
 SHAPE = re.compile(r"ork_(ses|ref|live|agt|inv|rst|set|eml)_([0-9A-Za-z]{32})([0-9A-Za-z]{6})")
 
 
