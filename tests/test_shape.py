@@ -310,6 +310,20 @@ def test_an_unknown_limit_or_lane_stops_the_start(monkeypatch, limit, lane, said
         Application()
 
 
+def test_every_setting_that_is_asked_for_is_declared():
+    """As an attribute, or by a name that is written out."""
+    own = {name for name in dir(orkosi.Settings) if not name.startswith("__")} | {"known", "values", "origins"}
+    asked = set()
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("settings", "orkosi.settings"):
+                asked.add((f"{file.parent.name}/{file.name}", node.attr))
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr" and ast.unparse(node.args[0]) == "settings" and isinstance(node.args[1], ast.Constant):
+                asked.add((f"{file.parent.name}/{file.name}", node.args[1].value))
+    assert len(asked) > 30
+    assert not {one for one in asked if one[1] not in own | set(orkosi.settings.known)}
+
+
 def test_nobody_gives_the_tenant_to_a_statement():
     """It is whoever acts who has a tenant: one that is given would be silently another."""
     given = [f"{file.parent.name}/{file.name}:{node.lineno}" for name in ("all", "one", "value", "run", "add", "page")
