@@ -10,7 +10,8 @@ from conftest import Client
 import orkosi
 from orkosi import HOST_TENANT, acting, db, now, settings, system
 from plugins import access, keys, users
-from plugins.access import PRINCIPALS, WITHIN, cell, table
+from plugins.access import PRINCIPALS, cell, table
+from plugins.orgs.ranks import RANK
 
 orkosi.load()
 MARK = "xqcanary"
@@ -47,7 +48,7 @@ def cast(application, data, client):
     owner = clients["rank owner"]
     ids = {"organizations": owner.post("/organizations", {"name": "Acme"}).data["id"], "teams": owner.post("/teams", {"name": "Crew"}).data["id"]}
     for kind, id in ids.items():
-        for rank in set(WITHIN) - {"owner"} - ({"viewer"} if kind == "teams" else set()):
+        for rank in set(RANK) - {"owner"} - ({"viewer"} if kind == "teams" else set()):
             assert owner.post(f"/{kind}/{id}/members", {"user_id": people[f"rank {rank}"].id, "role": rank}).status == 201
 
     def refresh():

@@ -11,12 +11,12 @@ import click
 
 from orkosi import HOST_TENANT, NOBODY, RANKS, Actor, Endpoint, Plugin, Problem, admit, endpoints
 from plugins import keys
+from plugins.orgs.ranks import RANK, at_least
 
 plugin = Plugin("Access", layer="views")
 
 Cell = Literal["yes", "no", "rank", "own"]
 SIGN: dict[Cell, str] = {"yes": "●", "no": "·", "rank": "◐", "own": "○"}
-WITHIN = {"viewer": 1, "member": 2, "admin": 3, "owner": 4}  # an organization's ranks; a team has no viewers
 ROLES = ("demo", "viewer", "member", "builder", "editor", "admin")
 ELSEWHERE = HOST_TENANT + 1
 
@@ -38,7 +38,7 @@ AGENT = Actor(kind="agent", id="felix", name="felix", tenant=HOST_TENANT, role="
 # In the order of the columns. A person with a rank has the role member beside it; a key's maker is an administrator.
 PRINCIPALS: dict[str, Actor] = {
     "anonymous": NOBODY, **{role: _person(role) for role in ROLES}, "founder elsewhere": _person("member", ELSEWHERE, founder=True),
-    **{f"rank {rank}": _person("member") for rank in reversed(WITHIN)},
+    **{f"rank {rank}": _person("member") for rank in reversed(RANK)},
     "key without scopes": _key(()), "key with all scopes": _key(keys.SCOPES), "key expired": NOBODY, "key revoked": NOBODY,
     "key of an agent": AGENT, "key elsewhere": _key(keys.SCOPES, ELSEWHERE, "editor")}
 
@@ -54,7 +54,7 @@ def cell(endpoint: Endpoint, principal: str) -> Cell:
         return "no"
     if policy.within and not policy.public:
         rank = principal.removeprefix("rank ")
-        return "rank" if rank == principal else "yes" if WITHIN[rank] >= WITHIN[policy.within] else "no"
+        return "rank" if rank == principal else "yes" if at_least(rank, policy.within) else "no"
     return "own" if actor is AGENT and policy.scope else "yes"
 
 

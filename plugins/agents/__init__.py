@@ -10,7 +10,7 @@ the last sign of life (`state.py`). Verbs that touch processes are in `control.p
 import logging
 from typing import Annotated, Any, Literal
 
-from orkosi import HOST_TENANT, UNSET, Meta, NotFound, Plugin, Struct, UnsetType, db, emit, jsoned, now, writes
+from orkosi import COUNTED, HOST_TENANT, UNSET, Meta, NotFound, Plugin, Struct, UnsetType, db, emit, jsoned, now, writes
 from plugins import queue
 
 plugin = Plugin("Agents", layer="domain", needs=("automations",))
@@ -236,10 +236,10 @@ def completed(names: list[str]) -> dict[str, tuple[int, int]]:
     return {name: (done, total) for name, done, total in db.all(tuple, """
         SELECT asked.value,
                (SELECT count(*) FROM (SELECT 1 FROM tasks WHERE tenant_id = :tenant AND assignee = asked.value
-                                         AND status = 'done' LIMIT 10000)),
+                                         AND status = 'done' LIMIT :counted)),
                (SELECT count(*) FROM (SELECT 1 FROM tasks WHERE tenant_id = :tenant AND assignee = asked.value
-                                         AND status <> 'archived' LIMIT 10000))
-          FROM json_each(:names) AS asked""", names=jsoned(names))}
+                                         AND status <> 'archived' LIMIT :counted))
+          FROM json_each(:names) AS asked""", names=jsoned(names), counted=COUNTED)}
 
 
 from . import bootstrap, control, idle, runs, state, templates  # noqa: E402  # they use the verbs above

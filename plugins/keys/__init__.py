@@ -96,6 +96,10 @@ KEYS = Listing(of=Key, source="api_keys", base="tenant_id = :tenant AND org_id =
                order="created_at DESC, id DESC")
 
 
+# What ends a key, both its secrets, for good.
+ENDED = "revoked_at = ifnull(revoked_at, :now), is_active = 0, old_hash = NULL, old_until = NULL, updated_at = :now"
+
+
 # ── who may, and how much ──
 
 
@@ -264,8 +268,7 @@ def everywhere() -> list[dict[str, Any]]:
 @across_tenants
 def end(id: str) -> None:
     """Revoke any key of this server, an agent's too. NotFound."""
-    if not db.run("""UPDATE api_keys SET revoked_at = ifnull(revoked_at, :now), is_active = 0, old_hash = NULL, old_until = NULL,
-                            updated_at = :now WHERE id = :id AND deleted_at IS NULL""", id=id, now=now()):
+    if not db.run(f"UPDATE api_keys SET {ENDED} WHERE id = :id AND deleted_at IS NULL", id=id, now=now()):
         raise NotFound(f"There is no key {id}; 'key list' has them all")
 
 

@@ -9,7 +9,7 @@ Whoever runs the tenant sees its organizations, but changes only those he has a 
 import re
 import secrets
 import unicodedata
-from typing import Any, Literal
+from typing import Any
 
 from orkosi import (
     UNSET,
@@ -33,11 +33,12 @@ from plugins.fields import wrong
 from plugins.server.limits import limiter
 from plugins.users import Invite, Pending, User
 
+from .ranks import HIGHEST_FIRST, Rank, at_least
+
 plugin = Plugin("Organizations", layer="ground", needs=("users", "mail", "server", "fields"))
 plugin.setting("limit_org_invites", str, "20/h", "Invitations into one organization")
 
-Rank = Literal["owner", "admin", "member", "viewer"]
-RANK = {"viewer": 1, "member": 2, "admin": 3, "owner": 4}
+BY_RANK = HIGHEST_FIRST.replace("role", "org_members.role")
 
 
 class Organization(Struct):
@@ -102,9 +103,9 @@ def find(id: str) -> Organization:
 
 
 def require(id: str, rank: Rank) -> Organization:
-    """One organization in which `me` has at least `rank`. NotFound where he may not even see it, Denied otherwise."""
+    """One organization in which whoever acts has at least `rank`. NotFound where they may not even see it, Denied otherwise."""
     found = find(id)
-    if RANK.get(found.role or "", 0) < RANK[rank]:
+    if not at_least(found.role, rank):
         raise Denied(f"This needs the rank {rank} in {found.name}; yours is {found.role or 'none'}")
     return found
 
@@ -187,10 +188,10 @@ def members(id: str, query: Paging) -> Page[Member]:
 
 @across_tenants
 def _members(id: str, query: Paging) -> list[Member]:
-    return db.all(Member, """
+    return db.all(Member, f"""
         SELECT org_members.user_id, users.username, org_members.role, org_members.joined_at
           FROM org_members JOIN users ON users.id = org_members.user_id WHERE org_id = :id
-         ORDER BY CASE org_members.role WHEN 'owner' THEN 0 WHEN 'admin' THEN 1 WHEN 'member' THEN 2 ELSE 3 END, joined_at, user_id
+         ORDER BY {BY_RANK}, joined_at, user_id
          LIMIT :limit OFFSET :offset""", id=id, limit=query.limit, offset=query.offset)
 
 
@@ -249,13 +250,13 @@ def remove(id: str, user_id: int) -> None:
 
 
 def _grant(found: Organization, role: str) -> None:
-    if RANK[role] > RANK[found.role or "viewer"]:
-        raise Denied(f"Nobody grants more than he has: yours is {found.role}")
+    if not at_least(found.role or "viewer", role):
+        raise Denied(f"Nobody grants more than they have: yours is {found.role}")
 
 
 def _touch(found: Organization, other: Member) -> None:
     me = current()
-    if found.role != "owner" and other.user_id != me.user and RANK[other.role] >= RANK[found.role or "viewer"]:
+    if found.role != "owner" and other.user_id != me.user and at_least(other.role, found.role or "viewer"):
         raise Denied(f"{other.username} is {other.role} there; that takes an owner")
 
 
@@ -331,7 +332,7 @@ def let_in(event: str, invite: Invite, user: User, **facts: Any) -> None:
         return
     inviter = db.value("""SELECT role FROM org_members JOIN organizations ON organizations.id = org_id
                            WHERE org_id = :id AND user_id = :by AND deleted_at IS NULL""", id=invite.target, by=invite.invited_by)
-    if RANK.get(inviter or "", 0) < max(RANK["admin"], RANK[invite.role]):
+    if not (at_least(inviter, "admin") and at_least(inviter, invite.role)):
         raise NotFound("That invitation is void: whoever sent it may not invite any more")
     _join(str(invite.target), user.id, invite.role)
 
@@ -359,8 +360,8 @@ def erase(event: str, gone: Any, **facts: Any) -> None:
     mine = [id for id, in db.all(tuple, "SELECT org_id FROM org_members WHERE user_id = :id", id=gone.id)]
     db.run("DELETE FROM org_members WHERE user_id = :id", id=gone.id)
     for id in mine:
-        heir = db.one(tuple, """SELECT user_id, role FROM org_members WHERE org_id = :id
-                                 ORDER BY CASE role WHEN 'owner' THEN 0 WHEN 'admin' THEN 1 WHEN 'member' THEN 2 ELSE 3 END, joined_at LIMIT 1""", id=id)
+        heir = db.one(tuple, f"""SELECT user_id, role FROM org_members WHERE org_id = :id
+                                 ORDER BY {BY_RANK}, joined_at LIMIT 1""", id=id)
         if heir is None:
             _put_away(id)
         elif heir[1] != "owner":

@@ -70,20 +70,20 @@ class Job(Struct):
     backoff_kind: str
     backoff_ms: int
     timeout_seconds: int
-    idempotency_key: str | None
-    run_at: str | None
-    lease_token: str | None
-    lease_expires_at: str | None
-    worker_id: str | None
-    progress: Any
-    result: Any
-    error: str | None
-    held_for: str | None
-    schedule: str | None
-    tokens_used: int
-    created_at: str
-    claimed_at: str | None
-    finished_at: str | None
+    idempotency_key: str | None = None
+    run_at: str | None = None
+    lease_token: str | None = None
+    lease_expires_at: str | None = None
+    worker_id: str | None = None
+    progress: Any = None
+    result: Any = None
+    error: str | None = None
+    held_for: str | None = None
+    schedule: str | None = None
+    tokens_used: int = 0
+    created_at: str = ""
+    claimed_at: str | None = None
+    finished_at: str | None = None
 
 
 class Why(Struct):
@@ -130,8 +130,7 @@ def submit(queue: str, task_type: str, payload: Any = None, *, priority: int = 0
            held_for: str | None = None, schedule: str | None = None) -> tuple[Job, bool]:
     """Put a job into a queue; the job, and whether it was there already under `key`.
 
-    `run_at` delays it; `held_for` (a sentence) holds it until `unhold`. `timeout` is the lease in
-    seconds, `backoff` the kind and its milliseconds.
+    `run_at` delays it; `held_for` (a sentence) holds it until `unhold`; `timeout` is the lease in seconds, `backoff` its kind and ms.
     """
     made = now()
     state: State = "delayed" if held_for or (run_at and run_at > made) else "waiting"
@@ -151,8 +150,9 @@ def submit(queue: str, task_type: str, payload: Any = None, *, priority: int = 0
     if id is None:
         return db.one(Job, "SELECT * FROM jobs WHERE tenant_id = :tenant AND queue = :queue AND idempotency_key = :key",
                       queue=queue, key=key), True
-    job = Job(id, current().tenant or 0, queue, task_type, payload, priority, state, 0, max_attempts, backoff[0], backoff[1], timeout,
-              key, due, None, None, None, None, None, None, held_for, schedule, 0, made, None, None)
+    job = Job(id=id, tenant_id=current().tenant or 0, queue=queue, task_type=task_type, payload=payload, priority=priority, state=state,
+              attempt=0, max_attempts=max_attempts, backoff_kind=backoff[0], backoff_ms=backoff[1], timeout_seconds=timeout,
+              idempotency_key=key, run_at=due, held_for=held_for, schedule=schedule, created_at=made)
     _ready(job)
     return job, False
 

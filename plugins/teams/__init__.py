@@ -4,7 +4,7 @@ Owns teams and team_members. Everybody of the tenant sees its teams; a team's ow
 rank there, and so does whoever runs the tenant, as if he owned it.
 Surprise: a team gives no rights beyond itself. What somebody may do with tasks or keys hangs on his role alone.
 """
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from orkosi import (
     UNSET,
@@ -26,15 +26,15 @@ from orkosi import (
     writes,
 )
 from plugins import fields, mail, users
+from plugins.orgs.ranks import HIGHEST_FIRST, at_least
+from plugins.orgs.ranks import TeamRank as Rank
 from plugins.server.limits import limiter
 from plugins.users import Invite, Pending, User
 
 plugin = Plugin("Teams", layer="domain")
 plugin.setting("limit_team_invites", str, "20/h", "Invitations into one team")
 
-Rank = Literal["owner", "admin", "member"]
 Description = Annotated[str, Meta(max_length=4000)]
-RANK = {"member": 1, "admin": 2, "owner": 3}
 
 
 class Team(Struct):
@@ -72,7 +72,7 @@ TEAMS = """
     SELECT teams.*, mine.role AS role, (SELECT count(*) FROM team_members WHERE team_id = teams.id) AS member_count
       FROM teams LEFT JOIN team_members AS mine ON mine.team_id = teams.id AND mine.user_id = :me
      WHERE teams.tenant_id = :tenant AND (:name IS NULL OR name_key LIKE :name ESCAPE '\\')"""
-BY_RANK = "CASE team_members.role WHEN 'owner' THEN 0 WHEN 'admin' THEN 1 ELSE 2 END"
+BY_RANK = HIGHEST_FIRST.replace("role", "team_members.role")
 
 
 # ── teams ──
@@ -96,12 +96,12 @@ def find(id: int) -> Team:
 
 
 def require(id: int, rank: Rank) -> tuple[Team, str]:
-    """One team in which `me` has at least `rank`, and the rank he acts with. NotFound, Denied."""
+    """One team in which whoever acts has at least `rank`, and the rank they act with. NotFound, Denied."""
     found = find(id)
-    acting = "owner" if users.in_charge() else found.role
-    if RANK.get(acting or "", 0) < RANK[rank]:
-        raise Denied(f"This needs the rank {rank} in {found.name}; yours is {acting or 'none'}")
-    return found, str(acting)
+    mine = "owner" if users.in_charge() else found.role
+    if not at_least(mine, rank):
+        raise Denied(f"This needs the rank {rank} in {found.name}; yours is {mine or 'none'}")
+    return found, str(mine)
 
 
 @writes
@@ -204,13 +204,13 @@ def remove(id: int, user_id: int) -> None:
 
 
 def _grant(mine: str, role: str) -> None:
-    if RANK[role] > RANK[mine]:
-        raise Denied(f"Nobody grants more than he has: yours is {mine}")
+    if not at_least(mine, role):
+        raise Denied(f"Nobody grants more than they have: yours is {mine}")
 
 
 def _touch(mine: str, other: Member) -> None:
     me = current()
-    if mine != "owner" and other.user_id != me.user and RANK[other.role] >= RANK[mine]:
+    if mine != "owner" and other.user_id != me.user and at_least(other.role, mine):
         raise Denied(f"{other.username} is {other.role} there; that takes an owner")
 
 
@@ -281,7 +281,7 @@ def let_in(event: str, invite: Invite, user: User, **facts: Any) -> None:
     if invite.invited_by:
         with acting(users.actor_of(users.find(invite.invited_by))):
             mine = "owner" if users.in_charge() else mine
-    if team is None or RANK.get(mine or "", 0) < max(RANK["admin"], RANK[invite.role]):
+    if team is None or not (at_least(mine, "admin") and at_least(mine, invite.role)):
         raise NotFound("That invitation is void: the team is gone, or of another tenant, or whoever sent it may not invite any more")
     _join(team, user.id, invite.role)
 
