@@ -12,7 +12,7 @@ from test_automations import launchctl as launchctl
 
 from orkosi import acting, settings, system
 from plugins import agents, keys, queue, supervisor
-from plugins.agents import bootstrap, control, state
+from plugins.agents import bootstrap, paths, settling, state
 from plugins.supervisor import embedded
 
 
@@ -22,7 +22,7 @@ def forget_jobs():
     yield
     embedded.driver.jobs.clear()
     if "data" in settings.values:
-        for flag in bootstrap.stop_flag("x").parent.glob(f"orkosi-{supervisor.folder_hash()}-*.stop"):
+        for flag in paths.stop_flag("x").parent.glob(f"orkosi-{supervisor.folder_hash()}-*.stop"):
             flag.unlink()
 
 
@@ -34,7 +34,7 @@ def felix(client):
 @pytest.fixture
 def agent_client(application, felix):
     """The API as felix, with his own key."""
-    return Client(application, bootstrap.key_file("felix").read_text().strip())
+    return Client(application, paths.key_file("felix").read_text().strip())
 
 
 # ── making ──
@@ -160,7 +160,7 @@ def test_a_process_less_agent_is_what_it_last_said_until_it_is_silent(data):
 
 
 def test_stop_start_pause_resume_and_restart(client, data, felix):
-    flag, plist = bootstrap.stop_flag("felix"), supervisor.plist_of(felix["automations"][0]["label"])
+    flag, plist = paths.stop_flag("felix"), supervisor.plist_of(felix["automations"][0]["label"])
     stopped = client.post("/agents/felix/stop", {"note": "why"}).data
     assert (stopped["status"], stopped["wanted"], stopped["process"]["loaded"]) == ("stopped", "stopped", False)
     assert stat.S_IMODE(flag.stat().st_mode) == 0o600
@@ -179,7 +179,7 @@ def test_stop_start_pause_resume_and_restart(client, data, felix):
 
 
 def test_somebody_elses_stop_flag_is_not_followed(client, felix, tmp_path):
-    flag, precious = bootstrap.stop_flag("felix"), tmp_path / "precious"
+    flag, precious = paths.stop_flag("felix"), tmp_path / "precious"
     precious.write_text("x")
     flag.symlink_to(precious)
     assert client.post("/agents/felix/stop").data["status"] == "stopped" and precious.read_text() == "x"
@@ -241,11 +241,11 @@ def test_files_are_written_anew_where_the_folder_has_moved(client, data, felix, 
     data.rename(elsewhere)
     monkeypatch.setitem(settings.values, "data", elsewhere)
     try:
-        control._drop_strangers()
+        settling._drop_strangers()
         assert not bootstrap.stands_here(agents.find("felix"))
-        control._settle(agents.find("felix"))
+        settling._settle(agents.find("felix"))
         plist, = (elsewhere / "jobs").glob("*.plist")
-        assert plist.stem == state.label_of("felix") and str(elsewhere) in supervisor.read(plist)["ProgramArguments"][1]
+        assert plist.stem == paths.label_of("felix") and str(elsewhere) in supervisor.read(plist)["ProgramArguments"][1]
         assert {one["path"] for one in client.get("/agents/felix").data["automations"]} == {
             str(plist), str(elsewhere / "agents" / "felix" / "run.sh")}
     finally:

@@ -5,243 +5,129 @@ supervisor; an agent of another tenant is a row, driven from outside by its key.
 
 Surprise: there is no status column. `wanted` is what the operator asked for and `reported` what a
 process-less agent last said of itself; the rest is read off the process, the lease and the age of
-the last sign of life (`state.py`). Verbs that touch processes are in `control.py`, never in a write.
+the last sign of life (`state.py`). The verbs below write the row first, in one write; then files and processes,
+outside of it.
+
+Files, each using those before it: rows, paths, loading, bootstrap, settling, state, idle, runs, templates.
 """
-import logging
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from orkosi import COUNTED, HOST_TENANT, UNSET, Meta, NotFound, Plugin, Struct, UnsetType, db, emit, jsoned, now, writes
-from plugins import queue
+from orkosi import Conflict
+from plugins import queue, supervisor
 
-plugin = Plugin("Agents", layer="domain", needs=("automations",))
-log = logging.getLogger("orkosi")
+from . import bootstrap, idle, runs, settling, state, templates
+from .loading import load, unload
+from .paths import drop_flag, folder_of, key_file, plist_of, put_flag, write_file
+from .rows import (
+    NAME,
+    Agent,
+    AgentPatch,
+    Command,
+    Interval,
+    Note,
+    Reported,
+    Short,
+    Status,
+    change,
+    find,
+    find_id,
+    log,
+    plugin,
+    register,
+    remove,
+    report,
+    seek,
+    want,
+)
 
-NAME = r"\A[a-z][a-z0-9-]{1,30}\Z"
-Wanted = Literal["running", "paused", "stopped"]
-Reported = Literal["idle", "working", "blocked", "offline", "paused", "error"]
-Status = Literal["active", "idle", "working", "blocked", "paused", "stopped", "offline", "error"]
-
-
-class Step(Struct):
-    """One step of an agent's creation."""
-    step: int
-    name: str
-    ok: bool
-    detail: str = ""
-
-
-Short = Annotated[str, Meta(min_length=1, max_length=200)]
-Interval = Annotated[int, Meta(ge=1, le=31_536_000, description="Seconds from one cycle to the next")]
-Command = Annotated[list[Annotated[str, Meta(max_length=4096)]], Meta(min_length=1, max_length=100)]
-Note = Annotated[str, Meta(max_length=4000)]
-
-
-class AgentPatch(Struct, forbid_unknown_fields=True):
-    """A change to an agent: what is set, is changed."""
-    display_name: Short | UnsetType = UNSET
-    role: Short | UnsetType = UNSET
-    model: Short | None | UnsetType = UNSET
-    interval_sec: Interval | UnsetType = UNSET
-    emoji: Short | None | UnsetType = UNSET
-    color: Short | None | UnsetType = UNSET
-    command: Command | None | UnsetType = UNSET
-    note: Note | None | UnsetType = UNSET
+__all__ = ["NAME", "Agent", "AgentPatch", "Command", "Interval", "Note", "Reported", "Short", "Status", "bootstrap", "change", "find", "find_id", "folder_of", "idle",
+           "plugin", "register", "report", "runs", "seek", "settling", "state", "templates"]
 
 
-class Agent(Struct):
-    """An agent on record."""
-    id: int
-    name: str
-    display_name: str
-    role: str
-    model: str | None
-    emoji: str | None
-    color: str | None
-    interval_sec: int
-    command: list[str] | None
-    workspace_path: str | None
-    wanted: Wanted
-    reported: Reported
-    note: str | None
-    current_task: str | None
-    steps: list[Step]
-    last_heartbeat: str | None
-    idle_skips: int
-    created_at: str
-    updated_at: str
-    tenant_id: int
-
-    @property
-    def queue(self) -> str:
-        """The queue its jobs are in."""
-        return f"agent:{self.name}"
-
-    @property
-    def local(self) -> bool:
-        """Whether it lives on this machine, and has a job of the supervisor."""
-        return self.tenant_id == HOST_TENANT and any(step.ok and step.name == "plist" for step in self.steps)
+def create(name: str, fields: dict[str, Any]) -> tuple[Agent, str | None]:
+    """Make an agent in ten steps, those that do not stand yet; and its key where it is driven from outside. Conflict where all ten stand."""
+    return bootstrap.make(name, fields)
 
 
-def find(name: str) -> Agent:
-    """An agent of this tenant by name. NotFound."""
-    agent = seek(name)
-    if agent is None:
-        raise NotFound(f"There is no agent {name!r}")
+def stop(name: str, note: str | None = None) -> Agent:
+    """Stop an agent: nothing of it runs when this returns, and its job waits again at no cost of an attempt."""
+    agent = want(name, "stopped", note, "agent.stopped")
+    if agent.local:
+        put_flag(name)
+        write_file(name, status="stopped", note=note)
+        unload(agent)
+    queue.release_active(agent.queue)
+    log.info("agent %s is stopped", name)
     return agent
 
 
-def seek(name: str) -> Agent | None:
-    """An agent of this tenant by name, if there is one."""
-    return _row("SELECT * FROM agents WHERE name = :name AND tenant_id = :tenant", name=name)
-
-
-def find_id(id: int) -> Agent:
-    """An agent of this tenant by number. NotFound."""
-    agent = _row("SELECT * FROM agents WHERE id = :id AND tenant_id = :tenant", id=id)
-    if agent is None:
-        raise NotFound(f"There is no agent {id}")
+def start(name: str, note: str | None = None) -> Agent:
+    """Let an agent run, whether it was stopped or paused. Unavailable where the supervisor does not take it."""
+    agent = want(name, "running", note, "agent.started")
+    if agent.local:
+        drop_flag(name)
+        write_file(name, status="idle", note=note)
+        load(agent)
+    log.info("agent %s is started", name)
     return agent
 
 
-def everyone(role: str | None = None) -> list[Agent]:
-    """The agents of this tenant, by name."""
-    rows = db.all(dict, "SELECT * FROM agents WHERE tenant_id = :tenant AND (:role IS NULL OR role = :role) ORDER BY name", role=role)
-    return [_agent(row) for row in rows]
-
-
-def _row(sql: str, /, **params: Any) -> Agent | None:
-    row = db.one(dict, sql, **params)
-    return _agent(row) if row else None
-
-
-def _agent(row: dict[str, Any]) -> Agent:
-    import msgspec
-    for name in ("command", "steps"):
-        row[name] = row[name] and msgspec.json.decode(row[name])
-    return msgspec.convert(row, Agent)
-
-
-# ── rows ──
-
-
-@writes
-def register(name: str, *, display_name: str | None = None, role: str = "agent", **more: Any) -> Agent:
-    """Put an agent on record: a row, and no more. Conflict where the name is taken."""
-    row = db.insert(dict, "agents", name=name, display_name=display_name or name.capitalize(), role=role, created_at=now(),
-                    updated_at=now(), **more)
-    agent = _agent(row)
-    emit("agent.created", agent)
+def restart(name: str, note: str | None = None) -> Agent:
+    """End what runs of an agent, and start it anew; its job waits again at no cost of an attempt."""
+    agent = want(name, "running", note, "agent.restarted")
+    if agent.local:
+        drop_flag(name)
+        write_file(name, status="idle", note=note)
+        if supervisor.status(plist_of(name)).loaded:
+            supervisor.kickstart(plist_of(name))
+        else:
+            load(agent)
+    log.info("agent %s is restarted", name)
     return agent
 
 
-@writes
-def change(name: str, patch: AgentPatch | None = None, /, **more: Any) -> Agent:
-    """Change what is sent; NotFound."""
-    agent = _agent(db.patch(dict, "agents", find(name).id, *([patch] if patch else []), **more))
-    emit("agent.updated", agent)
+def pause(name: str, note: str | None = None) -> Agent:
+    """Let an agent finish what it has, and take no more. Conflict where it is stopped."""
+    return _turn(name, "paused", note)
+
+
+def resume(name: str, note: str | None = None) -> Agent:
+    """Let a paused agent take jobs again. Conflict where it is stopped."""
+    return _turn(name, "running", note)
+
+
+def _turn(name: str, wanted: str, note: str | None) -> Agent:
+    if find(name).wanted == "stopped":
+        raise Conflict(f"Agent {name} is stopped; start it first")
+    if wanted == "paused":
+        agent = want(name, "paused", note, "agent.paused")
+    else:
+        agent = want(name, "running", note, "agent.resumed")
+    if agent.local:
+        write_file(name, status="paused" if wanted == "paused" else "idle", note=note)
     return agent
 
 
-@writes
-def report(id: int, **more: Any) -> Agent:
-    """What a process-less agent says of itself; a sign of life. NotFound."""
-    agent = _agent(db.patch(dict, "agents", find_id(id).id, last_heartbeat=now(), **more))
-    emit("agent.updated", agent)
+def retune(name: str, patch: AgentPatch) -> Agent:
+    """Change an agent's fields, and its files with them. NotFound."""
+    agent = change(name, patch)
+    if agent.local:
+        bootstrap.lay(agent)
+        if agent.wanted != "stopped":
+            load(agent)
     return agent
 
 
-@writes
-def note_steps(name: str, steps: list[Step], **more: Any) -> Agent:
-    """Keep how far an agent's creation came; when all ten stand, `agent.ready` is heard."""
-    agent = _agent(db.patch(dict, "agents", find(name).id, steps=steps, **more))
-    if len(steps) == 10 and all(step.ok for step in steps):
-        emit("agent.ready", agent)
-    return agent
-
-
-@writes
-def want(name: str, wanted: Wanted, note: str | None, event: str) -> Agent:
-    """Keep what the operator asks for, and say so as `event`. A paused agent's queue is paused with it."""
-    from plugins import automations
-    agent = _agent(db.patch(dict, "agents", find(name).id, wanted=wanted, note=note))
-    (queue.pause if wanted == "paused" else queue.resume)(agent.queue)
-    automations.switch(name, "inactive" if wanted == "stopped" else "active")
-    emit(event, agent, note=note)
-    return agent
-
-
-@writes
-def remove(name: str) -> Agent:
-    """Take an agent, its key and its automations off the record; its runs and its tasks stay. NotFound."""
-    from plugins import automations, keys
+def delete(name: str) -> Agent:
+    """Take an agent away. Its folder with the workspace stays on the disk, and its tasks stay. NotFound."""
     agent = find(name)
-    queue.resume(agent.queue)
-    keys.drop_agent_key(agent.tenant_id, name)
-    automations.forget_agent(name)
-    db.delete("agents", agent.id)
-    emit("agent.deleted", agent)
+    if agent.local:
+        unload(agent)
+    queue.release_active(agent.queue)
+    remove(name)
+    if agent.local:
+        for path in (plist_of(name), key_file(name), folder_of(name) / "state.json"):
+            path.unlink(missing_ok=True)
+        drop_flag(name)
+    log.info("agent %s is deleted; its folder %s stays", name, folder_of(name))
     return agent
-
-
-def has_key(name: str) -> bool:
-    """Whether an agent of this tenant has a key that is good."""
-    return db.value("""SELECT 1 FROM api_keys WHERE tenant_id = :tenant AND agent = :name AND is_active = 1
-                          AND deleted_at IS NULL""", name=name) is not None
-
-
-# ── signs of life ──
-
-
-@plugin.on("job.claimed")
-def stamp_claim(event: str, job: queue.Job) -> None:
-    """Whoever claims from an agent's queue shows that the agent lives."""
-    if job.queue.startswith("agent:"):
-        beat(job.queue.removeprefix("agent:"))
-
-
-@writes(durable=False)
-def beat(name: str) -> None:
-    """A sign of life; unknown names are none."""
-    db.run("UPDATE agents SET last_heartbeat = :now WHERE name = :name AND tenant_id = :tenant", name=name, now=now())
-
-
-@queue.explains
-def why(job: queue.Job) -> list[queue.Why]:
-    """Why an agent does not take a job of its queue."""
-    if not job.queue.startswith("agent:"):
-        return []
-    name = job.queue.removeprefix("agent:")
-    agent = seek(name)
-    if agent is None:
-        return [queue.Why("agent_unknown", f"There is no agent {name}; create it, or assign the task to another")]
-    if agent.wanted == "stopped":
-        return [queue.Why("agent_stopped", f"Agent {name} is stopped; start it" + (f" ({agent.note})" if agent.note else ""))]
-    if agent.wanted == "paused":
-        return [queue.Why("agent_paused", f"Agent {name} is paused; resume it" + (f" ({agent.note})" if agent.note else ""))]
-    return []
-
-
-def busy(names: list[str]) -> dict[str, dict[str, Any]]:
-    """What each of these agents has under lease, by name: job, task, title, since and until when."""
-    queues = jsoned([f"agent:{name}" for name in names])
-    return {row["queue"].removeprefix("agent:"): row for row in db.all(dict, """
-        SELECT jobs.queue, 'job_' || jobs.id AS job_id, jobs.claimed_at, jobs.lease_expires_at, tasks.id AS task_id, tasks.title
-          FROM json_each(:queues) AS asked
-          JOIN jobs ON jobs.tenant_id = :tenant AND jobs.state = 'active' AND jobs.queue = asked.value
-          LEFT JOIN tasks ON tasks.job_id = jobs.id AND tasks.tenant_id = :tenant ORDER BY jobs.id DESC""", queues=queues)}
-
-
-def completed(names: list[str]) -> dict[str, tuple[int, int]]:
-    """(done, all but archived) of each agent's tasks, each counted to 10,000."""
-    return {name: (done, total) for name, done, total in db.all(tuple, """
-        SELECT asked.value,
-               (SELECT count(*) FROM (SELECT 1 FROM tasks WHERE tenant_id = :tenant AND assignee = asked.value
-                                         AND status = 'done' LIMIT :counted)),
-               (SELECT count(*) FROM (SELECT 1 FROM tasks WHERE tenant_id = :tenant AND assignee = asked.value
-                                         AND status <> 'archived' LIMIT :counted))
-          FROM json_each(:names) AS asked""", names=jsoned(names), counted=COUNTED)}
-
-
-from . import bootstrap, control, idle, runs, state, templates  # noqa: E402  # they use the verbs above
-
-__all__ = ["bootstrap", "control", "idle", "runs", "state", "templates"]

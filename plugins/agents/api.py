@@ -3,7 +3,7 @@ from typing import Annotated, Any
 
 from orkosi import PUBLIC, UNSET, Actor, Deleted, Denied, Meta, Page, Paging, Struct, UnsetType, may
 from plugins import agents
-from plugins.agents import NAME, Agent, AgentPatch, Command, Interval, Note, Short, Status, control, idle, plugin, runs, state
+from plugins.agents import NAME, Agent, AgentPatch, Command, Interval, Note, Short, Status, idle, plugin, runs, state
 from plugins.agents.runs import Run, RunPatch, RunStatus
 from plugins.agents.state import Seen
 from plugins.fields import wrong
@@ -77,7 +77,7 @@ def create(body: NewAgent, me: Actor) -> Created:
     `steps` says how each went; where one failed, the later ones are skipped, and the same request again goes on from
     there. It is 409 once all ten stand. In another tenant than the host's an agent is a row, driven from outside by `key`."""
     programs_only_by_admins(body, me)
-    agent, key = agents.bootstrap.make(body.name, sent(body))
+    agent, key = agents.create(body.name, sent(body))
     shown = seen(agent)
     return Created(**{name: getattr(shown, name) for name in shown.__struct_fields__}, key=key)
 
@@ -98,7 +98,7 @@ def show(name: AgentName) -> Seen:
 def update(name: AgentName, body: AgentPatch, me: Actor) -> Seen:
     """Change an agent; a new interval or command holds from its next cycle"""
     programs_only_by_admins(body, me)
-    return seen(control.retune(name, body))
+    return seen(agents.retune(name, body))
 
 
 @plugin.delete("/api/agents/{name}", auth=CONTROL, raises=(400, 404))
@@ -106,37 +106,37 @@ def delete(name: AgentName) -> Deleted:
     """Delete an agent: its process, key and automations
 
     Its folder with the workspace stays on the disk, and its tasks and runs stay on record."""
-    return Deleted(control.delete(name).id)
+    return Deleted(agents.delete(name).id)
 
 
 @plugin.post("/api/agents/{name}/stop", auth=PROCESS, raises=(400, 404))
 def stop(name: AgentName, body: Reason) -> Seen:
     """Stop an agent: its brain is ended, and its job waits again at no cost of an attempt"""
-    return seen(control.stop(name, body.note))
+    return seen(agents.stop(name, body.note))
 
 
 @plugin.post("/api/agents/{name}/start", auth=PROCESS, raises=(400, 404, 422))
 def start(name: AgentName, body: Reason) -> Seen:
     """Start an agent that is stopped or paused"""
-    return seen(control.start(name, body.note))
+    return seen(agents.start(name, body.note))
 
 
 @plugin.post("/api/agents/{name}/restart", auth=PROCESS, raises=(400, 404, 422))
 def restart(name: AgentName, body: Reason) -> Seen:
     """End what runs of an agent, and start it anew"""
-    return seen(control.restart(name, body.note))
+    return seen(agents.restart(name, body.note))
 
 
 @plugin.post("/api/agents/{name}/pause", auth=CONTROL, raises=(400, 404, 409))
 def pause(name: AgentName, body: Reason) -> Seen:
     """Let an agent finish what it has, and take no more"""
-    return seen(control.pause(name, body.note))
+    return seen(agents.pause(name, body.note))
 
 
 @plugin.post("/api/agents/{name}/resume", auth=CONTROL, raises=(400, 404, 409))
 def resume(name: AgentName, body: Reason) -> Seen:
     """Let a paused agent take jobs again"""
-    return seen(control.resume(name, body.note))
+    return seen(agents.resume(name, body.note))
 
 
 # ── runs ──

@@ -16,8 +16,8 @@ from orkosi import HOST_TENANT, Conflict, Problem, current, now, settings
 from plugins import automations, folders, keys, supervisor
 from plugins.automations import LAUNCHED
 
-from . import Agent, Step, change, has_key, log, note_steps, register, seek
-from .state import folder_of, label_of, write_file
+from .paths import drop_flag, folder_of, key_file, label_of, plist_of, stop_flag, write_file
+from .rows import Agent, Step, change, has_key, log, note_steps, register, seek
 
 _making = threading.Lock()
 
@@ -113,7 +113,7 @@ def _automations(agent: Agent) -> str:
     automations.forget_elsewhere(agent.name, f"{settings.data}/")
     label = label_of(agent.name)
     automations.record(agent.name, "script", f"{agent.name} run script", str(folder_of(agent.name) / "run.sh"), label)
-    automations.record(agent.name, LAUNCHED, f"{agent.name} launch agent", str(supervisor.plist_of(label)), label)
+    automations.record(agent.name, LAUNCHED, f"{agent.name} launch agent", str(plist_of(agent.name)), label)
     return "run script and launch agent"
 
 
@@ -137,9 +137,8 @@ def _key(agent: Agent) -> str:
 
 
 def _load(agent: Agent) -> str:
-    from .control import drop_flag
     drop_flag(agent.name)
-    path = supervisor.plist_of(label_of(agent.name))
+    path = plist_of(agent.name)
     supervisor.load(path)
     if not supervisor.status(path).loaded:
         raise Problem(f"The supervisor does not list {path.stem}")
@@ -177,15 +176,7 @@ def stands_here(agent: Agent) -> bool:
         return False
     wanted = [f"DATA={shlex.quote(str(settings.data))}\n", f"PYTHON={shlex.quote(sys.executable)}\n",
               f"ORKOSI={shlex.quote(str(Path(orkosi.HOME, 'orkosi.py')))}\n"]
-    return all(line in text for line in wanted) and supervisor.plist_of(label_of(agent.name)).exists()
-
-
-def stop_flag(name: str) -> Path:
-    return Path("/tmp", f"orkosi-{supervisor.folder_hash()}-{name}.stop")
-
-
-def key_file(name: str) -> Path:
-    return settings.data / "keys" / name
+    return all(line in text for line in wanted) and plist_of(agent.name).exists()
 
 
 def _path() -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 
 from orkosi import HOST_TENANT, Struct, across_tenants, db, writes
 
-from . import plugin
+from .rows import plugin
 
 
 class Idle(Struct):

@@ -20,7 +20,7 @@ from orkosi import (
 )
 from plugins import queue
 
-from . import beat, plugin
+from .rows import beat, plugin
 
 RunStatus = Literal["running", "done", "failed", "retry", "stopped", "lost", "timeout"]
 

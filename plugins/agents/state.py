@@ -1,13 +1,12 @@
 """What an agent is doing, derived: from its process, its lease, and its last sign of life."""
-import json
-from pathlib import Path
 from typing import Any
 
-from orkosi import Page, Paging, Problem, Struct, now, seconds, settings
-from plugins import folders, supervisor
+from orkosi import Page, Paging, Problem, Struct, now, seconds
+from plugins import supervisor
 from plugins.automations import Automation
 
-from . import Agent, Status, busy, completed, everyone
+from .paths import label_of, read_file
+from .rows import Agent, Status, busy, completed, everyone
 
 SILENT = 900.0  # seconds without a sign of life after which a process-less agent is not believed any more
 
@@ -37,15 +36,6 @@ class Seen(Agent, kw_only=True):
     process: supervisor.Status | None
     lease: Lease | None
     heartbeat_age_seconds: float | None
-
-
-def folder_of(name: str) -> Path:
-    return settings.data / "agents" / name
-
-
-def label_of(name: str) -> str:
-    """The label of an agent's job; it carries a hash of the data folder."""
-    return f"com.orkosi.{supervisor.folder_hash()}.agent.{name}"
 
 
 def process_of(agent: Agent) -> supervisor.Status | None:
@@ -107,22 +97,3 @@ def page(query: Paging, statuses: set[str] | None, role: str | None = None) -> P
 
 def _age(stamp: str) -> float:
     return max(0.0, seconds(now()) - seconds(stamp))
-
-
-# ── the state file ──
-
-
-def read_file(agent: Agent) -> dict[str, Any]:
-    """What the agent's `state.json` says; {} where there is none, or nothing readable."""
-    if not agent.local:
-        return {}
-    try:
-        found = json.loads(folders.read_plain(folder_of(agent.name) / "state.json", 16384))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def write_file(name: str, **facts: Any) -> None:
-    """Write an agent's `state.json`, whole or not at all."""
-    folders.write_whole(folder_of(name) / "state.json", json.dumps(facts | {"updated_at": now()}, ensure_ascii=False))

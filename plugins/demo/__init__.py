@@ -98,8 +98,8 @@ def found() -> None:
     for name, slug, tagline in PRODUCTS:
         products.create(name, slug, tagline=tagline, status="building")
     for name, (role, emoji, brain) in BRAINS.items():
-        agents.bootstrap.make(name, {"role": role, "emoji": emoji, "interval_sec": 2})
-        _give(agents.state.folder_of(name) / "workspace" / "brain", brain)
+        agents.create(name, {"role": role, "emoji": emoji, "interval_sec": 2})
+        _give(agents.folder_of(name) / "workspace" / "brain", brain)
     ids: list[int] = []
     for plan, waits in PLANS:
         task, _ = tasks.create(msgspec.structs.replace(plan, blocked_by=[ids[place] for place in waits]))

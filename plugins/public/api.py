@@ -211,7 +211,7 @@ def deactivate_agent(id: int, me: Actor) -> Deleted:
         return Deleted(id)
     if me.scopes is not None and "agents:control" not in me.scopes:
         raise Denied(f"Insufficient scope: stopping {agent.name} needs agents:control")
-    agents.control.stop(agent.name)
+    agents.stop(agent.name)
     return Deleted(id)
 
 

@@ -1,0 +1,75 @@
+"""Where an agent's things are, and the small files that speak for it: the stop flag and `state.json`.
+
+Surprise: the stop flag is for the run script alone, so that it can stop without asking anybody; the row is the truth.
+"""
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from orkosi import now, settings
+from plugins import folders, supervisor
+
+from .rows import Agent, log
+
+
+def folder_of(name: str) -> Path:
+    """Its folder, with the workspace in it."""
+    return settings.data / "agents" / name
+
+
+def label_of(name: str) -> str:
+    """The label of an agent's job; it carries a hash of the data folder."""
+    return f"com.orkosi.{supervisor.folder_hash()}.agent.{name}"
+
+
+def plist_of(name: str) -> Path:
+    """The plist of an agent's job."""
+    return supervisor.plist_of(label_of(name))
+
+
+def stop_flag(name: str) -> Path:
+    """The file that tells its run script to stop; outside of the data folder, which a person may delete."""
+    return Path("/tmp", f"orkosi-{supervisor.folder_hash()}-{name}.stop")
+
+
+def key_file(name: str) -> Path:
+    """The file of its API key, which it alone reads."""
+    return settings.data / "keys" / name
+
+
+# ── the stop flag ──
+
+
+def put_flag(name: str) -> None:
+    """Tell the run script to stop."""
+    try:
+        os.close(os.open(stop_flag(name), os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600))
+    except OSError as error:  # there already, perhaps somebody else's: the row still says it
+        log.debug("stop flag of %s: %s", name, error)
+
+
+def drop_flag(name: str) -> None:
+    """Remove an agent's stop flag, where it is ours to remove."""
+    with contextlib.suppress(OSError):
+        stop_flag(name).unlink(missing_ok=True)
+
+
+# ── the state file ──
+
+
+def read_file(agent: Agent) -> dict[str, Any]:
+    """What the agent's `state.json` says; {} where there is none, or nothing readable."""
+    if not agent.local:
+        return {}
+    try:
+        found = json.loads(folders.read_plain(folder_of(agent.name) / "state.json", 16384))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_file(name: str, **facts: Any) -> None:
+    """Write an agent's `state.json`, whole or not at all."""
+    folders.write_whole(folder_of(name) / "state.json", json.dumps(facts | {"updated_at": now()}, ensure_ascii=False))
