@@ -292,7 +292,7 @@ def change(id: int, patch: TaskPatch) -> Task:
         links.refuse_circle(id, patch.blocked_by or [])
         links.put(id, patch.blocked_by or [])
     if values.get("assignee", before.assignee) != before.assignee or (status == "todo" and before.status == "blocked"):
-        _drop_job(id)
+        _drop_job(before)
     task = find(id)
     _follow(task)
     _tell(before, task)
@@ -343,7 +343,7 @@ def _tell(before: Task, task: Task) -> None:
 def delete(id: int) -> None:
     """Delete a task for good, its job and its links with it; those that waited for it go on. NotFound."""
     task = find(id)
-    _drop_job(id)
+    _drop_job(task)
     db.delete("tasks", id)
     for other in task.blocks or ():
         _follow(_row(other))

@@ -8,7 +8,7 @@ from orkosi import db, jsoned, now
 from plugins import notifications, queue
 from plugins.queue import Job
 
-from . import ATTEMPTS, LEASE, RANK, Task, _row, _tell, find, links, plugin
+from . import ATTEMPTS, COLUMNS, LEASE, RANK, Task, _tell, find, links, plugin
 
 
 def _follow(task: Task) -> None:
@@ -16,8 +16,8 @@ def _follow(task: Task) -> None:
     job = _job(task)
     wanted = task.assignee is not None and task.status in ("todo", "in_progress")
     if not wanted:
-        task.job_id = None
-        return _drop_job(task.id)
+        _drop_job(task)
+        return None
     blockers = [] if task.blocked_by == [] else links.still_open(task.id)
     held = f"Waits for task {', '.join(map(str, blockers))}" if blockers else None
     if job is None:
@@ -44,16 +44,18 @@ def _job(task: Task) -> Job | None:
     return job if job.state in queue.UNFINISHED else None
 
 
-def _drop_job(id: int) -> None:
-    job = _job(_row(id))
-    db.run("UPDATE tasks SET job_id = NULL WHERE id = :id AND tenant_id = :tenant", id=id)
+def _drop_job(task: Task) -> None:
+    job = _job(task)
+    db.run("UPDATE tasks SET job_id = NULL WHERE id = :id AND tenant_id = :tenant", id=task.id)
+    task.job_id = None
     if job:
         queue.cancel(job.id)
 
 
 def _of(job: Job) -> Task | None:
-    id = db.value("SELECT id FROM tasks WHERE job_id = :job AND tenant_id = :tenant", job=job.id) if job.task_type == "task" else None
-    return _row(id) if id else None
+    if job.task_type != "task":
+        return None
+    return db.one(Task, f"SELECT {COLUMNS} FROM tasks WHERE job_id = :job AND tenant_id = :tenant", job=job.id)
 
 
 @plugin.on("job.claimed")
