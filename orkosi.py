@@ -871,8 +871,8 @@ class Policy(Struct, frozen=True):
         if self.public or self.any_key:
             return "public" if self.public else "signed in"
         words = [self.role + ("+" if self.role not in ("", "admin") else ""), f"or key {self.scope}" if self.scope else ""]
-        return " ".join([*filter(None, words), *(["in the host tenant"] if self.host else []),
-                         *(["with billing"] if self.billing else []), *([f"who is {self.within} there"] if self.within else [])]) or "people signed in"
+        return " ".join(filter(None, [*words, "in the host tenant" if self.host else "", "with billing" if self.billing else "",
+                                      f"who is {self.within} there" if self.within else ""])) or "people signed in"
 
 
 PUBLIC, SIGNED_IN, PERSON = Policy(public=True), Policy(any_key=True), Policy()  # PERSON: whoever has a session, but no key
@@ -1139,8 +1139,8 @@ def _no_lone_surrogates(found: Any) -> None:
         try:
             msgspec.json.encode((name, value))
         except UnicodeEncodeError:
-            field = clean(name, 60)
-            raise Invalid(f"{field or 'The body'}: has half of a surrogate pair", [{"field": field, "message": "has half of a surrogate pair"}]) from None
+            field, said = clean(name, 60), "has half of a surrogate pair"
+            raise Invalid(f"{field or 'The body'}: {said}", [{"field": field, "message": said}]) from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -1235,7 +1235,7 @@ class Endpoint:
         self.returns = hints.pop("return", None)
         self.body_type = hints.get("body")
         self.query_type = hints.get("query")
-        self.lists = {one.name for one in msgspec.structs.fields(self.query_type) if typing.get_origin(one.type) is list} if self.query_type else set()
+        self.lists = {one.name for one in msgspec.structs.fields(self.query_type or Paging) if typing.get_origin(one.type) is list}
         self.takes = list(inspect.signature(self.fn).parameters)
         self.anonymous = self.auth.public and not {"me", "request"} & set(self.takes)  # nobody is asked who they are
         self.path_types = {name: hints[name] for name in self.takes if name in self.path_names}

@@ -40,8 +40,9 @@ from .rows import (
     want,
 )
 
-__all__ = ["NAME", "Agent", "AgentPatch", "Command", "Interval", "Note", "Reported", "Short", "Status", "bootstrap", "change", "find", "find_id", "folder_of", "idle",
-           "plugin", "register", "report", "runs", "seek", "settling", "state", "templates"]
+__all__ = ["NAME", "Agent", "AgentPatch", "Command", "Interval", "Note", "Reported", "Short", "Status", "bootstrap", "change",
+           "find", "find_id", "folder_of", "idle", "plugin", "register", "report",
+           "runs", "seek", "settling", "state", "templates"]
 
 
 def create(name: str, fields: dict[str, Any]) -> tuple[Agent, str | None]:

@@ -93,7 +93,8 @@ def _soul(agent: Agent) -> str:
     path = folder_of(agent.name) / "workspace" / "SOUL.md"
     if path.exists():
         return "stands"
-    folders.write_whole(path, f"# {agent.display_name}\n\nRole: {agent.role}\n\nWrite here who this agent is, what it does well, and what it never does.\n"
+    folders.write_whole(path, f"# {agent.display_name}\n\nRole: {agent.role}\n\nWrite here who this agent is, what it does well, and what "
+                    "it never does.\n"
                     "Its program is the executable `brain` beside this file: the task comes as JSON on stdin, what it\n"
                     "prints is the resolution, exit 0 is done, 75 is try again later, anything else a failed attempt.\n")
     return str(path)

@@ -62,8 +62,8 @@ class Run(Struct):
 
 COLUMNS = """id, agent, task_id, 'job_' || job_id AS job_id, mode, status, exit_code, tokens_in, tokens_out, cost_micros,
              duration_ms, note, error, started_at, finished_at"""
-LIST = Listing(of=Run, source="agent_runs", columns=COLUMNS, heavy="ifnull(octet_length(error), 0) + ifnull(octet_length(note), 0)", light=2, filters={
-    "agent": "agent = :agent", "status": "status = :status", "task_id": "task_id = :task_id"})
+LIST = Listing(of=Run, source="agent_runs", columns=COLUMNS, heavy="ifnull(octet_length(error), 0) + ifnull(octet_length(note), 0)", light=2,
+               filters={"agent": "agent = :agent", "status": "status = :status", "task_id": "task_id = :task_id"})
 
 
 def page(query: Paging, **given: Any) -> Page[Run]:

@@ -71,7 +71,8 @@ class Template(Struct):
 
 
 TEMPLATES = Listing(of=Template, source="agent_templates", base="tenant_id = :tenant AND archived_at IS NULL",
-                    order="sort_order, name, id", heavy="octet_length(identity) + octet_length(config)", light=20, filters={"category": "category = :category", "featured": "is_featured = 1"})
+                    order="sort_order, name, id", heavy="octet_length(identity) + octet_length(config)", light=20,
+                    filters={"category": "category = :category", "featured": "is_featured = 1"})
 
 
 def page(query: Paging, **filters: Any) -> Page[Template]:

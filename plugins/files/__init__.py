@@ -30,7 +30,8 @@ from plugins.fields import terms, wrong
 from plugins.tenants import shares
 
 plugin = Plugin("Files", layer="domain")
-plugin.setting("sync_leave_out", str, "id_*,*.pem,*.key,*.p12,.env*,*.env,credentials*", "Names in workspaces that look like secrets: no row, no content; with commas between")
+plugin.setting("sync_leave_out", str, "id_*,*.pem,*.key,*.p12,.env*,*.env,credentials*",
+               "Names in workspaces that look like secrets: no row, no content; with commas between")
 
 KEPT = 1 << 20    # bytes of content that are kept
 HEAD = 64 << 10   # characters in which the excerpt of a hit is looked for

@@ -128,7 +128,8 @@ def list_tasks(query: TaskQuery) -> Page[PublicTask]:
     return found.map(lambda task: public.outward(task, known))
 
 
-@plugin.post("/api/v1/public/tasks", quick=True, auth=WRITE_TASKS, status=201, statuses=(200,), raises=(400, 401, 403, 404, 409), limit="task_create", once=True)
+@plugin.post("/api/v1/public/tasks", quick=True, auth=WRITE_TASKS, status=201, statuses=(200,), raises=(400, 401, 403, 404, 409),
+             limit="task_create", once=True)
 def create_task(body: NewTask) -> Reply[PublicTask]:
     """Create a task
 

@@ -177,8 +177,8 @@ def submit(body: NewJob, me: Actor) -> Reply[Shown]:
 def claim(body: Claim, me: Actor, request: Request) -> Claimed | list[Claimed] | None:
     """Claim the next job, or with `batch_size` the next jobs
 
-    `data` is null where there is nothing; `wait_seconds` waits for something to come. A batch ends early at 4 MB of payloads. What is claimed is leased until
-    `lease_expires_at`: complete, fail, release or extend it with its `lease_token` before then."""
+    `data` is null where there is nothing; `wait_seconds` waits for something to come. A batch ends early at 4 MB of payloads.
+    What is claimed is leased until `lease_expires_at`: complete, fail, release or extend it with its `lease_token` before then."""
     with acting(tenants.asked_for(body.tenant_id)):
         jobs = queue.waiting.claim_or_wait(queue.named(body.queue_name), body.worker_id, wait=body.wait_seconds, ring=request.again,
                                            task_type=body.task_type, batch=body.batch_size or 1, before=request.waits)

@@ -16,7 +16,8 @@ from plugins.server.parked import Parked
 
 from . import NEXT, OWN, Job, LeaseLost, claim, plugin, release
 
-plugin.setting("tenant_waiting", int, 200, "Claims of one tenant that may wait for a job at once; beyond it, they are answered at once; the host has no limit")
+plugin.setting("tenant_waiting", int, 200, "Claims of one tenant that may wait for a job at once; beyond it, they are answered at once; "
+                                           "the host has no limit")
 
 MOST = 1000   # of 1,200 connections: the rest must be free for everybody else
 GLANCE = 0.5  # seconds between two looks of a waiting thread whether the server stops

@@ -40,7 +40,8 @@ def _nobody() -> None:
 
 class Call:
     """One request, and what has become of it so far. `status` is 0 until it is answered."""
-    __slots__ = ("application", "request", "endpoint", "path", "missed", "values", "began", "begun", "status", "headers", "body", "heavy", "channel", "rung", "quick")
+    __slots__ = ("application", "request", "endpoint", "path", "missed", "values", "began", "begun", "status", "headers", "body", "heavy",
+                 "channel", "rung", "quick")
 
     def __init__(self, application: "Application", environ: dict[str, Any], ring: Callable[["Call"], None] = lambda call: None):
         self.began = time.perf_counter()
@@ -181,7 +182,8 @@ class Call:
     def all_headers(self) -> list[tuple[str, str]]:
         """Every header but those that belong to the connection."""
         own = {name for name, _ in self.headers}
-        return [*self.headers, *(one for one in ALWAYS if one[0] not in own), ("X-Request-Id", self.request.id), ("Content-Length", str(len(self.body)))]
+        return [*self.headers, *(one for one in ALWAYS if one[0] not in own),
+                ("X-Request-Id", self.request.id), ("Content-Length", str(len(self.body)))]
 
     def head(self) -> str:
         """The same as text, each with its line end."""

@@ -49,7 +49,8 @@ class JsonError(ErrorTask):
                                      "request_id": uuid.uuid4().hex[:16]}}).encode()
         self.close_on_finish = self.wrote_header = True
         head = (f"HTTP/1.1 {error.code} {error.reason}\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n"
-                f"Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\nContent-Length: {len(body)}\r\nConnection: close\r\n{_date(int(time.time()))}")
+                "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n"
+                f"Content-Length: {len(body)}\r\nConnection: close\r\n{_date(int(time.time()))}")
         self.channel.write_soon(head.encode("latin-1") + (b"" if self.request.command == "HEAD" else body))
 
 

@@ -71,7 +71,8 @@ def folded(text: str) -> str:
 def email_of(text: str) -> str:
     """`text` as an address, or Invalid. ASCII alone: a look-alike letter would make another account of one name."""
     text = text.strip()
-    if len(text) > 254 or not re.fullmatch(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)*[A-Za-z0-9-]+", text):
+    local, domain = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}", r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)*[A-Za-z0-9-]+"
+    if len(text) > 254 or not re.fullmatch(f"{local}@{domain}", text):
         raise wrong("email", "That is not an e-mail address (ASCII; write an international domain as xn--…)")
     return text
 

@@ -124,7 +124,8 @@ def register(body: Registration) -> User:
 def login(body: Login, request: Request) -> LoggedIn:
     """Log in with e-mail and password
 
-    Wrong passwords are limited, for an account from an address; the right one never is. `token` is good for `expires_in` seconds; `refresh_token` gets the next pair from /auth/refresh."""
+    Wrong passwords are limited, for an account from an address; the right one never is. `token` is good for `expires_in` seconds;
+    `refresh_token` gets the next pair from /auth/refresh."""
     return signed(*users.log_in(body.email, body.password, request.header("User-Agent"), request.address))
 
 
