@@ -1,18 +1,18 @@
 """Orkosi's kernel: how the house works. What it does, the plugins know.
 
 The kernel owns problems, settings, the database, the actor and the gate, the plugin object, endpoints, loading,
-services and the command line. It knows no table, no URL and no product noun (tests/test_shape.py holds it to that).
+services and the command line. It knows no table, no URL, no role and no product noun; tests hold it to that.
 
 Reading order:
      0 Self-install    3 Database          6 Endpoint
      1 Problems        4 Actor and gate    7 Loading
      2 Settings        5 Plugin            8 Services      9 Command line
 
-Three laws. The kernel knows how, the plugins know what. A plugin's `__init__.py` is
-its face, `api.py` its wire. Write through the owner; read with a join.
+Three laws. The kernel knows how, the plugins know what. A plugin's `__init__.py` is its face, `api.py` its wire.
+Only the plugin that owns a table writes it; everybody may read it with a join.
 
-Surprise: importing this file does nothing - no file, thread or connection - because
-it is imported twice: once as the script that was started, once by the plugins.
+Surprise: importing this file opens no file, thread or connection, because it is imported twice: once as the script
+that was started, and once by the plugins.
 """
 from __future__ import annotations
 
@@ -315,11 +315,10 @@ def seconds(stamp: str) -> float:
 
 
 # ─────────────────────────────── 3  Database ───────────────────────────────
-# Readers share a stack of connections, the warmest on top. Writers share one connection and one
-# turn. Whoever gets the turn takes what waits, runs each write under a savepoint of its own,
-# commits once, flushes once, wakes those callers, and passes the turn to the next who came
-# meanwhile. The flush costs, not the insert, and so it is shared; a caller who finds nobody
-# writing does it in its own thread, which saves two changes of thread - most of a small write.
+# Readers share a stack of connections. Writers share one connection and one turn. The thread that holds the turn
+# is the leader: it runs all queued writes in one transaction, each under a savepoint of its own, commits once, wakes
+# their callers, and hands the turn to the next waiting thread. The flush costs far more than the inserts, and so it
+# is shared. A thread that finds nobody writing leads at once, and so need not wait for another thread.
 
 
 class Damaged(Unavailable):
@@ -808,7 +807,7 @@ APPLICATION_ID = 0x4F524B31  # "ORK1"
 
 # ──────────────────────────── 4  Actor and gate ────────────────────────────
 
-RANKS = {"demo": 1, "viewer": 2, "member": 3, "builder": 3, "editor": 4, "admin": 5}
+RANKS: dict[str, int] = {}  # of roles; the plugin that knows the roles fills it, the highest last
 
 
 class Actor(Struct, frozen=True, kw_only=True):
@@ -822,7 +821,7 @@ class Actor(Struct, frozen=True, kw_only=True):
     user: int | None = None       # the person behind it
     name: str = ""                # what a bound key is bound to
     credential: str = ""          # the row that proved it: what a log-out revokes
-    billing: bool = False
+    owner: bool = False           # of the tenant
 
     @property
     def ref(self) -> str:
@@ -854,7 +853,7 @@ def acting(actor: Actor) -> Iterator[Actor]:
 
 def system(tenant: int | None = HOST_TENANT) -> Actor:
     """The server itself, at work for one tenant."""
-    return Actor(kind="system", tenant=tenant, rank=RANKS["admin"], role="system")
+    return Actor(kind="system", tenant=tenant, rank=max(RANKS.values(), default=0), role="system")
 
 
 class Policy(Struct, frozen=True):
@@ -864,25 +863,25 @@ class Policy(Struct, frozen=True):
     host: bool = False
     public: bool = False
     any_key: bool = False
-    billing: bool = False
+    owner: bool = False
     within: str = ""  # the rank one needs in the thing that the path names; the verb sees to it, for only it knows the thing
 
     def __str__(self) -> str:
         if self.public or self.any_key:
             return "public" if self.public else "signed in"
-        words = [self.role + ("+" if self.role not in ("", "admin") else ""), f"or key {self.scope}" if self.scope else ""]
-        return " ".join(filter(None, [*words, "in the host tenant" if self.host else "", "with billing" if self.billing else "",
+        words = [self.role + ("+" if RANKS.get(self.role, 9) < max(RANKS.values()) else ""), f"or key {self.scope}" if self.scope else ""]
+        return " ".join(filter(None, [*words, "in the host tenant" if self.host else "", "or its owner" if self.owner else "",
                                       f"who is {self.within} there" if self.within else ""])) or "people signed in"
 
 
 PUBLIC, SIGNED_IN, PERSON = Policy(public=True), Policy(any_key=True), Policy()  # PERSON: whoever has a session, but no key
 
 
-def may(role: str, scope: str = "", *, host: bool = False, billing: bool = False, within: str = "") -> Policy:
-    """People of at least `role`; keys with `scope`, or none; `host`: only in the host tenant."""
+def may(role: str, scope: str = "", *, host: bool = False, owner: bool = False, within: str = "") -> Policy:
+    """People of at least `role`; keys with `scope`, or none; `host`: only in the host tenant; `owner`: or whoever owns the tenant."""
     if role not in RANKS:
         raise ValueError(f"There is no role {role!r}")
-    return Policy(role, scope, host, billing=billing, within=within)
+    return Policy(role, scope, host, owner=owner, within=within)
 
 
 def admit(policy: Policy, actor: Actor) -> None:
@@ -900,7 +899,7 @@ def admit(policy: Policy, actor: Actor) -> None:
             raise Denied(f"Insufficient scope: this needs {policy.scope}; the key has {' '.join(sorted(actor.scopes)) or 'none'}")
     if policy.host and not actor.host:
         raise Denied("This belongs to the operator of this server (the host tenant)")
-    if actor.rank < RANKS.get(policy.role, 0) and not (policy.billing and actor.billing):
+    if actor.rank < RANKS.get(policy.role, 0) and not (policy.owner and actor.owner):
         raise Denied(f"This needs the role {policy.role} or above; yours is {actor.role or 'none'}")
 
 

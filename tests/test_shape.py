@@ -176,6 +176,10 @@ def test_the_kernel_knows_no_table():
     said = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs]
     for table in set(OWNERS):
         assert not [text for text in said if re.search(rf"\b{table}\b", text)], table
+    assert not [text for text in said if text.startswith(("/api", "http"))], "the kernel knows no URL"
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    nouns = {*orkosi.RANKS, "agent", "task", "team", "organization", "product", "billing", "invoice"}
+    assert (nouns & (names | set(said))) == set(), "the kernel knows no product noun"
 
 
 @pytest.mark.parametrize("file", [HOME / "orkosi.py", *FILES], ids=lambda file: f"{file.parent.name}/{file.name}")

@@ -25,8 +25,7 @@ EXCEPT: dict[tuple[str, str, str], Cell] = {("DELETE", "/api/users/me", "admin")
 
 
 def _person(role: str, tenant: int = HOST_TENANT, founder: bool = False) -> Actor:
-    return Actor(kind="user", id="1", user=1, tenant=tenant, role=role, rank=max(RANKS[role], RANKS["editor"] if founder else 0),
-                 billing=founder or role == "admin")
+    return Actor(kind="user", id="1", user=1, tenant=tenant, role=role, rank=max(RANKS[role], RANKS["editor"] if founder else 0), owner=founder)
 
 
 def _key(scopes: tuple[str, ...], tenant: int = HOST_TENANT, rank: str = "admin") -> Actor:

@@ -1,7 +1,7 @@
 """Keys: API keys, how they are made and taken back, and who they speak for.
 
 Owns api_keys and api_key_uses. A key speaks for its organization's tenant, within its scopes, and never
-beyond what the person who made it may do there at that moment: whoever is demoted weakens his keys, whoever
+beyond what the person who made it may do there at that moment: whoever is demoted weakens their keys, whoever
 leaves ends them. An agent's own key is bound to that agent by name.
 Surprise: `last_used_at` and the usage log (uses.py) are written by a timer from memory, not by the request.
 """
@@ -41,7 +41,7 @@ from plugins.users import tokens
 plugin = Plugin("API keys", layer="ground", needs=("users", "orgs", "storage", "fields"))
 plugin.setting("limit_key_management", str, "20/hour", "Keys that one person may make or change; taking one back is never limited")
 
-# What a key may be given, and from which role on its maker has it himself.
+# What a key may be given, and from which role on its maker has it, too.
 LEAST = {
     "tasks:read": "demo", "tasks:write": "member", "agents:read": "viewer", "agents:write": "editor", "agents:control": "editor",
     "templates:read": "viewer", "templates:write": "member", "products:read": "viewer", "products:write": "member",
@@ -116,7 +116,7 @@ def administrator(org_id: str) -> Actor:
 
 
 def _role(role: str, org_role: str | None, *, at_home: bool, founder: bool) -> str:
-    """What somebody is in a tenant, by his role there and, where a key is an organization's, his role in that."""
+    """What somebody is in a tenant, by their role there and, where a key is an organization's, their role in that."""
     if founder and RANKS.get(role, 0) < RANKS["editor"]:
         role = "editor"
     if org_role is None:
@@ -127,7 +127,7 @@ def _role(role: str, org_role: str | None, *, at_home: bool, founder: bool) -> s
 
 
 def beyond(scopes: list[str] | tuple[str, ...], rank: int) -> list[str]:
-    """Those of `scopes` that somebody of this rank does not have himself."""
+    """Those of `scopes` that somebody of this rank does not have themselves."""
     return [scope for scope in scopes if rank < RANKS[LEAST.get(scope, "admin")]]
 
 

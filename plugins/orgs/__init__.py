@@ -1,10 +1,10 @@
 """Organizations: groups of people who share API keys and, later, a bill.
 
 Owns organizations and org_members. An organization lives in the tenant of its creator, and so do its keys;
-a member may come from any tenant, by accepting an invitation, and sees the organization by his rank there.
+a member may come from any tenant, by accepting an invitation, and sees the organization by their rank there.
 Everybody else is told that it does not exist.
 Surprise: who may do what is decided here and not at the gate, for it hangs on the rank in this organization.
-Whoever runs the tenant sees its organizations, but changes only those he has a rank in.
+Whoever runs the tenant sees its organizations, but changes only those they have a rank in.
 """
 import re
 import secrets

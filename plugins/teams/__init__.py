@@ -1,8 +1,8 @@
 """Teams: who works with whom, inside one tenant.
 
 Owns teams and team_members. Everybody of the tenant sees its teams; a team's own people change it, by their
-rank there, and so does whoever runs the tenant, as if he owned it.
-Surprise: a team gives no rights beyond itself. What somebody may do with tasks or keys hangs on his role alone.
+rank there, and so does whoever runs the tenant, as if they owned it.
+Surprise: a team gives no rights beyond itself. What somebody may do with tasks or keys depends on their role alone.
 """
 from typing import Annotated, Any
 

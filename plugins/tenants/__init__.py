@@ -8,6 +8,7 @@ import msgspec
 from orkosi import HOST_TENANT, RANKS, Actor, NotFound, Plugin, across_tenants, current, db, now, writes
 
 plugin = Plugin("Tenants", layer="ground", needs=("storage",))
+RANKS.update(demo=1, viewer=2, member=3, builder=3, editor=4, admin=5)  # what somebody may be in a tenant
 
 
 @plugin.on("opened")

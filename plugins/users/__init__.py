@@ -154,16 +154,16 @@ def _unusable() -> Invalid:
 def in_charge() -> bool:
     """Whether whoever acts runs the tenant: its founder, or an administrator of it, in person."""
     me = current()
-    return me.user is not None and me.scopes is None and (me.billing or me.rank >= RANKS["admin"])
+    return me.user is not None and me.scopes is None and (me.owner or me.rank >= RANKS["admin"])
 
 
 @across_tenants
 def actor_of(user: User, **more: object) -> Actor:
-    """`user` as an actor in the home tenant; a tenant's founder has an editor's rank and the billing in it."""
+    """`user` as an actor in the home tenant; a tenant's founder has an editor's rank in it."""
     founder = tenants.is_founder(user.tenant_id, user.id)
     rank = max(RANKS.get(user.role, 0), RANKS["editor"] if founder else 0)
     return Actor(kind="user", id=str(user.id), tenant=user.tenant_id, rank=rank, role=user.role, user=user.id,
-                 billing=founder or user.role == "admin", **more)  # type: ignore[arg-type]
+                 owner=founder, **more)  # type: ignore[arg-type]
 
 
 # ── single-use links ──

@@ -164,7 +164,7 @@ def by_session(request: Request) -> Actor | None:
     founder = row["founder_id"] == row["id"]
     return Actor(kind="user", id=str(row["id"]), tenant=row["tenant_id"], role=row["role"], user=row["id"],
                  rank=max(RANKS.get(row["role"], 0), RANKS["editor"] if founder else 0),
-                 billing=founder or row["role"] == "admin", credential=str(row["session"]))
+                 owner=founder, credential=str(row["session"]))
 
 
 _used: dict[int, str] = {}  # session → last use; written once a second, not once a request
