@@ -360,7 +360,7 @@ class Paging(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Listing(Struct, frozen=True, kw_only=True):
-    """A list over a table that grows: constant predicates, of which only the asked ones are joined.
+    """A list over a table that grows. Its predicates are constant text; only those that a request asks for are joined.
 
     `(:x IS NULL OR col = :x)` never uses an index. Being declared data, every Listing can be handed to EXPLAIN by the tests.
     """
@@ -748,7 +748,7 @@ def _mend(hint: Any) -> Callable[[Any], Any] | None:
 
 
 def writes(verb: Callable | None = None, *, durable: bool = True) -> Any:
-    """Mark a verb as a write: it runs in the writer's transaction, once, and returns when that is safe.
+    """Mark a verb as a write: it runs once, in the writer's transaction, and returns when the commit holds.
 
     What it does beside its rows, it does in any case; what must follow only if they hold, it hands to `db.after_commit`.
 

@@ -46,7 +46,7 @@ __all__ = ["NAME", "Agent", "AgentPatch", "Command", "Interval", "Note", "Report
 
 
 def create(name: str, fields: dict[str, Any]) -> tuple[Agent, str | None]:
-    """Make an agent in ten steps, those that do not stand yet; and its key where it is driven from outside. Conflict where all ten stand."""
+    """Make an agent in ten steps; called again, it takes those that failed before. Answers its key where it is driven from outside. Conflict."""
     return bootstrap.make(name, fields)
 
 

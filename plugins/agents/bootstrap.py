@@ -44,7 +44,7 @@ STEPS = ("row", "workspace", "soul", "run script", "automations", "plist", "key"
 
 
 def make(name: str, fields: dict) -> tuple[Agent, str | None]:
-    """Take every step that does not stand yet; the agent, and in another tenant its key. Conflict where all ten stand."""
+    """Take every step that has not succeeded yet; the agent, and in another tenant its key. Conflict where all ten have."""
     with _making:
         agent = seek(name)
         here = current().tenant == HOST_TENANT

@@ -3,7 +3,7 @@
 Owns organizations and org_members. An organization lives in the tenant of its creator, and so do its keys;
 a member may come from any tenant, by accepting an invitation, and sees the organization by their rank there.
 Everybody else is told that it does not exist.
-Surprise: who may do what is decided here and not at the gate, for it hangs on the rank in this organization.
+Surprise: who may do what is decided here and not at the gate, for it depends on the rank in this organization.
 Whoever runs the tenant sees its organizations, but changes only those they have a rank in.
 """
 import re
@@ -94,7 +94,7 @@ def page(query: Paging) -> Page[Organization]:
 
 
 def find(id: str) -> Organization:
-    """One organization that `me` may see. NotFound."""
+    """One organization that whoever acts may see. NotFound."""
     me = current()
     found = db.one(Organization, f"{SEEN} AND organizations.id = :id", id=id, me=me.user, all=users.in_charge())
     if found is None:

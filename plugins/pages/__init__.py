@@ -1,4 +1,4 @@
-"""Console: the small pages a person opens in a browser.
+"""Pages: the small pages a person opens in a browser, as the one that a mailed link leads to.
 
 Owns no table. Surprise: the pages hold no logic of their own. They are forms over the JSON
 routes, with their scripts in files, for the content policy allows no inline script.

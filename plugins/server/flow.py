@@ -86,7 +86,7 @@ class Place(Parked):
 
 
 def taken() -> int:
-    """What this thread entered with since it was last asked: whoever asks sees to it that it is left."""
+    """How many bytes this thread has entered since the last call; the caller must see to it that they leave again."""
     heavy: int = getattr(here, "heavy", 0)
     here.heavy = 0
     return heavy
