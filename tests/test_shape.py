@@ -328,6 +328,15 @@ def test_every_setting_that_is_asked_for_is_declared():
     assert not {one for one in asked if one[1] not in own | set(orkosi.settings.known)}
 
 
+def test_every_struct_of_the_wire_has_a_name_of_its_own():
+    """Where two have one name, the reference would call them by their modules."""
+    from plugins.docs.openapi import openapi
+    from plugins.server.application import Application
+    Application()
+    names = set(openapi("http://localhost")["components"]["schemas"])
+    assert len(names) > 100 and not [name for name in names if "." in name]
+
+
 def test_nobody_gives_the_tenant_to_a_statement():
     """It is whoever acts who has a tenant: one that is given would be silently another."""
     given = [f"{file.parent.name}/{file.name}:{node.lineno}" for name in ("all", "one", "value", "run", "add", "page")

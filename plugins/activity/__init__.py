@@ -33,7 +33,7 @@ QUIET = ("job.", "log.", "mail.", "opened", "serving", "closing")
 DAY, WEEK = 86400, 7 * 86400
 
 
-class Entry(Struct):
+class ActivityEntry(Struct):
     """One thing somebody did."""
     id: int
     actor_type: ActorType
@@ -69,7 +69,7 @@ class ActivityQuery(Paging):
 
 
 ENTRIES = Listing(
-    of=Entry, source="activity", heavy="ifnull(octet_length(metadata), 0)", light=20,
+    of=ActivityEntry, source="activity", heavy="ifnull(octet_length(metadata), 0)", light=20,
     filters={"actor_type": "actor_type = :actor_type", "actor_id": "actor_id = :actor_id", "action": "action = :action"})
 
 RECENT = """
@@ -122,15 +122,15 @@ def who_acts() -> tuple[ActorType, str]:
 
 @writes
 def record(actor_type: ActorType, actor_id: str, action: str, entity_type: str | None = None, entity_id: str | None = None,
-           metadata: dict[str, Any] | None = None) -> Entry:
+           metadata: dict[str, Any] | None = None) -> ActivityEntry:
     """Keep one entry that somebody tells of; callers see to it that the actor is who it says."""
     fields.required(action, "action", "Say what was done")
     shares.require(bytes=len(jsoned(metadata) if metadata else ""))
-    return db.insert(Entry, "activity", actor_type=actor_type, actor_id=actor_id, action=action, entity_type=entity_type,
+    return db.insert(ActivityEntry, "activity", actor_type=actor_type, actor_id=actor_id, action=action, entity_type=entity_type,
                      entity_id=entity_id, metadata=metadata, created_at=now())
 
 
-def page(query: ActivityQuery) -> Page[Entry]:
+def page(query: ActivityQuery) -> Page[ActivityEntry]:
     """The log, newest first."""
     return db.page(ENTRIES, query)
 

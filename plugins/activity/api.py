@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from orkosi import RANKS, Actor, Meta, Page, Struct, may
 from plugins import activity
-from plugins.activity import ActivityQuery, ActorType, Entry, Stats, plugin
+from plugins.activity import ActivityEntry, ActivityQuery, ActorType, Stats, plugin
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 
@@ -22,7 +22,7 @@ class NewEntry(Struct, forbid_unknown_fields=True):
 
 
 @plugin.get("/api/activity-log", quick=True, auth=may("editor"))
-def index(query: ActivityQuery) -> Page[Entry]:
+def index(query: ActivityQuery) -> Page[ActivityEntry]:
     """List what happened
 
     Newest first."""
@@ -30,7 +30,7 @@ def index(query: ActivityQuery) -> Page[Entry]:
 
 
 @plugin.post("/api/activity-log", quick=True, auth=may("member", "tasks:write"), status=201, raises=(400,), max_body=65536)
-def create(body: NewEntry, me: Actor) -> Entry:
+def create(body: NewEntry, me: Actor) -> ActivityEntry:
     """Record something that was done
 
     An administrator may say who did it; for everybody else `actor_type` and `actor_id` become their own."""

@@ -5,7 +5,7 @@ from orkosi import PUBLIC, UNSET, Actor, Deleted, Denied, Meta, Page, Paging, St
 from plugins import agents
 from plugins.agents import NAME, Agent, AgentPatch, Command, Interval, Note, Short, Status, idle, plugin, runs, state
 from plugins.agents.runs import Run, RunPatch, RunStatus
-from plugins.agents.state import Seen
+from plugins.agents.state import SeenAgent
 from plugins.fields import wrong
 
 AgentName = Annotated[str, Meta(pattern=NAME, description="2 to 31 lower-case letters, digits and -, a letter first")]
@@ -33,7 +33,7 @@ class Reason(Struct, forbid_unknown_fields=True):
     note: Note | None = None
 
 
-class Created(Seen, kw_only=True):
+class Created(SeenAgent, kw_only=True):
     """A new agent. `key` is set in a tenant whose agents are driven from outside, and shown only here."""
     key: str | None = None
 
@@ -62,7 +62,7 @@ def programs_only_by_admins(body: NewAgent | AgentPatch, me: Actor) -> None:
         raise Denied("command: Only an administrator, signed in, may name the program an agent runs")
 
 
-def seen(agent: Agent) -> Seen:
+def seen(agent: Agent) -> SeenAgent:
     return state.look([agent])[0]
 
 
@@ -83,19 +83,19 @@ def create(body: NewAgent, me: Actor) -> Created:
 
 
 @plugin.get("/api/agents", auth=READ)
-def index(query: AgentQuery) -> Page[Seen]:
+def index(query: AgentQuery) -> Page[SeenAgent]:
     """List agents by name, with what each is doing, its automations and its completion rate"""
     return state.page(query, set(query.status) or None)
 
 
 @plugin.get("/api/agents/{name}", auth=READ, raises=(400, 404))
-def show(name: AgentName) -> Seen:
+def show(name: AgentName) -> SeenAgent:
     """Get one agent, with what it is doing"""
     return seen(agents.find(name))
 
 
 @plugin.patch("/api/agents/{name}", auth=WRITE, raises=(400, 404, 422))
-def update(name: AgentName, body: AgentPatch, me: Actor) -> Seen:
+def update(name: AgentName, body: AgentPatch, me: Actor) -> SeenAgent:
     """Change an agent; a new interval or command holds from its next cycle"""
     programs_only_by_admins(body, me)
     return seen(agents.retune(name, body))
@@ -110,31 +110,31 @@ def delete(name: AgentName) -> Deleted:
 
 
 @plugin.post("/api/agents/{name}/stop", auth=PROCESS, raises=(400, 404))
-def stop(name: AgentName, body: Reason) -> Seen:
+def stop(name: AgentName, body: Reason) -> SeenAgent:
     """Stop an agent: its brain is ended, and its job waits again at no cost of an attempt"""
     return seen(agents.stop(name, body.note))
 
 
 @plugin.post("/api/agents/{name}/start", auth=PROCESS, raises=(400, 404, 422))
-def start(name: AgentName, body: Reason) -> Seen:
+def start(name: AgentName, body: Reason) -> SeenAgent:
     """Start an agent that is stopped or paused"""
     return seen(agents.start(name, body.note))
 
 
 @plugin.post("/api/agents/{name}/restart", auth=PROCESS, raises=(400, 404, 422))
-def restart(name: AgentName, body: Reason) -> Seen:
+def restart(name: AgentName, body: Reason) -> SeenAgent:
     """End what runs of an agent, and start it anew"""
     return seen(agents.restart(name, body.note))
 
 
 @plugin.post("/api/agents/{name}/pause", auth=CONTROL, raises=(400, 404, 409))
-def pause(name: AgentName, body: Reason) -> Seen:
+def pause(name: AgentName, body: Reason) -> SeenAgent:
     """Let an agent finish what it has, and take no more"""
     return seen(agents.pause(name, body.note))
 
 
 @plugin.post("/api/agents/{name}/resume", auth=CONTROL, raises=(400, 404, 409))
-def resume(name: AgentName, body: Reason) -> Seen:
+def resume(name: AgentName, body: Reason) -> SeenAgent:
     """Let a paused agent take jobs again"""
     return seen(agents.resume(name, body.note))
 

@@ -27,7 +27,7 @@ class Lease(Struct):
     lease_expires_at: str
 
 
-class Seen(Agent, kw_only=True):
+class SeenAgent(Agent, kw_only=True):
     """An agent with what is true of it now. `state` is its own state file, with the derived status."""
     status: Status
     state: dict[str, Any]
@@ -64,7 +64,7 @@ def status_of(agent: Agent, process: supervisor.Status | None, leased: bool) -> 
     return "offline" if silent and agent.reported in ("idle", "working") else agent.reported
 
 
-def look(agents: list[Agent]) -> list[Seen]:
+def look(agents: list[Agent]) -> list[SeenAgent]:
     """These agents with all that is seen of them."""
     from plugins import automations
     names = [agent.name for agent in agents]
@@ -72,7 +72,7 @@ def look(agents: list[Agent]) -> list[Seen]:
     return [_seen(agent, leases.get(agent.name), rates[agent.name], scripts[agent.name]) for agent in agents]
 
 
-def _seen(agent: Agent, held: dict[str, Any] | None, tasks: tuple[int, int], scripts: list[Automation]) -> Seen:
+def _seen(agent: Agent, held: dict[str, Any] | None, tasks: tuple[int, int], scripts: list[Automation]) -> SeenAgent:
     process = process_of(agent)
     status = status_of(agent, process, held is not None)
     lease = Lease(held["job_id"], held["task_id"], held["title"], held["claimed_at"], held["lease_expires_at"]) if held else None
@@ -80,12 +80,12 @@ def _seen(agent: Agent, held: dict[str, Any] | None, tasks: tuple[int, int], scr
     fields = {name: getattr(agent, name) for name in agent.__struct_fields__}
     if lease:
         fields["current_task"] = lease.title or agent.current_task
-    return Seen(**fields, status=status, state=read_file(agent) | {"status": status}, automations=scripts,
+    return SeenAgent(**fields, status=status, state=read_file(agent) | {"status": status}, automations=scripts,
                 completion_rate=Rate(done, total, round(done / total, 4) if total else 0.0), process=process, lease=lease,
                 heartbeat_age_seconds=round(_age(agent.last_heartbeat), 1) if agent.last_heartbeat else None)
 
 
-def page(query: Paging, statuses: set[str] | None, role: str | None = None) -> Page[Seen]:
+def page(query: Paging, statuses: set[str] | None, role: str | None = None) -> Page[SeenAgent]:
     """Agents by name, of these statuses where some are given: a derived status is known only once it is looked at."""
     agents = everyone(role)
     if statuses is None:

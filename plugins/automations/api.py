@@ -16,27 +16,27 @@ class AutomationQuery(Paging, kw_only=True):
     q: Annotated[str, Meta(max_length=100)] | None = None
 
 
-class Seen(Automation):
+class SeenAutomation(Automation):
     """An automation with what is true of it now; `live` is null where nobody looked, and `why` says why."""
     live: Live | None = None
     why: str | None = None
 
 
-def seen(one: Automation) -> Seen:
+def seen(one: Automation) -> SeenAutomation:
     fields = {name: getattr(one, name) for name in one.__struct_fields__}
     found, why = look(one)
-    return Seen(**fields, live=found, why=why)
+    return SeenAutomation(**fields, live=found, why=why)
 
 
 @plugin.get("/api/automations", auth=READ)
-def index(query: AutomationQuery) -> Page[Seen]:
+def index(query: AutomationQuery) -> Page[SeenAutomation]:
     """List scripts and launch agents with their live state, newest first"""
     page = automations.page(query, query.q)
     return page.map(seen)
 
 
 @plugin.post("/api/automations", auth=WRITE, status=201, raises=(409, 422))
-def create(body: NewAutomation) -> Seen:
+def create(body: NewAutomation) -> SeenAutomation:
     """Put a script or launch agent on record
 
     An active `launchagent` whose plist is in the data folder's `jobs/` is loaded at once."""
@@ -46,13 +46,13 @@ def create(body: NewAutomation) -> Seen:
 
 
 @plugin.get("/api/automations/{id}", auth=READ, raises=(404,))
-def show(id: int) -> Seen:
+def show(id: int) -> SeenAutomation:
     """Get one automation with its live state"""
     return seen(automations.find(id))
 
 
 @plugin.patch("/api/automations/{id}", auth=WRITE, raises=(404, 409, 422))
-def update(id: int, body: AutomationPatch) -> Seen:
+def update(id: int, body: AutomationPatch) -> SeenAutomation:
     """Change an automation; the supervisor follows its status"""
     before = automations.find(id)
     made = automations.change(id, body)

@@ -8,7 +8,7 @@ from orkosi import COUNTED, Listing, Page, Paging, Plugin, Struct, current, db, 
 plugin = Plugin("Changelog", layer="views")
 
 
-class Entry(Struct):
+class ChangelogEntry(Struct):
     """One thing that got done."""
     id: int
     task_id: int
@@ -43,7 +43,7 @@ class ChangelogQuery(Paging):
 
 
 ENTRIES = Listing(
-    of=Entry, source="changelog", order="completed_at DESC, id DESC",
+    of=ChangelogEntry, source="changelog", order="completed_at DESC, id DESC",
     filters={"agent": "agent = :agent", "task_id": "task_id = :task_id", "product": "product = :product"},
     orders={"task_id": "id DESC"})
 
@@ -55,7 +55,7 @@ BY_DAY = """
      GROUP BY date, area ORDER BY date DESC, count DESC, area"""
 
 
-def page(query: Paging, product: str | None = None) -> Page[Entry]:
+def page(query: Paging, product: str | None = None) -> Page[ChangelogEntry]:
     """What got done, the latest first; an agent's key sees what its agent did."""
     own = {"agent": current().name} if current().kind == "agent" else {}
     return db.page(ENTRIES, query, product=product, **own)

@@ -3,7 +3,7 @@ from typing import Annotated
 
 from orkosi import Document, Limit, Meta, Page, Reply, Struct, may
 from plugins import changelog, server
-from plugins.changelog import ChangelogQuery, Day, Entry, feed, plugin
+from plugins.changelog import ChangelogEntry, ChangelogQuery, Day, feed, plugin
 
 
 class SummaryQuery(Struct, forbid_unknown_fields=True):
@@ -17,7 +17,7 @@ class FeedQuery(Struct, forbid_unknown_fields=True):
 
 
 @plugin.get("/api/changelog", quick=True, auth=may("viewer", "tasks:read"))
-def index(query: ChangelogQuery) -> Page[Entry]:
+def index(query: ChangelogQuery) -> Page[ChangelogEntry]:
     """List what got done
 
     The latest first, by the time it was finished."""

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from xml.etree import ElementTree
 
-from plugins.changelog import Entry
+from plugins.changelog import ChangelogEntry
 
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def rss(entries: list[Entry], home: str) -> bytes:
+def rss(entries: list[ChangelogEntry], home: str) -> bytes:
     """The feed of these entries, on a server that is reached at `home`."""
     root = ElementTree.Element("rss", version="2.0")
     channel = ElementTree.SubElement(root, "channel")

@@ -46,7 +46,7 @@ CATEGORIES = {
 _CATEGORY_OF = {ext: category for category, exts in CATEGORIES.items() for ext in exts.split()}
 
 
-class Entry(Struct):
+class FileEntry(Struct):
     """A file without its content."""
     id: int
     name: str
@@ -63,12 +63,12 @@ class Entry(Struct):
     updated_at: str
 
 
-class File(Entry):
+class File(FileEntry):
     """A file with its content, where that is text and at most 1 MiB."""
     content: str | None = None
 
 
-class Found(Entry):
+class Found(FileEntry):
     """A file that was searched for, and the words around what was found; `head` is where they are looked for."""
     excerpt: str | None = None
     head: str | None = None
@@ -94,7 +94,7 @@ class SearchQuery(Paging):
 COLUMNS = ("files.id, files.name, files.path, files.workspace, files.file_type, files.ext, files.category, files.size, files.hash, "
            "files.synced, files.modified_at, files.created_at, files.updated_at")
 
-FILES = Listing(of=Entry, columns=COLUMNS, source="files", filters={"category": "category = :category"})
+FILES = Listing(of=FileEntry, columns=COLUMNS, source="files", filters={"category": "category = :category"})
 
 FOUND = Listing(
     # Not snippet(): its cost is quadratic in a file's length, and no deadline stops it.
@@ -116,7 +116,7 @@ KEEP = """
 # ── reading ──
 
 
-def page(category: str | None, limit: int, offset: int) -> Page[Entry]:
+def page(category: str | None, limit: int, offset: int) -> Page[FileEntry]:
     """The files, newest first."""
     return db.page(FILES, Paging(limit=limit, offset=offset), category=category)
 

@@ -3,7 +3,7 @@ from typing import Annotated
 
 from orkosi import Meta, Page, Paging, Struct, may
 from plugins import files
-from plugins.files import Entry, File, SearchQuery, plugin
+from plugins.files import File, FileEntry, SearchQuery, plugin
 
 Word = Annotated[str, Meta(min_length=1, max_length=100)]
 
@@ -16,7 +16,7 @@ class NewFile(Struct, forbid_unknown_fields=True):
     content: str | None = None
 
 
-class Hit(Entry):
+class Hit(FileEntry):
     """A file that was found, and the words around."""
     excerpt: str | None = None
 
@@ -27,7 +27,7 @@ class FileQuery(Paging):
 
 
 @plugin.get("/api/files", auth=may("member", "files:read"))
-def index(query: FileQuery) -> Page[Entry]:
+def index(query: FileQuery) -> Page[FileEntry]:
     """List files, without their content
 
     Newest first."""

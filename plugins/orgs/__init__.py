@@ -60,7 +60,7 @@ class Shut(Struct):
     tenant_id: int
 
 
-class Member(Struct):
+class OrganizationMember(Struct):
     """Somebody in an organization."""
     user_id: int
     username: str
@@ -180,22 +180,22 @@ def picture(url: str) -> str:
 # ── members ──
 
 
-def members(id: str, query: Paging) -> Page[Member]:
+def members(id: str, query: Paging) -> Page[OrganizationMember]:
     """Who is in it: by rank, owners first, and by when they joined."""
     found = find(id)
     return Page(_members(id, query), found.member_count, query.limit, query.offset)
 
 
 @across_tenants
-def _members(id: str, query: Paging) -> list[Member]:
-    return db.all(Member, f"""
+def _members(id: str, query: Paging) -> list[OrganizationMember]:
+    return db.all(OrganizationMember, f"""
         SELECT org_members.user_id, users.username, org_members.role, org_members.joined_at
           FROM org_members JOIN users ON users.id = org_members.user_id WHERE org_id = :id
          ORDER BY {BY_RANK}, joined_at, user_id
          LIMIT :limit OFFSET :offset""", id=id, limit=query.limit, offset=query.offset)
 
 
-def member(id: str, user_id: int) -> Member:
+def member(id: str, user_id: int) -> OrganizationMember:
     """One member. NotFound."""
     found = _member(id, user_id)
     if found is None:
@@ -204,15 +204,15 @@ def member(id: str, user_id: int) -> Member:
 
 
 @across_tenants
-def _member(id: str, user_id: int | None) -> Member | None:
-    return db.one(Member, """SELECT org_members.user_id, users.username, org_members.role, org_members.joined_at
+def _member(id: str, user_id: int | None) -> OrganizationMember | None:
+    return db.one(OrganizationMember, """SELECT org_members.user_id, users.username, org_members.role, org_members.joined_at
                                FROM org_members JOIN users ON users.id = org_members.user_id
                               WHERE org_id = :id AND user_id = :user""", id=id, user=user_id)
 
 
 @writes
 @across_tenants
-def add(id: str, user_id: int, role: Rank) -> Member:
+def add(id: str, user_id: int, role: Rank) -> OrganizationMember:
     """Take in somebody of the organization's tenant; others are invited. NotFound, Denied, Conflict."""
     found = require(id, "admin")
     _grant(found, role)
@@ -226,7 +226,7 @@ def add(id: str, user_id: int, role: Rank) -> Member:
 
 
 @writes
-def promote(id: str, user_id: int, role: Rank) -> Member:
+def promote(id: str, user_id: int, role: Rank) -> OrganizationMember:
     """Give a member another rank. NotFound, Denied; Conflict for the last owner."""
     found = require(id, "admin")
     _touch(found, member(id, user_id))
@@ -254,7 +254,7 @@ def _grant(found: Organization, role: str) -> None:
         raise Denied(f"Nobody grants more than they have: yours is {found.role}")
 
 
-def _touch(found: Organization, other: Member) -> None:
+def _touch(found: Organization, other: OrganizationMember) -> None:
     me = current()
     if found.role != "owner" and other.user_id != me.user and at_least(other.role, found.role or "viewer"):
         raise Denied(f"{other.username} is {other.role} there; that takes an owner")

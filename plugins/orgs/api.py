@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 from orkosi import Deleted, Meta, Page, Paging, Struct, may
 from plugins import orgs
 from plugins.fields import wrong
-from plugins.orgs import Member, Organization, OrganizationPatch, Rank, plugin
+from plugins.orgs import Organization, OrganizationMember, OrganizationPatch, Rank, plugin
 from plugins.users import Pending
 
 Text = Annotated[str, Meta(min_length=1, max_length=254)]
@@ -82,7 +82,7 @@ def delete(id: str) -> Deleted:
 
 
 @plugin.get("/api/organizations/{id}/members", quick=True, auth=may("viewer", within="viewer"), raises=(404,))
-def members(id: str, query: OrganizationQuery) -> Page[Member]:
+def members(id: str, query: OrganizationQuery) -> Page[OrganizationMember]:
     """List the members of an organization
 
     By rank, owners first, and by when they joined."""
@@ -90,7 +90,7 @@ def members(id: str, query: OrganizationQuery) -> Page[Member]:
 
 
 @plugin.post("/api/organizations/{id}/members", auth=may("viewer", within="admin"), status=201, raises=(404, 409))
-def add(id: str, body: NewMember) -> Member:
+def add(id: str, body: NewMember) -> OrganizationMember:
     """Add somebody of the same tenant to an organization
 
     Nobody grants a higher role than their own."""
@@ -98,7 +98,7 @@ def add(id: str, body: NewMember) -> Member:
 
 
 @plugin.patch("/api/organizations/{id}/members/{userId}", auth=may("viewer", within="admin"), raises=(404, 409))
-def promote(id: str, user_id: int, body: MemberPatch) -> Member:
+def promote(id: str, user_id: int, body: MemberPatch) -> OrganizationMember:
     """Change a member's role
 
     The last owner stays owner; only an owner changes somebody of one's own rank or above."""

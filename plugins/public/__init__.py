@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from orkosi import UNSET, NotFound, Plugin, Struct, db, jsoned
 from plugins import tasks
-from plugins.agents.state import Seen
+from plugins.agents.state import SeenAgent
 from plugins.tasks import Task, Type
 
 plugin = Plugin("Public API", layer="views")
@@ -86,7 +86,7 @@ def outward(task: Task, products: dict[str, int] | None = None) -> PublicTask:
                       task.max_duration_seconds, task.resolution, task.created_at, task.updated_at, task.finished_at)
 
 
-def seen(agent: Seen) -> PublicAgent:
+def seen(agent: SeenAgent) -> PublicAgent:
     """An agent in the public's words."""
     return PublicAgent(agent.id, agent.name, agent.display_name, agent.emoji, agent.role, _AGENT_STATUS_OUT[agent.status],  # type: ignore[arg-type]
                        agent.current_task, agent.workspace_path, agent.last_heartbeat, agent.created_at, agent.updated_at)

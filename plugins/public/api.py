@@ -49,7 +49,7 @@ class Alive(Struct):
     version: str
 
 
-class NewTask(Struct, forbid_unknown_fields=True):
+class NewPublicTask(Struct, forbid_unknown_fields=True):
     title: Title
     description: Long = ""
     type: Type = "other"
@@ -60,7 +60,7 @@ class NewTask(Struct, forbid_unknown_fields=True):
     max_duration_seconds: Length = 3600
 
 
-class TaskPatch(Struct, forbid_unknown_fields=True):
+class PublicTaskPatch(Struct, forbid_unknown_fields=True):
     title: Title | UnsetType = UNSET
     description: Long | UnsetType = UNSET
     type: Type | UnsetType = UNSET
@@ -79,7 +79,7 @@ class TaskQuery(Paging):
     product_id: Id | None = None
 
 
-class NewAgent(Struct, forbid_unknown_fields=True):
+class NewPublicAgent(Struct, forbid_unknown_fields=True):
     name: Name
     role: Short
     emoji: Short | None = None
@@ -87,7 +87,7 @@ class NewAgent(Struct, forbid_unknown_fields=True):
     workspace_path: Path | None = None
 
 
-class AgentPatch(Struct, forbid_unknown_fields=True):
+class PublicAgentPatch(Struct, forbid_unknown_fields=True):
     emoji: Short | None | UnsetType = UNSET
     role: Short | UnsetType = UNSET
     status: AgentStatus | UnsetType = UNSET
@@ -130,7 +130,7 @@ def list_tasks(query: TaskQuery) -> Page[PublicTask]:
 
 @plugin.post("/api/v1/public/tasks", quick=True, auth=WRITE_TASKS, status=201, statuses=(200,), raises=(400, 401, 403, 404, 409),
              limit="task_create", once=True)
-def create_task(body: NewTask) -> Reply[PublicTask]:
+def create_task(body: NewPublicTask) -> Reply[PublicTask]:
     """Create a task
 
     With `assigned_to`, that agent gets it as a job. An open task with the same title and product is answered instead,
@@ -147,7 +147,7 @@ def show_task(id: int) -> PublicTask:
 
 
 @plugin.patch("/api/v1/public/tasks/{id}", quick=True, auth=WRITE_TASKS, raises=(404, 409))
-def update_task(id: int, body: TaskPatch) -> PublicTask:
+def update_task(id: int, body: PublicTaskPatch) -> PublicTask:
     """Change a task; its job follows"""
     return public.outward(tasks.change(id, tasks.TaskPatch(**public.inward(body))))
 
@@ -172,7 +172,7 @@ def list_agents(query: AgentQuery) -> Page[PublicAgent]:
 
 
 @plugin.post("/api/v1/public/agents", auth=WRITE_AGENTS, status=201, raises=(400, 409), once=True)
-def create_agent(body: NewAgent) -> PublicAgent:
+def create_agent(body: NewPublicAgent) -> PublicAgent:
     """Put an agent on record, to be driven from outside"""
     return shown(agents.register(body.name, role=body.role, emoji=body.emoji, reported=public.AGENT_STATUSES[body.status][0],
                                  workspace_path=relative(body.workspace_path)))
@@ -185,7 +185,7 @@ def show_agent(id: int) -> PublicAgent:
 
 
 @plugin.patch("/api/v1/public/agents/{id}", auth=WRITE_AGENTS, raises=(404, 409))
-def update_agent(id: int, body: AgentPatch) -> PublicAgent:
+def update_agent(id: int, body: PublicAgentPatch) -> PublicAgent:
     """Change an agent, or say how it is: a status or a task is a sign of life
 
     Of an agent on the server's own machine, status, task and workspace are what is seen there: 409."""

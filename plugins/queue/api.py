@@ -94,14 +94,14 @@ class Completed(Struct):
     next: Claimed | None
 
 
-class Done(Struct, forbid_unknown_fields=True):
+class DoneJob(Struct, forbid_unknown_fields=True):
     id: Annotated[str, Meta(pattern=r"\A(job_)?[0-9]{1,18}\Z", description="looks like job_12")]
     lease_token: Token
     result: Any = None
 
 
 class Completions(Struct, forbid_unknown_fields=True):
-    jobs: Annotated[list[Done], Meta(min_length=1, max_length=100)]
+    jobs: Annotated[list[DoneJob], Meta(min_length=1, max_length=100)]
 
 
 class Outcome(Struct):

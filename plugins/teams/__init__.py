@@ -49,7 +49,7 @@ class Team(Struct):
     updated_at: str
 
 
-class Member(Struct):
+class TeamMember(Struct):
     """Somebody in a team."""
     user_id: int
     username: str
@@ -142,23 +142,23 @@ def delete(id: int) -> None:
 # ── members ──
 
 
-def members(id: int, query: Paging) -> Page[Member]:
+def members(id: int, query: Paging) -> Page[TeamMember]:
     """Who is in it: by rank, owners first, and by when they joined. NotFound."""
     found = find(id)
     return Page(_members(id, query.limit, query.offset), found.member_count, query.limit, query.offset)
 
 
 @across_tenants
-def _members(id: int, limit: int, offset: int = 0) -> list[Member]:
-    return db.all(Member, f"""
+def _members(id: int, limit: int, offset: int = 0) -> list[TeamMember]:
+    return db.all(TeamMember, f"""
         SELECT team_members.*, users.username FROM team_members JOIN users ON users.id = team_members.user_id
          WHERE team_id = :id ORDER BY {BY_RANK}, joined_at, user_id LIMIT :limit OFFSET :offset""", id=id, limit=limit, offset=offset)
 
 
 @across_tenants
-def member(id: int, user_id: int) -> Member:
+def member(id: int, user_id: int) -> TeamMember:
     """One member of a team that the caller may see. NotFound."""
-    found = db.one(Member, """SELECT team_members.*, users.username FROM team_members JOIN users ON users.id = team_members.user_id
+    found = db.one(TeamMember, """SELECT team_members.*, users.username FROM team_members JOIN users ON users.id = team_members.user_id
                                WHERE team_id = :id AND user_id = :user""", id=id, user=user_id)
     if found is None:
         raise NotFound(f"User {user_id} is no member here")
@@ -166,7 +166,7 @@ def member(id: int, user_id: int) -> Member:
 
 
 @writes
-def add(id: int, user_id: int, role: Rank) -> Member:
+def add(id: int, user_id: int, role: Rank) -> TeamMember:
     """Take in somebody of the tenant. NotFound, Denied, Conflict."""
     found, mine = require(id, "admin")
     _grant(mine, role)
@@ -180,7 +180,7 @@ def add(id: int, user_id: int, role: Rank) -> Member:
 
 
 @writes
-def promote(id: int, user_id: int, role: Rank) -> Member:
+def promote(id: int, user_id: int, role: Rank) -> TeamMember:
     """Give a member another rank. NotFound, Denied; Conflict for the last owner."""
     found, mine = require(id, "admin")
     _touch(mine, member(id, user_id))
@@ -208,7 +208,7 @@ def _grant(mine: str, role: str) -> None:
         raise Denied(f"Nobody grants more than they have: yours is {mine}")
 
 
-def _touch(mine: str, other: Member) -> None:
+def _touch(mine: str, other: TeamMember) -> None:
     me = current()
     if mine != "owner" and other.user_id != me.user and at_least(other.role, mine):
         raise Denied(f"{other.username} is {other.role} there; that takes an owner")

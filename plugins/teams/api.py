@@ -5,7 +5,7 @@ import msgspec
 
 from orkosi import Deleted, Meta, Page, Paging, Struct, may
 from plugins import teams
-from plugins.teams import Description, Member, Rank, Team, TeamPatch, TeamQuery, plugin
+from plugins.teams import Description, Rank, Team, TeamMember, TeamPatch, TeamQuery, plugin
 from plugins.users import Pending
 
 Text = Annotated[str, Meta(min_length=1, max_length=254)]
@@ -39,7 +39,7 @@ class TeamWithMembers(Struct):
     role: Rank | None
     created_at: str
     updated_at: str
-    members: list[Member]
+    members: list[TeamMember]
 
 
 class MemberQuery(Paging):
@@ -83,7 +83,7 @@ def delete(id: int) -> Deleted:
 
 
 @plugin.get("/api/teams/{id}/members", quick=True, auth=may("viewer"), raises=(404,))
-def members(id: int, query: MemberQuery) -> Page[Member]:
+def members(id: int, query: MemberQuery) -> Page[TeamMember]:
     """List a team's members
 
     By rank, owners first, and by when they joined."""
@@ -91,7 +91,7 @@ def members(id: int, query: MemberQuery) -> Page[Member]:
 
 
 @plugin.post("/api/teams/{id}/members", auth=may("viewer", within="admin"), status=201, raises=(404, 409))
-def add(id: int, body: NewTeamMember) -> Member:
+def add(id: int, body: NewTeamMember) -> TeamMember:
     """Add somebody of the tenant to a team
 
     Nobody grants a higher role than their own."""
@@ -99,7 +99,7 @@ def add(id: int, body: NewTeamMember) -> Member:
 
 
 @plugin.patch("/api/teams/{id}/members/{userId}", auth=may("viewer", within="admin"), raises=(404, 409))
-def promote(id: int, user_id: int, body: TeamMemberPatch) -> Member:
+def promote(id: int, user_id: int, body: TeamMemberPatch) -> TeamMember:
     """Change a member's role
 
     The last owner stays owner; only an owner changes somebody of one's own rank or above."""

@@ -89,7 +89,7 @@ class Sent(Struct):
     message: str
 
 
-class Done(Struct):
+class Success(Struct):
     success: bool
 
 
@@ -185,12 +185,12 @@ def forgot_password(body: Forgotten) -> Sent:
 
 
 @plugin.post("/api/auth/reset-password", lane="hash", auth=PUBLIC, raises=(404,), limit="link", max_body=4096)
-def reset_password(body: Reset) -> Done:
+def reset_password(body: Reset) -> Success:
     """Choose a new password by the mailed link's token
 
     Good once, within 30 minutes. Every session ends."""
     account.reset(body.token, body.password)
-    return Done(True)
+    return Success(True)
 
 
 @plugin.post("/api/auth/change-password", lane="hash", auth=may("viewer"), raises=(429,), max_body=4096)
@@ -211,10 +211,10 @@ def change_email(body: NewEmail, me: Actor) -> Sent:
 
 
 @plugin.post("/api/auth/verify-email", auth=PUBLIC, raises=(404,), limit="link", max_body=4096)
-def verify_email(body: Token) -> Done:
+def verify_email(body: Token) -> Success:
     """Confirm a new address by the mailed link's token"""
     account.verify_email(body.token)
-    return Done(True)
+    return Success(True)
 
 
 @plugin.post("/api/auth/invitation", auth=PUBLIC, raises=(404,), limit="link", max_body=4096)
