@@ -1,7 +1,11 @@
 -- The one truth about what is stored. A banner names the plugin that alone writes the tables below it;
 -- anyone may read them. Times are ISO 8601 UTC texts with milliseconds and Z, which sort as times do.
+-- `tenant_id` is everywhere tenants.id, of the tenant whose row it is. People and their groups have a foreign key for it;
+-- the other tables save its check at every write: the kernel binds it from whoever acts, and no tenant is ever deleted.
+-- An index is idx_<table>_by_<columns>, with a word for its rows before `by` where it holds but some (open, done, …);
+-- tenant_id, with which most begin, goes without saying. The comment above it names what needs it.
 -- Raise the version with every change, so that an older Orkosi refuses a newer file.
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 
 -- ════════════════════════════ tenants ════════════════════════════
 
@@ -39,7 +43,8 @@ CREATE TABLE users (
   created_at TEXT NOT NULL,
   updated_at TEXT NOT NULL
 ) STRICT;
-CREATE INDEX users_by_tenant ON users (tenant_id, id);
+-- users.page
+CREATE INDEX idx_users_by_id ON users (tenant_id, id);
 
 CREATE TABLE sessions (                         -- one row a log-in on one device
   id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -56,14 +61,17 @@ CREATE TABLE sessions (                         -- one row a log-in on one devic
   last_used_at TEXT NOT NULL,
   seed BLOB                                     -- what the next tokens are derived from, together with the present one
 ) STRICT;
-CREATE INDEX sessions_by_user ON sessions (user_id);
-CREATE UNIQUE INDEX sessions_by_previous ON sessions (previous_hash) WHERE previous_hash IS NOT NULL;
+-- users.sessions_of, users.end_session
+CREATE INDEX idx_sessions_by_user_id ON sessions (user_id);
+-- users.refresh: a token that was spent
+CREATE UNIQUE INDEX idx_sessions_by_previous_hash ON sessions (previous_hash) WHERE previous_hash IS NOT NULL;
 
 CREATE TABLE spent_tokens (                     -- every refresh token of a session before the present one: its reuse ends the session
   hash BLOB PRIMARY KEY,
   session_id INTEGER NOT NULL REFERENCES sessions (id) ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX spent_tokens_by_session ON spent_tokens (session_id);
+-- ON DELETE of a session
+CREATE INDEX idx_spent_tokens_by_session_id ON spent_tokens (session_id);
 
 CREATE TABLE tickets (                          -- single-use links: set-up, password reset, e-mail change
   id INTEGER PRIMARY KEY,
@@ -91,9 +99,10 @@ CREATE TABLE invites (                          -- to a tenant, and with it perh
   revoked_at TEXT,
   created_at TEXT NOT NULL
 ) STRICT;
-CREATE UNIQUE INDEX invites_once ON invites (kind, target, email_key) WHERE accepted_at IS NULL AND revoked_at IS NULL;
-CREATE UNIQUE INDEX invites_by_mailed ON invites (mailed_hash) WHERE mailed_hash IS NOT NULL;
-CREATE INDEX invites_by_target ON invites (tenant_id, kind, target, id);
+-- users.invite: one that is open; users.open_invites
+CREATE UNIQUE INDEX idx_invites_open_by_kind_target_email_key ON invites (kind, target, email_key) WHERE accepted_at IS NULL AND revoked_at IS NULL;
+-- users.invited
+CREATE UNIQUE INDEX idx_invites_by_mailed_hash ON invites (mailed_hash) WHERE mailed_hash IS NOT NULL;
 
 -- ═════════════════════════════ orgs ══════════════════════════════
 
@@ -107,7 +116,8 @@ CREATE TABLE organizations (
   created_at TEXT NOT NULL,
   updated_at TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE UNIQUE INDEX organizations_by_slug ON organizations (tenant_id, slug) WHERE deleted_at IS NULL;
+-- orgs.page; a slug is one live organization's
+CREATE UNIQUE INDEX idx_organizations_live_by_slug ON organizations (tenant_id, slug) WHERE deleted_at IS NULL;
 
 CREATE TABLE org_members (                      -- of whatever tenant: an invitation makes anybody a member
   org_id TEXT NOT NULL REFERENCES organizations (id) ON DELETE CASCADE,
@@ -116,7 +126,8 @@ CREATE TABLE org_members (                      -- of whatever tenant: an invita
   joined_at TEXT NOT NULL,
   PRIMARY KEY (org_id, user_id)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX org_members_by_user ON org_members (user_id, org_id);
+-- orgs.hold_back, orgs.erase
+CREATE INDEX idx_org_members_by_user_id ON org_members (user_id, org_id);
 
 -- ═════════════════════════════ keys ══════════════════════════════
 
@@ -142,8 +153,10 @@ CREATE TABLE api_keys (
   created_at TEXT NOT NULL,
   updated_at TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX keys_by_org ON api_keys (tenant_id, org_id, created_at, id) WHERE deleted_at IS NULL;
-CREATE UNIQUE INDEX keys_by_agent ON api_keys (tenant_id, agent) WHERE agent IS NOT NULL AND deleted_at IS NULL;
+-- keys.page
+CREATE INDEX idx_api_keys_live_by_org_id ON api_keys (tenant_id, org_id, created_at, id) WHERE deleted_at IS NULL;
+-- keys.drop_agent_key, agents.has_key
+CREATE UNIQUE INDEX idx_api_keys_live_by_agent ON api_keys (tenant_id, agent) WHERE agent IS NOT NULL AND deleted_at IS NULL;
 
 CREATE TABLE logs.api_key_uses (                -- in logs.db: a power cut may cost the last ones
   id INTEGER PRIMARY KEY,
@@ -154,7 +167,8 @@ CREATE TABLE logs.api_key_uses (                -- in logs.db: a power cut may c
   address TEXT NOT NULL,
   at TEXT NOT NULL
 ) STRICT;
-CREATE INDEX logs.api_key_uses_by_key ON api_key_uses (key_id, id);
+-- keys.usage
+CREATE INDEX logs.idx_api_key_uses_by_key_id ON api_key_uses (key_id, id);
 
 -- ═════════════════════════════ queue ═════════════════════════════
 
@@ -190,17 +204,27 @@ CREATE TABLE jobs (
   CHECK ((state = 'active') = (lease_expires_at IS NOT NULL)),
   CHECK ((state = 'completed' OR state = 'failed' OR state = 'cancelled' OR state = 'dead') = (finished_at IS NOT NULL))
 ) STRICT;
-CREATE UNIQUE INDEX jobs_once ON jobs (tenant_id, queue, idempotency_key) WHERE idempotency_key IS NOT NULL;
+-- queue.submit: the same key is the same job
+CREATE UNIQUE INDEX idx_jobs_by_queue_idempotency_key ON jobs (tenant_id, queue, idempotency_key) WHERE idempotency_key IS NOT NULL;
 -- Partial indexes, one for each stage of a life: a claim touches two, a completion three.
-CREATE INDEX jobs_next ON jobs (tenant_id, queue, priority, id, task_type) WHERE state = 'waiting';
-CREATE INDEX jobs_leased ON jobs (tenant_id, lease_expires_at, id) WHERE state = 'active';
-CREATE INDEX jobs_due ON jobs (run_at) WHERE state = 'delayed' AND held_for IS NULL;
-CREATE INDEX jobs_delayed ON jobs (tenant_id, queue, run_at, id) WHERE state = 'delayed';
-CREATE INDEX jobs_finished ON jobs (tenant_id, state, finished_at, id) WHERE finished_at IS NOT NULL;
-CREATE INDEX jobs_finished_of ON jobs (tenant_id, queue, state, finished_at, id) WHERE finished_at IS NOT NULL;
-CREATE INDEX jobs_by_tenant ON jobs (tenant_id, id);
-CREATE INDEX jobs_by_queue ON jobs (tenant_id, queue, id);
-CREATE INDEX jobs_by_type ON jobs (tenant_id, task_type, id);
+-- queue.claim, the next one
+CREATE INDEX idx_jobs_waiting_by_queue_priority ON jobs (tenant_id, queue, priority, id, task_type) WHERE state = 'waiting';
+-- queue.rescue: whose worker is gone
+CREATE INDEX idx_jobs_active_by_lease_expires_at ON jobs (tenant_id, lease_expires_at, id) WHERE state = 'active';
+-- queue.promote_due, of all tenants
+CREATE INDEX idx_jobs_delayed_by_run_at ON jobs (run_at) WHERE state = 'delayed' AND held_for IS NULL;
+-- queue.DELAYED
+CREATE INDEX idx_jobs_delayed_by_queue_run_at ON jobs (tenant_id, queue, run_at, id) WHERE state = 'delayed';
+-- queue.COMPLETED and the other ends, of all queues
+CREATE INDEX idx_jobs_finished_by_state ON jobs (tenant_id, state, finished_at, id) WHERE finished_at IS NOT NULL;
+-- queue.COMPLETED and the other ends, of one queue; queue.stats
+CREATE INDEX idx_jobs_finished_by_queue_state ON jobs (tenant_id, queue, state, finished_at, id) WHERE finished_at IS NOT NULL;
+-- queue.JOBS
+CREATE INDEX idx_jobs_by_id ON jobs (tenant_id, id);
+-- queue.JOBS of one queue; queue.names
+CREATE INDEX idx_jobs_by_queue ON jobs (tenant_id, queue, id);
+-- queue.JOBS of one type
+CREATE INDEX idx_jobs_by_task_type ON jobs (tenant_id, task_type, id);
 CREATE TRIGGER jobs_weighed AFTER INSERT ON jobs BEGIN
   UPDATE tenant_shares SET bytes = bytes + 200 + octet_length(new.payload) + ifnull(octet_length(new.result), 0), jobs = jobs + 1 WHERE tenant_id = new.tenant_id;
 END;
@@ -231,7 +255,8 @@ CREATE TABLE letters (                          -- only until they are sent
   wanted TEXT,                                  -- JSON: the link whose token is made when it is sent, and stands nowhere before
   created_at TEXT NOT NULL
 ) STRICT;
-CREATE INDEX letters_by_email ON letters (email_key);
+-- mail.erase
+CREATE INDEX idx_letters_by_email_key ON letters (email_key);
 
 -- ═════════════════════════ notifications ═════════════════════════
 
@@ -248,9 +273,12 @@ CREATE TABLE notifications (
   read_at TEXT,
   created_at TEXT NOT NULL
 ) STRICT;
-CREATE INDEX notifications_by_tenant ON notifications (tenant_id, id);
-CREATE INDEX notifications_by_read ON notifications (tenant_id, read, id);
-CREATE INDEX notifications_by_type ON notifications (tenant_id, type, id);
+-- notifications.page
+CREATE INDEX idx_notifications_by_id ON notifications (tenant_id, id);
+-- notifications.unread, notifications.read_all; notifications.page by read
+CREATE INDEX idx_notifications_by_read ON notifications (tenant_id, read, id);
+-- notifications.page by type
+CREATE INDEX idx_notifications_by_type ON notifications (tenant_id, type, id);
 CREATE TRIGGER notifications_weighed AFTER INSERT ON notifications BEGIN
   UPDATE tenant_shares SET bytes = bytes + 200 + octet_length(new.message) WHERE tenant_id = new.tenant_id;
 END;
@@ -271,12 +299,16 @@ CREATE TABLE activity (
   metadata TEXT,                                -- JSON
   created_at TEXT NOT NULL
 ) STRICT;
-CREATE INDEX activity_by_tenant ON activity (tenant_id, id);
-CREATE INDEX activity_by_actor ON activity (tenant_id, actor_type, actor_id, id);
-CREATE INDEX activity_by_type ON activity (tenant_id, actor_type, id);
-CREATE INDEX activity_by_id ON activity (tenant_id, actor_id, id);
-CREATE INDEX activity_by_action ON activity (tenant_id, action, id);
-CREATE INDEX activity_by_time ON activity (tenant_id, created_at, action, actor_type); -- covers the statistics
+-- activity.page, activity.stats
+CREATE INDEX idx_activity_by_id ON activity (tenant_id, id);
+-- activity.page by actor_type
+CREATE INDEX idx_activity_by_actor_type ON activity (tenant_id, actor_type, id);
+-- activity.page by actor_id, with actor_type or without: one id is hardly ever of two types
+CREATE INDEX idx_activity_by_actor_id ON activity (tenant_id, actor_id, id);
+-- activity.page by action
+CREATE INDEX idx_activity_by_action ON activity (tenant_id, action, id);
+-- activity.RECENT, which it covers
+CREATE INDEX idx_activity_by_created_at ON activity (tenant_id, created_at, action, actor_type);
 CREATE TRIGGER activity_weighed AFTER INSERT ON activity BEGIN
   UPDATE tenant_shares SET bytes = bytes + 200 + ifnull(octet_length(new.metadata), 0) WHERE tenant_id = new.tenant_id;
 END;
@@ -298,12 +330,17 @@ CREATE TABLE logs.log_lines (
   task_id INTEGER,
   created_at TEXT NOT NULL
 ) STRICT;
-CREATE INDEX logs.log_lines_by_agent ON log_lines (agent, id);
+-- logs.LINES by agent
+CREATE INDEX logs.idx_log_lines_by_agent ON log_lines (agent, id);
 -- Of what nearly every line is, an index would cost much and find nothing.
-CREATE INDEX logs.log_lines_sent ON log_lines (id) WHERE source = 'db';
-CREATE INDEX logs.log_lines_errors ON log_lines (id) WHERE level = 'error';
-CREATE INDEX logs.log_lines_warnings ON log_lines (id) WHERE level = 'warn';
-CREATE INDEX logs.log_lines_by_task ON log_lines (task_id, id) WHERE task_id IS NOT NULL;
+-- logs.LINES by source; an erasure
+CREATE INDEX logs.idx_log_lines_sent_by_id ON log_lines (id) WHERE source = 'db';
+-- logs.LINES by level
+CREATE INDEX logs.idx_log_lines_errors_by_id ON log_lines (id) WHERE level = 'error';
+-- logs.LINES by level
+CREATE INDEX logs.idx_log_lines_warnings_by_id ON log_lines (id) WHERE level = 'warn';
+-- logs.tail
+CREATE INDEX logs.idx_log_lines_by_task_id ON log_lines (task_id, id) WHERE task_id IS NOT NULL;
 -- No trigger fills this index: one statement for a whole batch of lines is three times as fast.
 CREATE VIRTUAL TABLE logs.log_lines_fts USING fts5 (message, content = 'log_lines', content_rowid = 'id', columnsize = 0);
 CREATE TRIGGER logs.log_lines_removed AFTER DELETE ON log_lines BEGIN
@@ -367,11 +404,16 @@ CREATE TABLE agent_runs (
   started_at TEXT NOT NULL,
   finished_at TEXT
 ) STRICT;
-CREATE INDEX runs_by_tenant ON agent_runs (tenant_id, id);
-CREATE INDEX runs_by_agent ON agent_runs (tenant_id, agent, id);
-CREATE INDEX runs_by_task ON agent_runs (tenant_id, task_id, id);
-CREATE INDEX runs_by_status ON agent_runs (tenant_id, status, id);
-CREATE INDEX runs_running ON agent_runs (started_at) WHERE status = 'running';
+-- agents.runs.page
+CREATE INDEX idx_agent_runs_by_id ON agent_runs (tenant_id, id);
+-- agents.runs.page by agent
+CREATE INDEX idx_agent_runs_by_agent ON agent_runs (tenant_id, agent, id);
+-- agents.runs.page by task_id
+CREATE INDEX idx_agent_runs_by_task_id ON agent_runs (tenant_id, task_id, id);
+-- agents.runs.page by status
+CREATE INDEX idx_agent_runs_by_status ON agent_runs (tenant_id, status, id);
+-- agents.runs._lost
+CREATE INDEX idx_agent_runs_running_by_started_at ON agent_runs (started_at) WHERE status = 'running';
 
 CREATE TABLE agent_templates (                  -- what an agent may be made from
   id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -393,10 +435,14 @@ CREATE TABLE agent_templates (                  -- what an agent may be made fro
   created_at TEXT NOT NULL,
   updated_at TEXT NOT NULL
 ) STRICT;
-CREATE UNIQUE INDEX templates_once ON agent_templates (tenant_id, slug) WHERE archived_at IS NULL;
-CREATE INDEX templates_by_order ON agent_templates (tenant_id, sort_order, name, id) WHERE archived_at IS NULL;
-CREATE INDEX templates_by_category ON agent_templates (tenant_id, category, sort_order, name, id) WHERE archived_at IS NULL;
-CREATE INDEX templates_featured ON agent_templates (tenant_id, sort_order, name, id) WHERE archived_at IS NULL AND is_featured = 1;
+-- agents.templates.create: a slug is one live template's
+CREATE UNIQUE INDEX idx_agent_templates_live_by_slug ON agent_templates (tenant_id, slug) WHERE archived_at IS NULL;
+-- agents.templates.page
+CREATE INDEX idx_agent_templates_live_by_sort_order ON agent_templates (tenant_id, sort_order, name, id) WHERE archived_at IS NULL;
+-- agents.templates.page by category
+CREATE INDEX idx_agent_templates_live_by_category ON agent_templates (tenant_id, category, sort_order, name, id) WHERE archived_at IS NULL;
+-- agents.templates.page of featured ones
+CREATE INDEX idx_agent_templates_featured_by_sort_order ON agent_templates (tenant_id, sort_order, name, id) WHERE archived_at IS NULL AND is_featured = 1;
 CREATE TRIGGER agent_templates_weighed AFTER INSERT ON agent_templates BEGIN
   UPDATE tenant_shares SET bytes = bytes + 200 + octet_length(new.identity) + octet_length(new.config) WHERE tenant_id = new.tenant_id;
 END;
@@ -422,7 +468,8 @@ CREATE TABLE automations (
   updated_at TEXT NOT NULL,
   UNIQUE (tenant_id, type, path)
 ) STRICT;
-CREATE INDEX automations_by_tenant ON automations (tenant_id, id);
+-- automations.LIST
+CREATE INDEX idx_automations_by_id ON automations (tenant_id, id);
 CREATE VIRTUAL TABLE automations_fts USING fts5 (name, agent_name, label, path, content = 'automations', content_rowid = 'id');
 CREATE TRIGGER automations_added AFTER INSERT ON automations BEGIN
   INSERT INTO automations_fts (rowid, name, agent_name, label, path) VALUES (new.id, new.name, new.agent_name, new.label, new.path);
@@ -465,17 +512,27 @@ CREATE TABLE tasks (
   updated_at TEXT NOT NULL,
   finished_at TEXT
 ) STRICT;
-CREATE UNIQUE INDEX tasks_once ON tasks (tenant_id, title_key, ifnull(product_slug, ''))
+-- tasks.create: two open ones of one title are one
+CREATE UNIQUE INDEX idx_tasks_open_by_title_key ON tasks (tenant_id, title_key, ifnull(product_slug, ''))
   WHERE status IN ('todo', 'in_progress', 'review', 'blocked');
-CREATE INDEX tasks_by_tenant ON tasks (tenant_id, id);
-CREATE INDEX tasks_by_status ON tasks (tenant_id, status, id);
-CREATE INDEX tasks_by_assignee ON tasks (tenant_id, assignee, id);
-CREATE INDEX tasks_by_product ON tasks (tenant_id, product_slug, id);
-CREATE INDEX tasks_by_priority ON tasks (tenant_id, priority, id);
-CREATE INDEX tasks_next ON tasks (tenant_id, assignee, priority, id) WHERE status = 'todo';
-CREATE INDEX tasks_by_job ON tasks (job_id) WHERE job_id IS NOT NULL;
-CREATE INDEX tasks_finished ON tasks (tenant_id, finished_at, id) WHERE status = 'done';
-CREATE INDEX tasks_finished_by ON tasks (tenant_id, assignee, finished_at, id) WHERE status = 'done';
+-- tasks.page
+CREATE INDEX idx_tasks_by_id ON tasks (tenant_id, id);
+-- tasks.page by status
+CREATE INDEX idx_tasks_by_status ON tasks (tenant_id, status, id);
+-- tasks.page by assignee
+CREATE INDEX idx_tasks_by_assignee ON tasks (tenant_id, assignee, id);
+-- tasks.page by product
+CREATE INDEX idx_tasks_by_product_slug ON tasks (tenant_id, product_slug, id);
+-- tasks.page by priority
+CREATE INDEX idx_tasks_by_priority ON tasks (tenant_id, priority, id);
+-- tasks.following
+CREATE INDEX idx_tasks_todo_by_assignee_priority ON tasks (tenant_id, assignee, priority, id) WHERE status = 'todo';
+-- tasks.jobs._of, agents.busy
+CREATE INDEX idx_tasks_by_job_id ON tasks (job_id) WHERE job_id IS NOT NULL;
+-- changelog.page, changelog.BY_DAY
+CREATE INDEX idx_tasks_done_by_finished_at ON tasks (tenant_id, finished_at, id) WHERE status = 'done';
+-- changelog.page by agent; agents.completed
+CREATE INDEX idx_tasks_done_by_assignee_finished_at ON tasks (tenant_id, assignee, finished_at, id) WHERE status = 'done';
 CREATE TRIGGER tasks_weighed AFTER INSERT ON tasks BEGIN
   UPDATE tenant_shares SET bytes = bytes + 200 + octet_length(new.description) + ifnull(octet_length(new.resolution), 0) WHERE tenant_id = new.tenant_id;
 END;
@@ -504,7 +561,8 @@ CREATE TABLE task_links (                       -- task_id waits for blocked_by
   PRIMARY KEY (task_id, blocked_by),
   CHECK (task_id <> blocked_by)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX task_links_back ON task_links (blocked_by, task_id);
+-- tasks._release: who waited for it
+CREATE INDEX idx_task_links_by_blocked_by ON task_links (blocked_by, task_id);
 
 -- ═════════════════════════════ products ══════════════════════════
 
@@ -524,7 +582,8 @@ CREATE TABLE products (
   updated_at TEXT NOT NULL,
   UNIQUE (tenant_id, slug)
 ) STRICT;
-CREATE INDEX products_by_name ON products (tenant_id, name COLLATE NOCASE, id);
+-- products.page
+CREATE INDEX idx_products_by_name ON products (tenant_id, name COLLATE NOCASE, id);
 
 -- ═════════════════════════════ files ═════════════════════════════
 
@@ -546,10 +605,10 @@ CREATE TABLE files (
   updated_at TEXT NOT NULL,
   UNIQUE (tenant_id, path)
 ) STRICT;
-CREATE INDEX files_by_tenant ON files (tenant_id, id);
-CREATE INDEX files_by_category ON files (tenant_id, category, id);
-CREATE INDEX files_by_workspace ON files (tenant_id, workspace, id);
-CREATE INDEX files_by_ext ON files (tenant_id, ext, id);
+-- files.page; files.known
+CREATE INDEX idx_files_by_id ON files (tenant_id, id);
+-- files.page by category
+CREATE INDEX idx_files_by_category ON files (tenant_id, category, id);
 CREATE TRIGGER files_weighed AFTER INSERT ON files BEGIN
   UPDATE tenant_shares SET bytes = bytes + 200 + ifnull(octet_length(new.content), 0) WHERE tenant_id = new.tenant_id;
 END;
@@ -584,7 +643,8 @@ CREATE TABLE rules (
   created_at TEXT NOT NULL,
   updated_at TEXT NOT NULL
 ) STRICT;
-CREATE INDEX rules_by_rank ON rules (tenant_id, permanent, id);
+-- rules.page
+CREATE INDEX idx_rules_by_permanent ON rules (tenant_id, permanent, id);
 
 -- ═════════════════════════════ teams ═════════════════════════════
 
@@ -597,7 +657,8 @@ CREATE TABLE teams (
   created_at TEXT NOT NULL,
   updated_at TEXT NOT NULL
 ) STRICT;
-CREATE INDEX teams_by_tenant ON teams (tenant_id, id);
+-- teams.page
+CREATE INDEX idx_teams_by_id ON teams (tenant_id, id);
 
 CREATE TABLE team_members (
   team_id INTEGER NOT NULL REFERENCES teams (id) ON DELETE CASCADE,
@@ -606,7 +667,8 @@ CREATE TABLE team_members (
   joined_at TEXT NOT NULL,
   PRIMARY KEY (team_id, user_id)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX team_members_by_user ON team_members (user_id, team_id);
+-- teams.erase
+CREATE INDEX idx_team_members_by_user_id ON team_members (user_id, team_id);
 
 -- ═════════════════════════════ changelog ═════════════════════════
 
@@ -616,7 +678,8 @@ CREATE VIEW changelog AS
          tasks.priority, tasks.finished_at AS completed_at
     FROM tasks
    WHERE tasks.status = 'done';
-CREATE INDEX changelog_by_product ON tasks (tenant_id, product_slug, finished_at, id) WHERE status = 'done';
+-- changelog.page by product
+CREATE INDEX idx_tasks_done_by_product_slug_finished_at ON tasks (tenant_id, product_slug, finished_at, id) WHERE status = 'done';
 
 -- ══════════════════════════════ once ═════════════════════════════
 
@@ -630,4 +693,5 @@ CREATE TABLE public_answers (                   -- what a request with an Idempo
   created_at TEXT NOT NULL,
   PRIMARY KEY (tenant_id, principal, key)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX public_answers_by_age ON public_answers (created_at);
+-- once.forget
+CREATE INDEX idx_public_answers_by_created_at ON public_answers (created_at);

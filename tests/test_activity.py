@@ -114,4 +114,4 @@ def test_statistics_count_lately_and_stop_at_ten_thousand(client):
 
 def test_statistics_read_one_index_alone(data):
     plan = [row[3] for row in db.all(tuple, "EXPLAIN QUERY PLAN " + activity.RECENT, since="", most=1)]
-    assert any("COVERING INDEX activity_by_time" in step for step in plan), plan
+    assert any("COVERING INDEX idx_activity_by_created_at" in step for step in plan), plan

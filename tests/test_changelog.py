@@ -65,7 +65,7 @@ def test_the_summary_has_an_end(client):
 
 def test_the_summary_reads_an_index(data):
     plan = [row[3] for row in db.all(tuple, "EXPLAIN QUERY PLAN " + changelog.BY_DAY, since="", most=1, agent=None)]
-    assert any("SEARCH tasks USING INDEX tasks_finished" in step for step in plan), plan
+    assert any("SEARCH tasks USING INDEX idx_tasks_done_by_finished_at" in step for step in plan), plan
 
 
 def test_the_feed_is_rss_that_any_reader_accepts(client):

@@ -1,6 +1,7 @@
 """The shape of the house, tested and not hoped for: layers, ownership, tenancy, sizes, words."""
 import ast
 import inspect
+import itertools
 import re
 import subprocess
 import sys
@@ -136,6 +137,69 @@ def test_tables_are_named_by_their_owner_in_calls_too():
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("db.insert", "db.patch", "db.delete"):
                 table = node.args[0 if ast.unparse(node.func) == "db.delete" else 1].value
                 assert OWNERS[table] == file.parent.name, f"{file}: {table}"
+
+
+# ── indexes ──
+
+
+def indexes():
+    """(name, table, columns, partial, the comment above it) of every index of schema.sql."""
+    text = re.sub(r"\n  WHERE", " WHERE", SCHEMA)
+    for found in re.finditer(r"^(.*)\nCREATE (?:UNIQUE )?INDEX (?:logs\.)?(\w+) ON (\w+) \((.+?)\)( WHERE .*)?;$", text, re.M):
+        columns = [re.sub(r"ifnull\((\w+).*|(\w+) COLLATE.*", lambda inner: inner[1] or inner[2], one) for one in re.split(r", (?!'')", found[4])]
+        yield found[2], found[3], columns, found[5] or "", found[1]
+
+
+INDEXES = {one[0]: one for one in indexes()}
+
+
+def plans():
+    """index → the plugins that have a query which SQLite answers by it: plain statements, and lists narrowed by one thing or two."""
+    from test_listings import LISTINGS
+    queries = [(one.file.parent.name, one.sql) for one in STATEMENTS]
+    for name, listing in LISTINGS.items():
+        for given in [(), *((one,) for one in listing.filters), *itertools.combinations(listing.filters, 2)]:
+            queries += [(name.partition(".")[0], sql) for sql in listing.sql(given)]
+    found = {}
+    for plugin, sql in queries:
+        for row in MODEL.execute("EXPLAIN QUERY PLAN " + sql, dict.fromkeys(re.findall(r":(\w+)", sql), "1")):
+            for index in re.findall(r"INDEX (idx_\w+)", row[3]):
+                found.setdefault(index, set()).add(plugin)
+    return found
+
+
+def test_every_index_is_named_by_one_pattern():
+    assert len(INDEXES) == len(re.findall(r"CREATE.* INDEX", SCHEMA)) > 60
+    for name, table, columns, where, _ in INDEXES.values():
+        said = re.fullmatch(rf"idx_{table}_(?:([a-z]+)_)?by_(\w+)", name)
+        assert said, f"{name}: an index of {table} is idx_{table}_by_<columns>"
+        columns = columns[1:] if columns[0] == "tenant_id" else columns
+        assert said[2] in ["_".join(columns[:count + 1]) for count in range(len(columns))], f"{name} is not by {columns}"
+        some = where and not re.fullmatch(rf" WHERE {columns[0]} IS NOT NULL| WHERE {columns[-1]} IS NOT NULL", where)
+        assert bool(said[1]) == bool(some), f"{name}: a word before `by`, and only there, says which rows of {table} it holds:{where or ' all'}"
+
+
+def test_every_index_is_needed_by_the_query_that_its_comment_names():
+    used, wrong = plans(), []
+    for name, table, columns, _, comment in INDEXES.values():
+        named = re.findall(r"\b([a-z]\w*)(?:\.\w+)*\.(\w+)", comment if comment.startswith("-- ") else "")
+        if "ON DELETE" in comment:
+            if columns[0] not in {row[3] for row in MODEL.execute(f"PRAGMA foreign_key_list({table})")}:
+                wrong.append(f"{name}: {columns[0]} is no foreign key")
+        elif not named:
+            wrong.append(f"{name}: the line above says which query needs it, as plugin.verb or plugin.STATEMENT")
+        for plugin, what in named:
+            if not any(hasattr(module, what) for path, module in sys.modules.items() if re.match(rf"plugins\.{plugin}(\.|$)", path)):
+                wrong.append(f"{name}: there is no {what} in {plugin}")
+            elif plugin not in used.get(name, ()):
+                wrong.append(f"{name}: SQLite answers nothing of {plugin} by it, but of {used.get(name)}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_log_of_activities_has_no_more_indexes_than_it_needs():
+    """Each costs every write of the company: one for the list, one for each thing it is narrowed by, and one for the statistics."""
+    from plugins.activity import ENTRIES
+    assert len([1 for one in INDEXES.values() if one[1] == "activity"]) == 1 + len(ENTRIES.filters) + 1
 
 
 def imports(file):
