@@ -3,6 +3,7 @@
 `old/` has such a folder, packed, with rows in most tables. Whoever changes the schema keeps this green: a table
 that must be built anew keeps its ids, and the mark from which AUTOINCREMENT goes on.
 """
+import re
 import tarfile
 from pathlib import Path
 
@@ -69,6 +70,31 @@ def test_every_row_and_id_stands(old, monkeypatch):
             assert orkosi.db.value("PRAGMA integrity_check") == "ok" and orkosi.db.all(tuple, "PRAGMA foreign_key_check") == []
     finally:
         storage.close_data()
+
+
+def shape(folder):
+    """All that the two files are made of: (kind, name) → its table, its columns in any order (an added one comes last), and its words."""
+    con = apsw.Connection(str(folder / "orkosi.db"))
+    con.execute("ATTACH ? AS logs", (str(folder / "logs.db"),))
+    found = {"version": con.pragma("user_version")}
+    for space in ("main", "logs"):
+        for kind, name, table, sql in con.execute(f"SELECT type, name, tbl_name, sql FROM {space}.sqlite_schema").fetchall():
+            pragma = "index_xinfo" if kind == "index" else "table_xinfo"
+            columns = [row[2:] if kind == "index" else row[1:] for row in con.execute(f"PRAGMA {space}.{pragma}({name})").fetchall()]
+            words = [] if kind == "table" else " ".join(re.sub(r"--[^\n]*", "", sql or "").replace(f"{space}.", "").split())
+            found[space, kind, name] = table, columns if kind == "index" else sorted(columns, key=repr), words
+    con.close()
+    return found
+
+
+def test_an_upgraded_folder_is_made_as_a_new_one(old, tmp_path):
+    for folder in (old, tmp_path / "new"):
+        settings.load(data=folder, environ={})
+        storage.open_data(exclusive=True)
+        storage.close_data()
+    upgraded, new = shape(old), shape(tmp_path / "new")
+    assert upgraded.keys() == new.keys()
+    assert {key: (upgraded[key], new[key]) for key in new if upgraded[key] != new[key]} == {}
 
 
 def test_its_agents_go_on(old, server):
