@@ -1,5 +1,6 @@
 """The shape of the house, tested and not hoped for: layers, ownership, tenancy, sizes, words."""
 import ast
+import hashlib
 import inspect
 import itertools
 import re
@@ -200,6 +201,26 @@ def test_the_log_of_activities_has_no_more_indexes_than_it_needs():
     """Each costs every write of the company: one for the list, one for each thing it is narrowed by, and one for the statistics."""
     from plugins.activity import ENTRIES
     assert len([1 for one in INDEXES.values() if one[1] == "activity"]) == 1 + len(ENTRIES.filters) + 1
+
+
+# What the schema of each version was, as `fingerprint` has it. A line that was released is never changed.
+VERSIONS = {2: "89696b482fa22b6c", 3: "85dea7804090c3e1"}
+
+
+def fingerprint(model):
+    """A hash of what a schema says, whatever its comments, its spaces and the order of its tables."""
+    said = [re.sub(r"('(?:[^']|'')*')|--[^\n]*", lambda found: found[1] or "", sql) for space in ("main", "logs")
+            for sql, in model.execute(f"SELECT sql FROM {space}.sqlite_schema WHERE sql IS NOT NULL")]
+    return hashlib.sha256("\n".join(sorted("".join(one.split()) for one in said)).encode()).hexdigest()[:16]
+
+
+def test_the_version_rises_with_the_schema():
+    version, found = MODEL.pragma("user_version"), fingerprint(MODEL)
+    after = max(VERSIONS) + 1
+    assert version == max(VERSIONS), f"schema.sql says version {version}: add {version}: \"{found}\" to VERSIONS, and keep the lines before it"
+    assert VERSIONS[version] == found, (f"The schema has changed, so an Orkosi of before must not open what this one writes: say `PRAGMA user_version = {after};` "
+                                        f"in schema.sql, and add {after}: \"{found}\" to VERSIONS")
+    assert len(set(VERSIONS.values())) == len(VERSIONS)
 
 
 def imports(file):
