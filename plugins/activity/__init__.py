@@ -75,7 +75,7 @@ ENTRIES = Listing(
 RECENT = """
     SELECT action, actor_type, count(*) AS times
       FROM (SELECT action, actor_type FROM activity WHERE tenant_id = :tenant AND created_at >= :since
-             ORDER BY created_at DESC LIMIT :most)
+             ORDER BY created_at DESC LIMIT :most) AS recent
      GROUP BY action, actor_type ORDER BY times DESC, action"""
 
 
@@ -106,7 +106,7 @@ def erase(event: str, gone: Any, **facts: Any) -> None:
                AND entity_id IN (SELECT CAST(id AS TEXT) FROM notifications WHERE user_id = :id)""", id=gone.id, home=gone.tenant_id)
     for address in gone.addresses:
         for id, metadata in db.all(tuple, """SELECT id, metadata FROM activity WHERE tenant_id = :home
-                                                AND instr(lower(metadata), lower(:address))""", home=gone.tenant_id, address=address):
+                                                AND instr(lower(metadata), lower(:address)) > 0""", home=gone.tenant_id, address=address):
             db.run("UPDATE activity SET metadata = :metadata WHERE id = :id", id=id, metadata=gone.blotted(metadata))
 
 
@@ -137,7 +137,7 @@ def page(query: ActivityQuery) -> Page[ActivityEntry]:
 
 def stats() -> Stats:
     """How much happened, ever and lately. Its cost is bounded, however long the log is."""
-    total = db.value("SELECT count(*) FROM (SELECT 1 FROM activity WHERE tenant_id = :tenant LIMIT :most)", most=COUNTED + 1)
+    total = db.value("SELECT count(*) FROM (SELECT 1 FROM activity WHERE tenant_id = :tenant LIMIT :most) AS counted", most=COUNTED + 1)
     return Stats(min(total, COUNTED), total > COUNTED, _since(DAY), _since(WEEK))
 
 

@@ -100,7 +100,7 @@ def find_id(id: int) -> Agent:
 
 def everyone(role: str | None = None) -> list[Agent]:
     """The agents of this tenant, by name."""
-    rows = db.all(dict, "SELECT * FROM agents WHERE tenant_id = :tenant AND (:role IS NULL OR role = :role) ORDER BY name", role=role)
+    rows = db.all(dict, "SELECT * FROM agents WHERE tenant_id = :tenant AND (role = :role OR :role IS NULL) ORDER BY name", role=role)
     return [_agent(row) for row in rows]
 
 

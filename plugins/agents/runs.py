@@ -76,7 +76,7 @@ def find(id: int, agent: str | None = None) -> Run:
     run = db.one(Run, """
         SELECT id, agent, task_id, 'job_' || job_id AS job_id, mode, status, exit_code, tokens_in, tokens_out, cost_micros,
                duration_ms, note, error, started_at, finished_at
-          FROM agent_runs WHERE id = :id AND tenant_id = :tenant AND (:agent IS NULL OR agent = :agent)""", id=id, agent=agent)
+          FROM agent_runs WHERE id = :id AND tenant_id = :tenant AND (agent = :agent OR :agent IS NULL)""", id=id, agent=agent)
     if run is None:
         raise NotFound(f"There is no run {id}")
     return run
@@ -88,7 +88,7 @@ def start(agent: str, *, task_id: int | None, job_id: int | None, mode: str) -> 
     if job_id is not None:
         queue.find(job_id)
     if task_id is not None and not db.value("""SELECT 1 FROM tasks WHERE id = :task AND tenant_id = :tenant
-                                                  AND (:agent IS NULL OR assignee = :agent)""",
+                                                  AND (assignee = :agent OR :agent IS NULL)""",
                                             task=task_id, agent=current().name if current().kind == "agent" else None):
         raise NotFound(f"There is no task {task_id}")
     row = db.insert(dict, "agent_runs", agent=agent, task_id=task_id, job_id=job_id, mode=mode, started_at=now())

@@ -50,8 +50,8 @@ ENTRIES = Listing(
 BY_DAY = """
     SELECT substr(completed_at, 1, 10) AS date, area, count(*) AS count
       FROM (SELECT completed_at, area FROM changelog
-             WHERE tenant_id = :tenant AND completed_at >= :since AND (:agent IS NULL OR agent = :agent)
-             ORDER BY completed_at DESC LIMIT :most)
+             WHERE tenant_id = :tenant AND completed_at >= :since AND (agent = :agent OR :agent IS NULL)
+             ORDER BY completed_at DESC LIMIT :most) AS recent
      GROUP BY date, area ORDER BY date DESC, count DESC, area"""
 
 

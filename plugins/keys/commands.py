@@ -45,7 +45,7 @@ def _create(name: str, scopes: list[str] | None, email: str | None) -> str:
 @across_tenants
 def _person(email: str | None) -> User:
     person = db.one(User, """
-        SELECT * FROM users WHERE (:key IS NULL AND tenant_id = 1 AND role = 'admin') OR email_key = :key ORDER BY id LIMIT 1""",
+        SELECT * FROM users WHERE email_key = :key OR (:key IS NULL AND tenant_id = 1 AND role = 'admin') ORDER BY id LIMIT 1""",
         key=email and users.folded(email))
     if person is None:
         raise NotFound(f"Nobody has the address {email}" if email else "There is no administrator yet; make one with 'user add … --role admin'")

@@ -79,9 +79,9 @@ ADD = """
 INDEX = "INSERT INTO log_lines_fts (rowid, message) SELECT id, message FROM log_lines WHERE id > :last"
 
 MARK = """
-    INSERT INTO log_files (path, device, inode, offset, head, lost, midline, updated_at)
+    INSERT INTO log_files (path, device, inode, "offset", head, lost, midline, updated_at)
     VALUES (:path, :device, :inode, :offset, :head, :lost, :midline, :now)
-    ON CONFLICT (path) DO UPDATE SET device = :device, inode = :inode, offset = :offset, head = :head, lost = :lost,
+    ON CONFLICT (path) DO UPDATE SET device = :device, inode = :inode, "offset" = :offset, head = :head, lost = :lost,
        midline = :midline, updated_at = :now"""
 
 
@@ -109,7 +109,7 @@ def tail(agent: str, task_id: int, lines: int = 20) -> list[str]:
 
 def marks() -> list[Mark]:
     """How far every known file has been read."""
-    return db.all(Mark, "SELECT path, device, inode, offset, head, lost, midline FROM log_files")
+    return db.all(Mark, 'SELECT path, device, inode, "offset", head, lost, midline FROM log_files')
 
 
 def files() -> list[LogFile]:
@@ -174,7 +174,7 @@ def prune(most: int = 500) -> int:
     """Drop a batch of the oldest lines that are too old or too many; how many went."""
     return db.run("""
         DELETE FROM log_lines WHERE id IN (
-          SELECT id FROM (SELECT id, created_at FROM log_lines ORDER BY id LIMIT :most)
+          SELECT id FROM (SELECT id, created_at FROM log_lines ORDER BY id LIMIT :most) AS oldest
            WHERE created_at < :before OR id <= (SELECT max(id) FROM log_lines) - :keep)""",
         most=most, before=now(-86400 * settings.log_keep_days), keep=settings.log_keep_lines)
 

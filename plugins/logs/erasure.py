@@ -36,7 +36,7 @@ def _holding(word: str) -> set[int]:
     # What came with a line is in no index: it is looked through a stretch at a time, for no read may take long.
     for start in range(0, db.value("SELECT max(id) FROM log_lines") or 0, STRETCH):
         found |= {id for id, in db.all(tuple, """SELECT id FROM log_lines WHERE source = 'db' AND id > :start AND id <= :start + :stretch
-                                                   AND instr(lower(meta), lower(:word))""", start=start, stretch=STRETCH, word=word)}
+                                                   AND instr(lower(meta), lower(:word)) > 0""", start=start, stretch=STRETCH, word=word)}
     return found
 
 

@@ -90,7 +90,7 @@ def unread() -> Unread:
     by = current()
     found = db.value("""
         SELECT count(*) FROM (SELECT 1 FROM notifications
-         WHERE tenant_id = :tenant AND read = 0 AND (user_id IS NULL OR user_id = :me) LIMIT :most)""", me=by.user or 0, most=COUNTED + 1)
+         WHERE tenant_id = :tenant AND read = 0 AND (user_id IS NULL OR user_id = :me) LIMIT :most) AS counted""", me=by.user or 0, most=COUNTED + 1)
     return Unread(min(found, COUNTED), found > COUNTED)
 
 
@@ -131,7 +131,7 @@ def erase(event: str, gone: Any, **facts: Any) -> None:
     db.run("DELETE FROM notifications WHERE user_id = :id", id=gone.id)
     for address in gone.addresses:
         for id, title, message in db.all(tuple, """SELECT id, title, message FROM notifications WHERE tenant_id = :home
-                                                    AND instr(lower(title || ' ' || message), lower(:address))""",
+                                                    AND instr(lower(title || ' ' || message), lower(:address)) > 0""",
                                          home=gone.tenant_id, address=address):
             db.run("UPDATE notifications SET title = :title, message = :message WHERE id = :id", id=id,
                    title=gone.blotted(title), message=gone.blotted(message))

@@ -90,7 +90,7 @@ def page(query: Paging) -> Page[Organization]:
     mine = {"me": me.user, "all": users.in_charge()}
     rows = db.all(Organization, f"{SEEN} ORDER BY organizations.created_at DESC, organizations.id LIMIT :limit OFFSET :offset",
                   limit=query.limit, offset=query.offset, **mine)
-    return Page(rows, db.value(f"SELECT count(*) FROM ({SEEN})", **mine), query.limit, query.offset)
+    return Page(rows, db.value(f"SELECT count(*) FROM ({SEEN}) AS seen", **mine), query.limit, query.offset)
 
 
 def find(id: str) -> Organization:

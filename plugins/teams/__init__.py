@@ -71,7 +71,7 @@ class TeamQuery(Paging):
 TEAMS = """
     SELECT teams.*, mine.role AS role, (SELECT count(*) FROM team_members WHERE team_id = teams.id) AS member_count
       FROM teams LEFT JOIN team_members AS mine ON mine.team_id = teams.id AND mine.user_id = :me
-     WHERE teams.tenant_id = :tenant AND (:name IS NULL OR name_key LIKE :name ESCAPE '\\')"""
+     WHERE teams.tenant_id = :tenant AND (name_key LIKE :name ESCAPE '\\' OR :name IS NULL)"""
 BY_RANK = HIGHEST_FIRST.replace("role", "team_members.role")
 
 
@@ -83,7 +83,7 @@ def page(query: TeamQuery) -> Page[Team]:
     me = current()
     name = None if not query.name else "%" + "".join("\\" + char if char in "%_\\" else char for char in users.folded(query.name)) + "%"
     rows = db.all(Team, f"{TEAMS} ORDER BY teams.id DESC LIMIT :limit OFFSET :offset", name=name, me=me.user, limit=query.limit, offset=query.offset)
-    return Page(rows, db.value(f"SELECT count(*) FROM ({TEAMS})", name=name, me=me.user), query.limit, query.offset)
+    return Page(rows, db.value(f"SELECT count(*) FROM ({TEAMS}) AS seen", name=name, me=me.user), query.limit, query.offset)
 
 
 def find(id: int) -> Team:

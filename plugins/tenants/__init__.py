@@ -15,7 +15,7 @@ RANKS.update(demo=1, viewer=2, member=3, builder=3, editor=4, admin=5)  # what s
 @across_tenants
 def make_host(event: str, folder: object) -> None:
     """The host tenant exists from the start."""
-    db.run("INSERT OR IGNORE INTO tenants (id, name, created_at) VALUES (:host, 'Host', :now)", host=HOST_TENANT, now=now())
+    db.run("INSERT INTO tenants (id, name, created_at) VALUES (:host, 'Host', :now) ON CONFLICT DO NOTHING", host=HOST_TENANT, now=now())
 
 
 @writes

@@ -185,7 +185,7 @@ def minted(wanted: mail.Wanted) -> str | None:
 @across_tenants
 def ticket(kind: Literal["setup", "reset", "email"], user_id: int | None, lifetime: float, detail: str | None = None) -> str:
     """A single-use link's token; an older one of the same kind and user is void."""
-    db.run("DELETE FROM tickets WHERE kind = :kind AND user_id IS :user", kind=kind, user=user_id)
+    db.run("DELETE FROM tickets WHERE kind = :kind AND user_id IS NOT DISTINCT FROM :user", kind=kind, user=user_id)
     token = tokens.mint({"setup": "set", "reset": "rst", "email": "eml"}[kind])  # type: ignore[arg-type]
     db.run("""INSERT INTO tickets (kind, hash, user_id, detail, expires_at, created_at)
               VALUES (:kind, :hash, :user, :detail, :until, :now)""",

@@ -48,9 +48,9 @@ def invite(kind: str, target: str | None, email: str, role: str, by: int | None,
     A mail that carries the invitation has a code of its own (`mint`), made when it is sent.
     """
     email = email_of(email)
-    db.run("""UPDATE invites SET revoked_at = :now WHERE kind = :kind AND target IS :target AND email_key = :key
+    db.run("""UPDATE invites SET revoked_at = :now WHERE kind = :kind AND target IS NOT DISTINCT FROM :target AND email_key = :key
                AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at <= :now""", kind=kind, target=target, key=folded(email), now=now())
-    if db.value("""SELECT 1 FROM invites WHERE kind = :kind AND target IS :target AND email_key = :key
+    if db.value("""SELECT 1 FROM invites WHERE kind = :kind AND target IS NOT DISTINCT FROM :target AND email_key = :key
                     AND accepted_at IS NULL AND revoked_at IS NULL""", kind=kind, target=target, key=folded(email)):
         raise Conflict(f"{email} has an open invitation already; revoke it first to send another")
     code = tokens.mint("inv")
@@ -125,7 +125,7 @@ def open_invites(kind: str, target: str, query: Paging) -> Page[Pending]:
 def revoke(kind: str, target: str, id: int | None) -> int:
     """Make one open invitation to a target void, or with None all; how many. NotFound where the one is not open."""
     ended = db.run("""UPDATE invites SET revoked_at = :now WHERE kind = :kind AND target = :target AND accepted_at IS NULL
-                       AND revoked_at IS NULL AND (:id IS NULL OR id = :id)""", kind=kind, target=target, id=id, now=now())
+                       AND revoked_at IS NULL AND (id = :id OR :id IS NULL)""", kind=kind, target=target, id=id, now=now())
     if id is not None and not ended:
         raise NotFound(f"There is no open invitation {id} here")
     return ended

@@ -119,7 +119,7 @@ def _rotate(token: str) -> tuple[int, Tokens | None]:
                    refresh_expires_at = :idle, previous_hash = :hash, rotated_at = :now WHERE id = :id""",
             id=row["id"], access=tokens.digest(pair.access), until=now(ACCESS), fresh=tokens.digest(pair.refresh), idle=now(IDLE),
             hash=hash, seed=seed, now=now())
-        db.run("INSERT OR IGNORE INTO spent_tokens (hash, session_id) VALUES (:hash, :id)", hash=hash, id=row["id"])
+        db.run("INSERT INTO spent_tokens (hash, session_id) VALUES (:hash, :id) ON CONFLICT DO NOTHING", hash=hash, id=row["id"])
     return row["user_id"], pair
 
 
