@@ -41,8 +41,9 @@ TENANT_OWNED = {name for name in OWNERS
 
 
 class Statement:
-    def __init__(self, file, sql, line, function, marked):
+    def __init__(self, file, sql, line, function, marked, name):
         self.file, self.sql, self.line, self.function, self.marked = file, sql, line, function, marked
+        self.place = f"{file.parent.name}/{file.name}:{function or name}"  # the function, or the constant
 
     def __repr__(self):
         return f"{self.file.parent.name}/{self.file.name}:{self.line}"
@@ -70,7 +71,8 @@ def statements():
                 if isinstance(above, ast.FunctionDef):
                     function = above.name
             used_by = {function} if function else users_of(tree, parents[node])
-            found.append(Statement(file, text, node.lineno, function, used_by <= marked))
+            constant = ast.unparse(parents[node].targets[0]) if isinstance(parents[node], ast.Assign) else ""
+            found.append(Statement(file, text, node.lineno, function, used_by <= marked, constant))
     return found
 
 
