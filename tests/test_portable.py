@@ -20,8 +20,8 @@ ONCE = "DO UPDATE for whatever is in its way, without naming it"
 
 # place: why PostgreSQL does not take it
 LEFT = {
-    "agents/__init__.py:busy": LISTS,
-    "agents/__init__.py:completed": LISTS,
+    "agents/rows.py:busy": LISTS,
+    "agents/rows.py:completed": LISTS,
     "automations/__init__.py:of_agents": LISTS,
     "keys/uses.py:ADD": LISTS,
     "logs/__init__.py:INDEX": FULL_TEXT,
