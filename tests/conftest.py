@@ -17,6 +17,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from emptied import pytest_addoption, pytest_collection_modifyitems, pytest_runtestloop  # noqa: F401
 
 import orkosi
 from orkosi import HOST_TENANT, acting, db, emit, settings, system

@@ -8,6 +8,7 @@ FULL = {"name": "Writer", "slug": "writer", "description": "Writes", "icon": "ðŸ
         "sort_order": 5}
 
 
+@pytest.mark.story("POST /api/v1/public/templates", "GET /api/v1/public/templates/{id}")
 def test_a_template_comes_back_as_it_was_sent(client):
     made = client.post("/v1/public/templates", FULL)
     assert made.status == 201 and {name: made.data[name] for name in FULL} == FULL
