@@ -20,7 +20,7 @@ import pytest
 from emptied import pytest_addoption, pytest_collection_modifyitems, pytest_runtestloop  # noqa: F401
 
 import orkosi
-from orkosi import HOST_TENANT, acting, db, emit, settings, system
+from orkosi import HOST_TENANT, acting, db, emit, now, settings, system
 
 HOME = Path(orkosi.HOME)
 orkosi.load()
@@ -89,6 +89,47 @@ class Client:
 
     def delete(self, path, body=None, **more):
         return self.request("DELETE", path, body, **more)
+
+
+# ── what a story compares with ──
+
+
+class Like:
+    """Equals every text of a form: `Like("job_[0-9]+")`."""
+
+    def __init__(self, pattern, since=""):
+        self.pattern, self.since = pattern, since
+
+    def __eq__(self, other):
+        return isinstance(other, str) and bool(re.fullmatch(self.pattern, other)) and (not self.since or self.since <= other <= now())
+
+    __hash__ = None
+
+    def __repr__(self):
+        return f"<like {self.pattern}{' since ' + self.since if self.since else ''}>"
+
+
+def put(table, **row):
+    """Store a row as it is, past every verb; its id."""
+    row = {name: json.dumps(value) if isinstance(value, (dict, list)) else value for name, value in row.items()}
+    with acting(system()):
+        return db.write(lambda: db.add(f"INSERT INTO {table} ({', '.join(row)}) VALUES (:{', :'.join(row)})", **row))
+
+
+def listed(client, path, rows, **meta):
+    """Whether a list is exactly these rows, whole and in pieces, and says so of itself."""
+    more = "&" if "?" in path else "?"
+    for query, limit, offset in (("", 50, 0), (f"{more}limit=1&offset=1", 1, 1), (f"{more}limit=2", 2, 0)):
+        answer = client.get(path + query)
+        assert answer.json == {"data": rows[offset:offset + limit], "meta": {
+            "total": len(rows), "limit": limit, "offset": offset, "has_more": offset + limit < len(rows)} | meta}, path + query
+    return True
+
+
+@pytest.fixture
+def lately():
+    """Equals every time since this test began."""
+    return Like(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", now())
 
 
 @pytest.fixture(autouse=True)
@@ -284,4 +325,4 @@ def eventually(claim, patience=10.0, every=0.02):
     raise AssertionError(f"did not come true within {patience} s")
 
 
-__all__ = ["HOME", "Answer", "Application", "Client", "Server", "command", "emit", "eventually", "db", "limiter"]
+__all__ = ["HOME", "Answer", "Application", "Client", "Like", "Server", "command", "emit", "eventually", "db", "limiter", "listed", "put"]
