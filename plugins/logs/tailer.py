@@ -62,7 +62,7 @@ def names(data: Path) -> list[str]:
 
 def files(data: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Every log file there is, rotated ones included: path and state."""
-    for name in names(data):
+    for name in sorted(names(data)):
         with opened(data, name) as folder:
             if folder is not None:
                 yield from ((f"{name}/{one}", info) for one, info in sorted(_logs(folder).items()))
