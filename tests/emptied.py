@@ -66,7 +66,7 @@ def emptied(endpoint, field=""):
     """As long as this is open, the operation answers nothing; or its real answer, but for a field."""
     fn = endpoint.fn
     if field:
-        endpoint.answer = lambda made: _without(type(endpoint).answer(endpoint, made), field)
+        endpoint.answer = lambda made: _without(type(endpoint).answer(endpoint, made), field, isinstance(made, Document))
     else:
         returns = typing.get_type_hints(fn, include_extras=True).get("return")
         endpoint.fn = functools.wraps(fn)(lambda **values: _empty(returns, values))
@@ -102,13 +102,14 @@ def _opened(kind):
     return typing.get_origin(kind) or kind, typing.get_args(kind)
 
 
-def _without(answer, field):
+def _without(answer, field, whole):
     status, headers, body = answer
-    if dict(headers)["Content-Type"] != "application/json":
+    if whole:
         kept = [(name, "" if (field, name) == ("type", "Content-Type") else value) for name, value in headers]
         return status, kept, b"" if field == "body" else body
     found, names = json.loads(body), field.split(".")
-    names = names if names[0] == "meta" or "data" not in found else ["data", *names]
+    around = names[0] == "meta" and names[-1] in found.get("meta", ())  # of the envelope; a log line has a `meta` of its own
+    names = names if around or "data" not in found else ["data", *names]
     return status, headers, json.dumps(_blanked(found, names)).encode()
 
 
@@ -160,7 +161,7 @@ def sweep(items, wanted):
     for name, told in stories.items():
         endpoint = OPERATIONS[name]
         known = fields_of(endpoint.returns)
-        seen = [one for one in filled[name] if one.startswith("meta.") and one not in known]
+        seen = [f"meta.{one}" for one in filled[name, "meta"] if f"meta.{one}" not in known]
         dull += [f"{name}:{one}" for one in known if one not in filled[name] and fnmatch.fnmatchcase(f"{name}:{one}", wanted)]
         for field in ("", *known, *seen):
             if fnmatch.fnmatchcase(f"{name}:{field}" if field else name, wanted):
@@ -187,12 +188,10 @@ def _watched():
 
     def watch(name, endpoint, made):
         status, headers, body = type(endpoint).answer(endpoint, made)
-        if dict(headers)["Content-Type"] == "application/json":
-            found = json.loads(body)
-            filled[name] |= _filled(found["data"] if "data" in found else found, "")
-            filled[name] |= _filled(found.get("meta"), "meta.") if isinstance(found, dict) else set()
-        else:
-            filled[name] |= {"body", "type"}
+        found = {"body": 1, "type": 1} if isinstance(made, Document) else json.loads(body)
+        filled[name] |= _filled(found.get("data", found))
+        filled[name, "meta"] |= _filled(found.get("meta"))
+        filled[name] |= {f"meta.{one}" for one in filled[name, "meta"]}
         return status, headers, body
     for name, endpoint in OPERATIONS.items():
         endpoint.answer = functools.partial(watch, name, endpoint)
@@ -203,7 +202,7 @@ def _watched():
             vars(endpoint).pop("answer", None)
 
 
-def _filled(found, prefix):
+def _filled(found, prefix=""):
     if isinstance(found, list):
         return set().union(*(_filled(one, prefix) for one in found))
     if not isinstance(found, dict):
