@@ -162,6 +162,7 @@ def sweep(items, wanted):
         endpoint = OPERATIONS[name]
         known = fields_of(endpoint.returns)
         seen = [f"meta.{one}" for one in filled[name, "meta"] if f"meta.{one}" not in known]
+        known = [one for one in known if "." not in one or one.rpartition(".")[0] in filled[name] | {"meta"}]  # else nothing is in it
         dull += [f"{name}:{one}" for one in known if one not in filled[name] and fnmatch.fnmatchcase(f"{name}:{one}", wanted)]
         for field in ("", *known, *seen):
             if fnmatch.fnmatchcase(f"{name}:{field}" if field else name, wanted):
