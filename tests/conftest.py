@@ -20,7 +20,7 @@ import pytest
 from emptied import pytest_addoption, pytest_collection_modifyitems, pytest_runtestloop  # noqa: F401
 
 import orkosi
-from orkosi import HOST_TENANT, acting, db, emit, now, settings, system
+from orkosi import HOST_TENANT, acting, db, emit, seconds, settings, system
 
 HOME = Path(orkosi.HOME)
 orkosi.load()
@@ -97,16 +97,33 @@ class Client:
 class Like:
     """Equals every text of a form: `Like("job_[0-9]+")`."""
 
-    def __init__(self, pattern, since=""):
-        self.pattern, self.since = pattern, since
+    def __init__(self, pattern):
+        self.pattern = pattern
 
     def __eq__(self, other):
-        return isinstance(other, str) and bool(re.fullmatch(self.pattern, other)) and (not self.since or self.since <= other <= now())
+        return isinstance(other, str) and bool(re.fullmatch(self.pattern, other))
 
     __hash__ = None
 
     def __repr__(self):
-        return f"<like {self.pattern}{' since ' + self.since if self.since else ''}>"
+        return f"<like {self.pattern}>"
+
+
+class Lately(Like):
+    """Equals every time since it was made; `lately(300)` what was then five minutes ahead."""
+
+    def __init__(self, began=None, ahead=0.0):
+        super().__init__(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+        self.began, self.ahead = began or time.time(), ahead
+
+    def __call__(self, ahead):
+        return Lately(self.began, ahead)
+
+    def __eq__(self, other):
+        return super().__eq__(other) and self.began - 0.002 <= seconds(other) - self.ahead <= time.time()
+
+    def __repr__(self):
+        return f"<lately, {self.ahead} s ahead>"
 
 
 def put(table, **row):
@@ -129,7 +146,7 @@ def listed(client, path, rows, **meta):
 @pytest.fixture
 def lately():
     """Equals every time since this test began."""
-    return Like(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", now())
+    return Lately()
 
 
 @pytest.fixture(autouse=True)
