@@ -2,6 +2,8 @@
 
     pytest --emptied "GET /api/tasks"          an empty thing of the right type; the operation's function is not called
     pytest --emptied "GET /api/tasks:title"    the real answer, but for one field (`lease.worker_id`, `meta.total`, of a file `body`)
+    pytest --emptied "POST /api/tasks:kept"    the real answer, but nothing of it is kept: what it wrote is undone
+    pytest --emptied "GET /api/tasks:query.q"  as if this had not been sent (`body.title`)
     pytest --emptied "GET /api/tasks*"         one after the other, every operation and field that fits; `*` is all of them
 
 A story is a test marked `story("GET /api/tasks")`. The last way prints what no story noticed, and fields that were empty
@@ -20,7 +22,7 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 import orkosi
-from orkosi import Deleted, Document, Page, Reply
+from orkosi import Deleted, Document, Page, Reply, db
 
 orkosi.load()
 OPERATIONS = {f"{one.method} {one.path}": one for one in orkosi.endpoints()}
@@ -65,7 +67,11 @@ def pytest_runtestloop(session):
 def emptied(endpoint, field=""):
     """As long as this is open, the operation answers nothing; or its real answer, but for a field."""
     fn = endpoint.fn
-    if field:
+    if field == "kept":
+        endpoint.fn = functools.wraps(fn)(lambda **values: _undone(fn, values))
+    elif field.startswith(("query.", "body.")):
+        endpoint.values = lambda request, path: _unsent(type(endpoint).values(endpoint, request, path), field)
+    elif field:
         endpoint.answer = lambda made: _without(type(endpoint).answer(endpoint, made), field, isinstance(made, Document))
     else:
         returns = typing.get_type_hints(fn, include_extras=True).get("return")
@@ -75,6 +81,7 @@ def emptied(endpoint, field=""):
     finally:
         endpoint.fn = fn
         vars(endpoint).pop("answer", None)
+        vars(endpoint).pop("values", None)
 
 
 def _empty(kind, values):
@@ -100,6 +107,35 @@ def _opened(kind):
     while typing.get_origin(kind) is typing.Annotated:
         kind = typing.get_args(kind)[0]
     return typing.get_origin(kind) or kind, typing.get_args(kind)
+
+
+class Undo(Exception):
+    """Ends a write as if nothing had happened."""
+
+
+_writing = set()  # the functions that wrote anything
+
+
+def _undone(fn, values):
+    made = []
+
+    def run():
+        before = db.writer.total_changes()
+        made.append(fn(**values))
+        if db.writer.total_changes() > before:
+            _writing.add(fn)
+        raise Undo
+    try:
+        db.write(run)
+    except Undo:
+        return made[0]
+
+
+def _unsent(values, field):
+    where, _, name = field.partition(".")
+    one = next(one for one in msgspec.structs.fields(values[where]) if one.encode_name == name)
+    setattr(values[where], one.name, one.default if one.default is not msgspec.NODEFAULT else one.default_factory())
+    return values
 
 
 def _without(answer, field, whole):
@@ -149,6 +185,12 @@ def fields_of(kind):
     return []
 
 
+def optional(endpoint):
+    """What may be sent to an operation, and may be left out."""
+    return [f"{where}.{one.encode_name}" for where, kind in (("query", endpoint.query_type), ("body", endpoint.body_type)) if kind
+            for one in msgspec.structs.fields(kind) if not one.required]
+
+
 def sweep(items, wanted):
     """Empty what fits `wanted`, one after the other, and print what no story noticed."""
     stories = defaultdict(list)
@@ -164,11 +206,11 @@ def sweep(items, wanted):
         seen = [f"meta.{one}" for one in filled[name, "meta"] if f"meta.{one}" not in known]
         known = [one for one in known if "." not in one or one.rpartition(".")[0] in filled[name] | {"meta"}]  # else nothing is in it
         dull += [f"{name}:{one}" for one in known if one not in filled[name] and fnmatch.fnmatchcase(f"{name}:{one}", wanted)]
-        for field in ("", *known, *seen):
+        for field in ("", *known, *seen, *optional(endpoint), "kept"):
             if fnmatch.fnmatchcase(f"{name}:{field}" if field else name, wanted):
                 tried += 1
                 with emptied(endpoint, field):
-                    if all(holds(item) for item in told):
+                    if all(holds(item) for item in told) and (field != "kept" or endpoint.fn.__wrapped__ in _writing):
                         survived.append(f"{name}:{field}" if field else name)
     for title, lines in (("fail as they stand", broken), ("are empty in every story", dull), ("are missed by no story", survived)):
         print(f"\n{len(lines)} {title}", *lines, sep="\n  ")

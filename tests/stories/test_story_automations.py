@@ -77,6 +77,9 @@ def test_an_automation_is_what_was_sent_and_a_launch_agent_is_loaded(client, job
     assert bare == {"id": made.data["id"] + 1, "name": "x", "agent_name": "otto", "type": "script", "path": "../x", "label": None, "status": "active", "live": None,
                     "why": "The path is outside the data folder, and so it is never looked at"} | times
     assert client.get("/automations").data == [bare, made.data]
+    sleeping = supervisor.write("com.sleeping", {"ProgramArguments": ["/bin/sleep", "60"]})
+    off = client.post("/automations", full | {"path": "jobs/com.sleeping.plist", "status": "inactive"}).data
+    assert (off["status"], off["live"]["loaded"], supervisor.status(sleeping).loaded) == ("inactive", False, False)
 
 
 @pytest.mark.story("PATCH /api/automations/{id}")

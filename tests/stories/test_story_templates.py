@@ -26,8 +26,8 @@ def test_templates_are_listed_in_their_order(client):
     for query, found in [("category=content", [two, one]), ("featured=true", [three, one]), ("featured=false", [two, three, one]),
                          ("featured=true&category=general", [three]), ("category=none", [])]:
         assert listed(client, f"{PATH}?{query}", found)
-    for one in (one, two, three):
-        assert client.get(f"{PATH}/{one['id']}").json == {"data": one}
+    for shown in (one, two, three):
+        assert client.get(f"{PATH}/{shown['id']}").json == {"data": shown}
 
 
 @pytest.mark.story("POST /api/v1/public/templates")
