@@ -144,7 +144,7 @@ def _without(answer, field, whole):
         kept = [(name, "" if (field, name) == ("type", "Content-Type") else value) for name, value in headers]
         return status, kept, b"" if field == "body" else body
     found, names = json.loads(body), field.split(".")
-    around = names[0] == "meta" and names[-1] in found.get("meta", ())  # of the envelope; a log line has a `meta` of its own
+    around = names[0] == "meta" and names[1:] and names[1] in found.get("meta", ())  # of the envelope; a log line has a `meta` of its own
     names = names if around or "data" not in found else ["data", *names]
     return status, headers, json.dumps(_blanked(found, names)).encode()
 

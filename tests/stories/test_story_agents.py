@@ -119,7 +119,7 @@ def test_an_agent_of_this_machine_is_made_with_its_files_and_seen_at_work(client
     job.end(0)
     runs(data, "exit 3")
     assert eventually(lambda: not job.runs())
-    assert client.get("/agents/felix").data["process"] == {"loaded": True, "pid": None, "last_exit": 3}
+    assert client.get("/agents/felix").data["process"] == client.get("/agents").data[0]["process"] == {"loaded": True, "pid": None, "last_exit": 3}
 
 
 @pytest.mark.story("POST /api/agents")
@@ -136,6 +136,27 @@ def test_elsewhere_an_agent_is_a_row_and_a_key(as_, application, lately):
         "completion_rate": {"done": 0, "total": 0, "rate": 0.0}, "heartbeat_age_seconds": None, "key": Like("ork_[A-Za-z0-9_]{20,}"),
         "steps": [{"step": number, "name": name, "ok": number in done, "detail": done.get(number, "not on this machine")} for number, name in enumerate(names, 1)]}
     assert Client(application, made["key"]).get("/auth/me").data["agent"] == "otto"
+
+
+@pytest.mark.story("POST /api/agents")
+def test_an_agent_for_whom_there_is_work_already_is_shown_with_it(client, felix, lately):
+    task(11, "otto", "done")
+    lease = holds(7, "otto", 10)
+    made = client.post("/agents", {"name": "otto"}).data
+    assert (made["lease"], made["status"], made["current_task"]) == (lease, "working", "Sort it")
+    assert made["completion_rate"] == {"done": 1, "total": 2, "rate": 0.5}
+
+
+@pytest.mark.story("POST /api/agents")
+def test_an_agent_whose_making_stopped_half_way_is_made_by_the_same_request(client, data, lately):
+    (data / "jobs").write_text("a file where a folder should be")
+    steps = client.post("/agents", FULL | {"name": "felix"}).data["steps"]
+    assert [one["ok"] for one in steps] == [True] * 5 + [False] * 5 and "jobs" in steps[5]["detail"]
+    assert steps[6] == {"step": 7, "name": "key", "ok": False, "detail": "skipped: an earlier step failed"}
+    (data / "jobs").unlink()
+    db.write(lambda: db.run("UPDATE agents SET note = 'wait', idle_skips = 4 WHERE :tenant"))
+    made = client.post("/agents", {"name": "felix", "interval_sec": 9}).data
+    assert all(one["ok"] for one in made["steps"]) and made.items() >= (FULL | {"interval_sec": 9, "note": "wait", "idle_skips": 4}).items()
 
 
 # ── changing, and going ──

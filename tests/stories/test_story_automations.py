@@ -102,6 +102,21 @@ def test_the_supervisor_follows_a_change(client, data, job):
     assert not supervisor.status(job).loaded and before["why"] is None
 
 
+@pytest.mark.story("PATCH /api/automations/{id}")
+def test_what_is_true_of_an_automation_is_told_after_a_change(client, data):
+    script = data / "run.sh"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    ended, running = started("com.ended", "exit 3"), started("com.running", "sleep 60")
+    assert eventually(lambda: not ended.runs())
+    launched = NOTHING | {"exists": True, "loaded": True}
+    for id, type, path, live in [(1, "script", "run.sh", NOTHING | {"exists": True, "is_executable": True}),
+                                 (2, "launchagent", "jobs/com.ended.plist", launched | {"last_exit": 3}),
+                                 (3, "launchagent", "jobs/com.running.plist", launched | {"pid": running.child.pid})]:
+        stored(id, type=type, path=path)
+        assert client.patch(f"/automations/{id}", {"name": "anew"}).data["live"] == live
+
+
 @pytest.mark.story("DELETE /api/automations/{id}")
 def test_a_deleted_automation_is_gone_and_unloaded_and_its_file_stays(client, data, job):
     stored(1, type="launchagent", path="jobs/com.good.plist"), stored(2)

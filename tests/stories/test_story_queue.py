@@ -207,9 +207,10 @@ def test_a_heartbeat_extends_the_lease_keeps_progress_and_hears_whether_to_stop(
 
 
 @pytest.mark.story("POST /api/task-queue/{id}/release")
-def test_a_released_job_waits_again_at_no_cost(client, lately):
-    before = stored(1, status="active")
-    after = before | {"status": "waiting", "attempt": 0, "lease_expires_at": None}
+@pytest.mark.parametrize("attempt", [1, 3])
+def test_a_released_job_waits_again_at_no_cost(client, lately, attempt):
+    before = stored(1, status="active", attempt=attempt)
+    after = before | {"status": "waiting", "attempt": attempt - 1, "lease_expires_at": None}
     assert client.post("/task-queue/job_1/release", {"lease_token": "tok"}).json == {"data": after} and look(client, "job_1") == [after]
     assert client.post("/task-queue/claim", {"worker_id": "w2"}).data == claims(after, lately)[0]
 
