@@ -194,11 +194,12 @@ def update_agent(id: int, body: PublicAgentPatch) -> PublicAgent:
     if agent.local and (told := {"status", "current_task", "workspace_path"} & set(given)):
         raise Conflict(f"{sorted(told)[0]}: {agent.name} lives on the server's machine, where this is seen, not told; "
                        f"use /api/agents/{agent.name}/stop, start or pause")
+    lives = {"status", "current_task"} & set(given)
     if "status" in given:
         given["reported"] = public.AGENT_STATUSES[given.pop("status")][0]
     if "workspace_path" in given:
         given["workspace_path"] = relative(given["workspace_path"])
-    return shown(agents.change(agent.name, **given) if agent.local else agents.report(id, **given))
+    return shown(agents.report(id, **given) if lives else agents.change(agent.name, **given))
 
 
 @plugin.delete("/api/v1/public/agents/{id}", auth=WRITE_AGENTS, raises=(404,))

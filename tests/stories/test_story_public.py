@@ -132,11 +132,19 @@ def test_an_agent_is_what_was_sent(robot, data, lately):
 @pytest.mark.story("PATCH /api/v1/public/agents/{id}")
 @pytest.mark.parametrize("change", [{"emoji": None}, {"role": "writer"}, {"status": "working"}, {"current_task": "Sorting"}, {"workspace_path": "w"},
                                     {"emoji": "🐈", "role": "r", "status": "paused", "current_task": "c", "workspace_path": None}, {}])
-def test_what_is_sent_of_an_agent_is_changed_and_is_a_sign_of_life(robot, lately, change):
+def test_what_is_sent_of_an_agent_is_changed_and_a_status_or_a_task_is_a_sign_of_life(robot, lately, change):
     before, other = agent(1, "felix"), agent(2, "otto")
     after = robot.patch(f"{AGENTS}/1", change)
-    assert after.json == {"data": before | change | {"last_heartbeat": lately, "updated_at": lately}}
+    assert after.json == {"data": before | change | {"last_heartbeat": lately if {"status", "current_task"} & set(change) else None,
+                                                     "updated_at": lately if change else after.data["updated_at"]}}
     assert robot.get(AGENTS).data == [after.data, other]
+
+
+@pytest.mark.story("PATCH /api/v1/public/agents/{id}")
+def test_a_silent_agent_stays_so_whatever_others_call_it(robot):
+    silent = agent(1, "felix", status="offline", reported="working", last_heartbeat="2026-01-01T00:00:00.000Z")
+    after = robot.patch(f"{AGENTS}/1", {"emoji": "🐈"}).data
+    assert after == silent | {"emoji": "🐈", "updated_at": after["updated_at"]}
 
 
 @pytest.mark.story("DELETE /api/v1/public/agents/{id}")
