@@ -40,4 +40,4 @@ def test_a_story_fails_where_its_operation_answers_nothing(emptied, status):
 def test_what_no_story_notices_is_printed():
     done = subprocess.run([sys.executable, "-m", "pytest", "tests/stories/test_story_rules.py", "-p", "no:cacheprovider", "--emptied", "POST /api/rules*"],
                           cwd=HOME, capture_output=True, text=True, env=os.environ)
-    assert "0 are missed by no story" in done.stdout and "POST /api/rules" not in done.stdout, done.stdout[-2000:]
+    assert done.returncode == 0 and "0 are missed by no story" in done.stdout and "POST /api/rules" not in done.stdout, done.stdout[-2000:]
