@@ -142,12 +142,11 @@ def stats() -> Stats:
 
 
 def _since(ago: float) -> Period:
-    rows = db.all(tuple, RECENT, since=now(-ago), most=COUNTED + 1)
-    period = Period(0, False, {}, {})
-    for action, kind, times in rows:
+    since, period = now(-ago), Period(0, False, {}, {})
+    for action, kind, times in db.all(tuple, RECENT, since=since, most=COUNTED):
         period.total += times
         period.by_action[action] = period.by_action.get(action, 0) + times
         period.by_actor_type[kind] = period.by_actor_type.get(kind, 0) + times
-    if period.total > COUNTED:
-        period.total, period.total_exceeded = COUNTED, True
+    period.total_exceeded = period.total == COUNTED and db.value("""
+        SELECT 1 FROM activity WHERE tenant_id = :tenant AND created_at >= :since LIMIT 1 OFFSET :most""", since=since, most=COUNTED) is not None
     return period
