@@ -5,7 +5,7 @@
 -- An index is idx_<table>_by_<columns>, with a word for its rows before `by` where it holds but some (open, done, …);
 -- tenant_id, with which most begin, goes without saying. The comment above it names what needs it.
 -- Raise the version with every change, so that an older Orkosi refuses a newer file.
-PRAGMA user_version = 3;
+PRAGMA user_version = 4;
 
 -- ════════════════════════════ tenants ════════════════════════════
 
@@ -490,7 +490,7 @@ CREATE TABLE tasks (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   tenant_id INTEGER NOT NULL,
   title TEXT NOT NULL,
-  title_key TEXT NOT NULL,                      -- folded: two open tasks of one product with one title are one task
+  title_key TEXT NOT NULL,                      -- folded, to find an open task that is the same
   description TEXT NOT NULL DEFAULT '',
   type TEXT NOT NULL DEFAULT 'other'
     CHECK (type IN ('feature', 'bug', 'research', 'ops', 'infra', 'content', 'other')),
@@ -512,8 +512,8 @@ CREATE TABLE tasks (
   updated_at TEXT NOT NULL,
   finished_at TEXT
 ) STRICT;
--- tasks.create: two open ones of one title are one
-CREATE UNIQUE INDEX idx_tasks_open_by_title_key ON tasks (tenant_id, title_key, ifnull(product_slug, ''))
+-- tasks.create: is there an open one like it?
+CREATE INDEX idx_tasks_open_by_title_key ON tasks (tenant_id, title_key, id)
   WHERE status IN ('todo', 'in_progress', 'review', 'blocked');
 -- tasks.page
 CREATE INDEX idx_tasks_by_id ON tasks (tenant_id, id);
@@ -525,7 +525,7 @@ CREATE INDEX idx_tasks_by_assignee ON tasks (tenant_id, assignee, id);
 CREATE INDEX idx_tasks_by_product_slug ON tasks (tenant_id, product_slug, id);
 -- tasks.page by priority
 CREATE INDEX idx_tasks_by_priority ON tasks (tenant_id, priority, id);
--- tasks.following
+-- tasks.page with next
 CREATE INDEX idx_tasks_todo_by_assignee_priority ON tasks (tenant_id, assignee, priority, id) WHERE status = 'todo';
 -- tasks.jobs._of, agents.busy
 CREATE INDEX idx_tasks_by_job_id ON tasks (job_id) WHERE job_id IS NOT NULL;

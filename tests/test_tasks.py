@@ -260,7 +260,8 @@ def test_an_agent_makes_tasks_for_itself_alone(client, felix):
     for assignee in ("ada", None):
         assert felix.patch(f"/tasks/{own.data['id']}", {"assignee": assignee}).status == 403
     other = made(client, title="secret", assignee="ada")["id"]
-    assert felix.post("/tasks", {"title": "secret", "assignee": "felix"}).status == 409, "and learns nothing of the other"
+    same = felix.post("/tasks", {"title": "secret", "assignee": "felix"})
+    assert (same.status, same.meta.get("duplicate")) == (201, None), "and learns nothing of the other"
     assert felix.patch(f"/tasks/{own.data['id']}", {"blocked_by": [other]}).status == 404
     assert felix.get("/rules?agent=ada").status == 200
 
@@ -290,3 +291,52 @@ def test_a_hundred_tasks_to_wait_for_are_one_look(client, monkeypatch):
     assert circle.status == 400 and circle.wrong == ["blocked_by"] and client.get(f"/tasks/{ids[0]}").data["blocked_by"] == []
     assert client.patch(f"/tasks/{ids[0]}", {"blocked_by": [ids[0]]}).status == 400
     assert client.post("/tasks", {"title": "x", "blocked_by": [ids[3], 999999]}).status == 404
+
+
+# ── who is to do it ──
+
+
+def test_a_task_may_be_a_persons_by_name_or_number(client, as_):
+    ann = as_("ann")
+    me = client.get("/auth/me").data
+    renamed = client.patch(f"/users/{ann.get('/auth/me').data['id']}", {"username": "Ann O. Lee ✨"}).data
+    for number, assignee in enumerate(("Ann O. Lee ✨", "ann o. lee ✨", str(renamed["id"]))):
+        task = client.post("/tasks", {"title": f"Call {number}", "assignee": assignee})
+        assert (task.status, task.data["assignee"], task.data["job_id"], task.json.get("meta")) == (201, "Ann O. Lee ✨", None, None), "nobody claims it"
+    assert len(ann.get("/tasks?assignee=me").data) == 3 == len(client.get("/tasks?assignee=Ann%20O.%20Lee%20%E2%9C%A8").data)
+    assert client.get("/tasks?assignee=me").data == [] and ann.get("/tasks?assignee=me&next=true").data[0]["title"] == "Call 0"
+    why, = client.get(f"/tasks/{task.data['id']}").data["why"]
+    assert why == {"code": "person", "sentence": "Ann O. Lee ✨ is to do it: a person, and no agent"}
+    refused = client.post("/tasks", {"title": "x", "assignee": "Nobody at all"})
+    assert refused.wrong == ["assignee"] and "nobody of that name" in refused.error["message"]
+    mine = client.patch(f"/tasks/{task.data['id']}", {"assignee": str(me["id"])}).data
+    assert mine["assignee"] == me["username"]
+
+
+def test_whoever_assigns_a_task_hears_what_is_wrong_with_the_agent(client, data):
+    assert client.post("/tasks", {"title": "a", "assignee": "ghost"}).meta["warnings"] == ["There is no agent ghost; create it, or assign the task to another"]
+    client.post("/agents", {"name": "felix"})
+    task = client.post("/tasks", {"title": "b", "assignee": "felix"})
+    assert task.meta["warnings"] == ["Agent felix has no program: put an executable `brain` into its workspace, or give it a command"]
+    assert task.data["id"] and client.get(f"/tasks/{task.data['id']}").data["why"][0]["code"] == "agent_brainless"
+    client.patch("/agents/felix", {"command": ["no-such-program", "--now"]})
+    assert client.post("/tasks", {"title": "c", "assignee": "felix"}).meta["warnings"] == [
+        "Agent felix: its command no-such-program is not on its PATH; install it, or change the command"]
+    client.patch("/agents/felix", {"command": ["sh", "-c", "true"]})
+    assert client.post("/tasks", {"title": "d", "assignee": "felix"}).json.get("meta") is None
+    assert client.patch(f"/tasks/{task.data['id']}", {"assignee": "ghost"}).meta["warnings"]
+    client.patch("/agents/felix", {"command": None})
+    brain = data / "agents/felix/workspace/brain"
+    brain.write_text("#!/bin/sh\n")
+    assert client.post("/tasks", {"title": "e", "assignee": "felix"}).meta["warnings"], "it must be executable"
+    brain.chmod(0o755)
+    assert client.post("/tasks", {"title": "f", "assignee": "felix"}).json.get("meta") is None
+
+
+def test_every_word_of_a_search_counts(client):
+    client.post("/tasks", {"title": "one two three four five six seven eight"})
+    assert len(client.get("/tasks?q=one+two+three+four+five+six+seven+eight").data) == 1
+    assert client.get("/tasks?q=one+two+three+four+five+six+seven+nine").data == []
+    for q in ("one+two+three+four+five+six+seven+eight+nine", "x" * 201):
+        refused = client.get(f"/tasks?q={q}")
+        assert refused.status == 400 and refused.wrong == ["q"] and "8 different words" in refused.error["message"]

@@ -16,7 +16,7 @@ from orkosi import HOST_TENANT, Conflict, Problem, current, now, settings
 from plugins import automations, folders, keys, supervisor
 from plugins.automations import LAUNCHED
 
-from .paths import drop_flag, folder_of, key_file, label_of, plist_of, stop_flag, write_file
+from .paths import drop_flag, folder_of, key_file, label_of, plist_of, search_path, stop_flag, write_file
 from .rows import Agent, Step, change, has_key, log, note_steps, register, seek
 
 _making = threading.Lock()
@@ -39,7 +39,6 @@ if [ ! -e "$1" ] && command -v curl >/dev/null 2>&1; then
 fi
 exec "$PYTHON" "$ORKOSI" run-agent "$AGENT" --data "$DATA"
 """
-SEARCHED = "/opt/homebrew/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 STEPS = ("row", "workspace", "soul", "run script", "automations", "plist", "key", "load", "heartbeat", "log")
 
 
@@ -104,7 +103,7 @@ def _run_script(agent: Agent) -> str:
     folder = folder_of(agent.name)
     folders.write_whole(folder / "agent.json", json.dumps({"name": agent.name, "command": agent.command, "interval_sec": agent.interval_sec}))
     facts = {"AGENT": agent.name, "DATA": str(settings.data), "PYTHON": sys.executable, "ORKOSI": str(Path(orkosi.HOME, "orkosi.py")),
-             "PATH": _path(), "STOP_FLAG": str(stop_flag(agent.name)), "ORKOSI_NO_INSTALL": "1"}
+             "PATH": search_path(), "STOP_FLAG": str(stop_flag(agent.name)), "ORKOSI_NO_INSTALL": "1"}
     folders.write_whole(folder / "run.env", "".join(f"{name}={shlex.quote(value)}\n" for name, value in facts.items()))
     folders.write_whole(folder / "run.sh", RUN_SH, 0o700)
     return str(folder / "run.sh")
@@ -124,7 +123,7 @@ def _plist(agent: Agent) -> str:
     return str(supervisor.write(label_of(agent.name), {
         "ProgramArguments": ["/bin/sh", str(folder / "run.sh")], "StartInterval": agent.interval_sec, "RunAtLoad": True,
         "WorkingDirectory": str(folder), "StandardOutPath": out, "StandardErrorPath": out, "ProcessType": "Background",
-        "ExitTimeOut": 10, "ThrottleInterval": min(10, agent.interval_sec), "Umask": 0o077, "EnvironmentVariables": {"PATH": _path()}}))
+        "ExitTimeOut": 10, "ThrottleInterval": min(10, agent.interval_sec), "Umask": 0o077, "EnvironmentVariables": {"PATH": search_path()}}))
 
 
 def _key(agent: Agent) -> str:
@@ -178,7 +177,3 @@ def stands_here(agent: Agent) -> bool:
     wanted = [f"DATA={shlex.quote(str(settings.data))}\n", f"PYTHON={shlex.quote(sys.executable)}\n",
               f"ORKOSI={shlex.quote(str(Path(orkosi.HOME, 'orkosi.py')))}\n"]
     return all(line in text for line in wanted) and plist_of(agent.name).exists()
-
-
-def _path() -> str:
-    return f"{Path(sys.executable).parent}:{SEARCHED}"

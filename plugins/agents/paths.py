@@ -5,6 +5,7 @@ Surprise: the stop flag is for the run script alone, so that it can stop without
 import contextlib
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from orkosi import now, settings
 from plugins import folders, supervisor
 
 from .rows import Agent, log
+
+SEARCHED = "/opt/homebrew/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 
 
 def folder_of(name: str) -> Path:
@@ -37,6 +40,11 @@ def stop_flag(name: str) -> Path:
 def key_file(name: str) -> Path:
     """The file of its API key, which it alone reads."""
     return settings.data / "keys" / name
+
+
+def search_path() -> str:
+    """The PATH that agents run with: launchd gives them none."""
+    return f"{Path(sys.executable).parent}:{SEARCHED}"
 
 
 # ── the stop flag ──

@@ -200,22 +200,6 @@ def beat(name: str) -> None:
     db.run("UPDATE agents SET last_heartbeat = :now WHERE name = :name AND tenant_id = :tenant", name=name, now=now())
 
 
-@queue.explains
-def why(job: queue.Job) -> list[queue.Why]:
-    """Why an agent does not take a job of its queue."""
-    if not job.queue.startswith("agent:"):
-        return []
-    name = job.queue.removeprefix("agent:")
-    agent = seek(name)
-    if agent is None:
-        return [queue.Why("agent_unknown", f"There is no agent {name}; create it, or assign the task to another")]
-    if agent.wanted == "stopped":
-        return [queue.Why("agent_stopped", f"Agent {name} is stopped; start it" + (f" ({agent.note})" if agent.note else ""))]
-    if agent.wanted == "paused":
-        return [queue.Why("agent_paused", f"Agent {name} is paused; resume it" + (f" ({agent.note})" if agent.note else ""))]
-    return []
-
-
 def busy(names: list[str]) -> dict[str, dict[str, Any]]:
     """What each of these agents has under lease, by name: job, task, title, since and until when."""
     queues = jsoned([f"agent:{name}" for name in names])

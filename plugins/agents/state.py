@@ -1,12 +1,14 @@
 """What an agent is doing, derived: from its process, its lease, and its last sign of life."""
+import os
+import shutil
 from typing import Any
 
 from orkosi import Page, Paging, Problem, Struct, now, seconds
-from plugins import supervisor
+from plugins import queue, supervisor
 from plugins.automations import Automation
 
-from .paths import label_of, read_file
-from .rows import Agent, Status, busy, completed, everyone
+from .paths import folder_of, label_of, read_file, search_path
+from .rows import Agent, Status, busy, completed, everyone, seek
 
 SILENT = 900.0  # seconds without a sign of life after which a process-less agent is not believed any more
 
@@ -97,3 +99,32 @@ def page(query: Paging, statuses: set[str] | None, role: str | None = None) -> P
 
 def _age(stamp: str) -> float:
     return max(0.0, seconds(now()) - seconds(stamp))
+
+
+# ── why its work waits ──
+
+
+@queue.explains
+def why(job: queue.Job) -> list[queue.Why]:
+    """Why an agent does not take a job of its queue."""
+    if not job.queue.startswith("agent:"):
+        return []
+    name = job.queue.removeprefix("agent:")
+    agent = seek(name)
+    if agent is None:
+        return [queue.Why("agent_unknown", f"There is no agent {name}; create it, or assign the task to another")]
+    if agent.wanted == "stopped":
+        return [queue.Why("agent_stopped", f"Agent {name} is stopped; start it" + (f" ({agent.note})" if agent.note else ""))]
+    if agent.wanted == "paused":
+        return [queue.Why("agent_paused", f"Agent {name} is paused; resume it" + (f" ({agent.note})" if agent.note else ""))]
+    return _brainless(agent) if agent.local else []
+
+
+def _brainless(agent: Agent) -> list[queue.Why]:
+    workspace = folder_of(agent.name) / "workspace"
+    program = agent.command[0] if agent.command else str(workspace / "brain")
+    if os.access(workspace / program, os.X_OK) if "/" in program else shutil.which(program, path=search_path()):
+        return []
+    if agent.command:
+        return [queue.Why("agent_brainless", f"Agent {agent.name}: its command {program} is not on its PATH; install it, or change the command")]
+    return [queue.Why("agent_brainless", f"Agent {agent.name} has no program: put an executable `brain` into its workspace, or give it a command")]

@@ -10,6 +10,7 @@ from orkosi import Invalid, Plugin
 
 plugin = Plugin("Fields", layer="ground")
 
+MOST_OF_A_SEARCH = 200
 UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # categories of characters that are not seen, or make others look different
 
 
@@ -49,6 +50,8 @@ def slug(text: str) -> str:
 
 
 def terms(q: str) -> str | None:
-    """`q` as a full-text query in which nothing is an operator, each word once; None where no usable term is left."""
-    found = {re.sub(r"[\u0300-\u036f]", "", unicodedata.normalize("NFD", word)).casefold(): word for word in re.findall(r"\w+", q[:100])}
-    return " ".join(f'"{word}"*' for word in list(found.values())[:8]) or None
+    """`q` as a full-text query in which nothing is an operator, each word once; None where no usable term is left. Invalid."""
+    found = {re.sub(r"[\u0300-\u036f]", "", unicodedata.normalize("NFD", word)).casefold(): word for word in re.findall(r"\w+", q[:1000])}
+    if len(q) > MOST_OF_A_SEARCH or len(found) > 8:
+        raise wrong("q", f"Search for at most 8 different words, in at most {MOST_OF_A_SEARCH} characters")
+    return " ".join(f'"{word}"*' for word in found.values()) or None

@@ -133,8 +133,8 @@ def list_tasks(query: TaskQuery) -> Page[PublicTask]:
 def create_task(body: NewPublicTask) -> Reply[PublicTask]:
     """Create a task
 
-    With `assigned_to`, that agent gets it as a job. An open task with the same title and product is answered instead,
-    with 200 and `meta.duplicate`."""
+    With `assigned_to`, that agent gets it as a job. An open task with the same title, product
+    and assignee, and no other description, is answered instead, with 200 and `meta.duplicate`."""
     task, duplicate = tasks.create(tasks.NewTask(**public.inward(body)))
     shown = public.outward(task)
     return Reply(shown, 200, {"duplicate": True}) if duplicate else Reply(shown)

@@ -397,4 +397,4 @@ from .waiting import wait_and_claim as wait_and_claim  # noqa: E402
 from .deciding import cancel, hold, pause, paused, release_active, reprioritize, resume, retry, retry_dead, unhold  # noqa: E402, F401
 from . import executor as executor  # noqa: E402
 from .executor import later as later  # noqa: E402
-from .seeing import QueueStats as QueueStats, explains as explains, names as names, stats as stats, why as why  # noqa: E402
+from .seeing import QueueStats as QueueStats, explained as explained, explains as explains, names as names, stats as stats, why as why  # noqa: E402

@@ -69,11 +69,15 @@ def why(job: Job) -> list[Why]:
         found.append(Why("held", job.held_for))
     if job.run_at:
         found.append(Why("delayed", f"Delayed until {job.run_at}" + (f"; the last attempt failed: {job.error}" if job.error else "")))
-    for ask in _explainers:
-        found += ask(job)
+    found += explained(job)
     if job.state == "waiting" and not found:
         found += _nobody_claims(job)
     return found
+
+
+def explained(job: Job) -> list[Why]:
+    """What other plugins know of why a job is not running."""
+    return [one for ask in _explainers for one in ask(job)]
 
 
 def _nobody_claims(job: Job) -> list[Why]:

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 from orkosi import (
     UNSET,
-    Conflict,
     Denied,
     Hit,
     Listing,
@@ -73,6 +72,7 @@ class NewTask(Struct, forbid_unknown_fields=True):
     due_date: Day | None = None
     max_duration_seconds: Length = 3600
     blocked_by: Ids = []
+    dedupe: Annotated[bool, Meta(description="false: make one even where an open task is the same")] = True
 
 
 class TaskQuery(Paging):
@@ -133,14 +133,23 @@ class Task(Struct):
 
 
 COLUMNS = """tasks.*, product_slug AS product, CASE WHEN job_id IS NOT NULL THEN 'job_' || job_id END AS job_id"""
+LINKED = COLUMNS + """,
+    (SELECT json_group_array(blocked_by) FROM task_links WHERE task_id = tasks.id) AS blocked_by,
+    (SELECT json_group_array(task_id) FROM task_links WHERE blocked_by = tasks.id) AS blocks"""  # in the order of the indexes
 HEAVY = "octet_length(tasks.description) + ifnull(octet_length(tasks.resolution), 0) + ifnull(octet_length(tasks.last_error), 0)"
-TASKS = Listing(of=Task, columns=COLUMNS, source="tasks", heavy=HEAVY, light=20, filters={
+TASKS = Listing(of=Task, columns=LINKED, source="tasks", heavy=HEAVY, light=20, filters={
     "status": "status = :status", "assignee": "assignee = :assignee", "product": "product_slug = :product",
     "priority": "priority = :priority", "type": "+type = :type"})
-FOUND = Listing(of=Task, columns=COLUMNS, heavy=HEAVY, light=20, source="tasks_fts CROSS JOIN tasks ON tasks.id = tasks_fts.rowid",
+FOUND = Listing(of=Task, columns=LINKED, heavy=HEAVY, light=20, source="tasks_fts CROSS JOIN tasks ON tasks.id = tasks_fts.rowid",
                 base="tasks_fts MATCH :terms AND tenant_id = :tenant", filters={
                     name: predicate.replace("+", "") for name, predicate in TASKS.filters.items()},
                 order="tasks_fts.rowid DESC")
+# What an assignee should take next: todo, waiting for nothing, highest priority, oldest.
+NEXT = Listing(of=Task, columns=LINKED, source="tasks", order="priority, id", base="""tenant_id = :tenant AND assignee = :assignee
+               AND status = 'todo' AND NOT EXISTS (SELECT 1 FROM task_links JOIN tasks AS other ON other.id = task_links.blocked_by
+                                                    WHERE task_links.task_id = tasks.id AND other.status NOT IN ('done', 'archived'))""",
+               filters={"product": "+product_slug = :product", "priority": "+priority = :priority", "type": "+type = :type",
+                        "terms": "+tasks.id IN (SELECT rowid FROM tasks_fts WHERE tasks_fts MATCH :terms)"})
 
 
 ADD = """
@@ -157,10 +166,7 @@ def find(id: int) -> Task:
     """One task of this tenant that whoever asks may see, with what it waits for and what waits for it. NotFound."""
     task = _row(id)
     _own(task)
-    task.blocked_by = [row[0] for row in db.all(tuple, """
-        SELECT blocked_by FROM task_links WHERE task_id = :id AND tenant_id = :tenant ORDER BY blocked_by""", id=id)]
-    task.blocks = [row[0] for row in db.all(tuple, """
-        SELECT task_id FROM task_links WHERE blocked_by = :id AND tenant_id = :tenant ORDER BY task_id""", id=id)]
+    task.blocked_by, task.blocks = links.of(id)
     return task
 
 
@@ -193,21 +199,14 @@ def my_name() -> str:
 
 
 def _following(assignee: str | None, query: TaskQuery) -> Page[Task]:
+    """The one task that `assignee` should take next, of those that the other filters fit."""
     if assignee is None:
         raise wrong("assignee", "next=true needs to know whose")
-    task = following(assignee)
-    return Page([task] if task else [], 1 if task else 0, query.limit, query.offset)
-
-
-def following(assignee: str) -> Task | None:
-    """The task `assignee` should take next: todo, waiting for nothing, highest priority, oldest."""
-    if current().kind == "agent" and assignee != current().name:
-        return None
-    return db.one(Task, f"""
-        SELECT {COLUMNS} FROM tasks WHERE tenant_id = :tenant AND assignee = :assignee AND status = 'todo'
-           AND NOT EXISTS (SELECT 1 FROM task_links JOIN tasks AS other ON other.id = task_links.blocked_by
-                            WHERE task_links.task_id = tasks.id AND other.status NOT IN ('done', 'archived'))
-         ORDER BY priority, id LIMIT 1""", assignee=assignee)
+    words = None if query.q is None else terms(query.q)
+    if (query.q is not None and words is None) or (query.status and "todo" not in query.status) or query.offset:
+        return Page.empty(query)
+    found = db.page(NEXT, Paging(limit=1), assignee=assignee, terms=words, product=query.product, priority=query.priority, type=query.type)
+    return Page(found.items, len(found.items), query.limit, query.offset)
 
 
 def why(task: Task) -> list[Why]:
@@ -218,12 +217,22 @@ def why(task: Task) -> list[Why]:
         return [Why("review", "It waits for a person to look at it; set its status to done or todo")]
     if task.assignee is None:
         return [Why("unassigned", "Nobody is assigned; set an assignee")]
+    if task.status == "todo" and task.job_id is None and is_a_person(task.assignee):
+        return [Why("person", f"{task.assignee} is to do it: a person, and no agent")]
     found = [Why("waits_for_task", f"Waits for task {id}") for id in links.still_open(task.id)]
     if task.status == "blocked":
         found.append(Why("blocked", f"It is blocked: {task.last_error or 'no reason given'}; set its status to todo to try again"))
     elif task.job_id:
         found += [one for one in queue.why(queue.find(queue.id_of(task.job_id))) if one.code != "held"]
     return found
+
+
+def warnings(task: Task) -> list[str]:
+    """What a person who just made or changed a task should know of whom it is assigned to."""
+    if task.job_id is None:
+        return []
+    said = queue.explained(queue.find(queue.id_of(task.job_id)))
+    return [one.sentence for one in said if one.code in ("agent_unknown", "agent_brainless")]
 
 
 # ── writing ──
@@ -234,27 +243,32 @@ def _key(title: str) -> str:
 
 
 def assignable(name: str | None) -> str | None:
-    """`name` as an assignee, or Invalid. Whether such an agent exists is another matter, and `why` says it."""
-    if name is not None and not re.match(ASSIGNEE, name):
-        raise wrong("assignee", "Use letters, digits and . _ - (61 at most)")
-    return name
+    """`name` as an assignee: an agent's name, or a person's name or number. Invalid. Whether such an agent exists, `why` says."""
+    if name is None:
+        return None
+    person = users.named(name)
+    if person is None and not re.match(ASSIGNEE, name):
+        raise wrong("assignee", "There is nobody of that name here; use an agent's name (letters, digits and . _ -, 61 at most), "
+                                "or the name or number of a person")
+    return person.username if person else name
 
 
 @writes
 def create(new: NewTask) -> tuple[Task, bool]:
     """Create a task and, where it has an assignee, its job; the task, and whether it was there already.
 
-    Two open tasks of one product with one title are the same task: the first is returned.
+    Two open tasks are the same with the same title, product and assignee, and with no other description: the first is
+    returned. `dedupe=False` makes one anyway.
     """
     title, assignee = fields.line(new.title, "title", 300), assignable(new.assignee)
     _for_oneself(assignee)
-    same = _open_with(_key(title), new.product_slug)
-    if same and new.status not in OVER:
-        return _same(same), True
+    if new.dedupe and new.status not in OVER and (same := _the_same(_key(title), assignee, new)):
+        return find(same), True
     shares.require(bytes=len(new.description))
     made = now()
-    row: dict[str, Any] = {name: getattr(new, name) for name in new.__struct_fields__ if name != "blocked_by"}
-    row |= {"title": title, "created_by": current().ref, "created_at": made, "updated_at": made, "finished_at": made if new.status in OVER else None}
+    row: dict[str, Any] = {name: getattr(new, name) for name in new.__struct_fields__ if name not in ("blocked_by", "dedupe")}
+    row |= {"title": title, "assignee": assignee}
+    row |= {"created_by": current().ref, "created_at": made, "updated_at": made, "finished_at": made if new.status in OVER else None}
     # The row is known: reading it again would cost more than writing it.
     task = Task(id=db.add(ADD, title_key=_key(title), **row) or 0, product=new.product_slug, job_id=None, resolution=None, last_error=None,
                 blocked_by=sorted(set(new.blocked_by)), blocks=[], **row)
@@ -268,7 +282,7 @@ def create(new: NewTask) -> tuple[Task, bool]:
 
 @writes
 def change(id: int, patch: TaskPatch) -> Task:
-    """Change a task; its job follows. NotFound, Conflict where the new title is another open task's."""
+    """Change a task; its job follows. NotFound."""
     before = _row(id)
     _own(before)
     values = {name: value for name in patch.__struct_fields__
@@ -277,16 +291,14 @@ def change(id: int, patch: TaskPatch) -> Task:
         values["title"] = fields.line(values["title"], "title", 300)
         values["title_key"] = _key(values["title"])
     if "assignee" in values:
-        _for_oneself(assignable(values["assignee"]))
+        values["assignee"] = assignable(values["assignee"])
+        _for_oneself(values["assignee"])
     shares.require(bytes=len(values.get("description") or "") + len(values.get("resolution") or ""))
     status = values.get("status", before.status)
     if status in OVER and before.status not in OVER:
         values["finished_at"] = now()
     elif status not in OVER and before.status in OVER:
         values["finished_at"] = None
-    same = _open_with(values.get("title_key", _key(before.title)), values.get("product_slug", before.product_slug), but=id)
-    if same and status not in OVER:
-        raise Conflict(f"Task {same} is open with that title and product; work on that one, or choose another title")
     db.patch(dict, "tasks", id, **values)
     if patch.blocked_by is not UNSET:
         links.refuse_circle(id, patch.blocked_by or [])
@@ -299,10 +311,12 @@ def change(id: int, patch: TaskPatch) -> Task:
     return task
 
 
-def _open_with(key: str, product: str | None, but: int = 0) -> int | None:
+def _the_same(key: str, assignee: str | None, new: NewTask) -> int | None:
     return db.value("""
-        SELECT id FROM tasks WHERE tenant_id = :tenant AND title_key = :key AND ifnull(product_slug, '') = ifnull(:product, '')
-           AND status IN ('todo', 'in_progress', 'review', 'blocked') AND id <> :but""", key=key, product=product, but=but)
+        SELECT id FROM tasks WHERE tenant_id = :tenant AND title_key = :key AND status IN ('todo', 'in_progress', 'review', 'blocked')
+           AND coalesce(product_slug, '') = coalesce(:product, '') AND coalesce(assignee, '') = coalesce(:assignee, '')
+           AND (description = :description OR :description = '') ORDER BY id LIMIT 1""",
+        key=key, product=new.product_slug, assignee=assignee, description=new.description)
 
 
 def _own(task: Task) -> None:
@@ -316,13 +330,6 @@ def _for_oneself(assignee: str | None) -> None:
     me = current()
     if me.kind == "agent" and assignee != me.name:
         raise Denied(f"assignee: The key of agent {me.name} makes tasks for itself alone; send \"assignee\": \"{me.name}\"")
-
-
-def _same(id: int) -> Task:
-    try:
-        return find(id)
-    except NotFound:
-        raise Conflict("An open task of another has that title and product; choose another title") from None
 
 
 def _tell(before: Task, task: Task) -> None:
@@ -374,4 +381,4 @@ def search(q: str, limit: int) -> list[Hit]:
          ORDER BY tasks_fts.rowid DESC LIMIT :most""", words=words, most=limit, agent=current().name if current().kind == "agent" else None)
 
 
-from .jobs import _drop_job, _follow  # noqa: E402  # last: it uses the verbs above
+from .jobs import _drop_job, _follow, is_a_person  # noqa: E402  # last: it uses the verbs above

@@ -1,4 +1,6 @@
 """The wire of tasks."""
+from typing import Any
+
 from orkosi import Deleted, Page, Reply, may
 from plugins import tasks
 from plugins.tasks import NewTask, Task, TaskPatch, TaskQuery, plugin
@@ -17,14 +19,15 @@ def index(query: TaskQuery) -> Page[Task]:
     return tasks.page(query)
 
 
-@plugin.post("/api/tasks", quick=True, auth=WRITE, status=201, statuses=(200,), raises=(400, 404, 409, 429), limit="task_create")
+@plugin.post("/api/tasks", quick=True, auth=WRITE, status=201, statuses=(200,), raises=(400, 404, 429), limit="task_create")
 def create(body: NewTask) -> Reply[Task]:
     """Create a task
 
-    With an assignee, its job is in that agent's queue in the same transaction. An open task with the same title and
-    product is answered instead, with 200 and `meta.duplicate`."""
+    With an assignee, its job is in that agent's queue in the same transaction. An open task with the same title, product
+    and assignee, and no other description, is answered instead, with 200 and `meta.duplicate`; `dedupe: false` makes one
+    anyway. `meta.warnings` says where the assignee is unknown, or an agent without a program."""
     task, duplicate = tasks.create(body)
-    return Reply(task, 200, {"duplicate": True}) if duplicate else Reply(task)
+    return Reply(task, 200 if duplicate else 0, noted(task, duplicate))
 
 
 @plugin.get("/api/tasks/{id}", quick=True, auth=READ, raises=(404,))
@@ -35,12 +38,18 @@ def show(id: int) -> Task:
     return task
 
 
-@plugin.patch("/api/tasks/{id}", quick=True, auth=WRITE, raises=(404, 409))
-def update(id: int, body: TaskPatch) -> Task:
+@plugin.patch("/api/tasks/{id}", quick=True, auth=WRITE, raises=(404,))
+def update(id: int, body: TaskPatch) -> Reply[Task]:
     """Change a task
 
-    Its job follows: done, review and archived end it, a new assignee gets a new one, `todo` brings it back."""
-    return tasks.change(id, body)
+    Its job follows: done, review and archived end it, a new assignee gets a new one, `todo` brings it back. `meta.warnings` as in creation."""
+    task = tasks.change(id, body)
+    return Reply(task, meta=noted(task))
+
+
+def noted(task: Task, duplicate: bool = False) -> dict[str, Any] | None:
+    said = tasks.warnings(task)
+    return (({"duplicate": True} if duplicate else {}) | ({"warnings": said} if said else {})) or None
 
 
 @plugin.delete("/api/tasks/{id}", auth=may("admin"), raises=(400, 404))

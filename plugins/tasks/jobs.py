@@ -5,7 +5,7 @@ Owns nothing; writes `tasks` as the face does. Surprise: a job knows no task. He
 from typing import Any
 
 from orkosi import db, jsoned, now
-from plugins import notifications, queue
+from plugins import notifications, queue, users
 from plugins.queue import Job
 
 from . import ATTEMPTS, COLUMNS, LEASE, RANK, Task, _tell, find, links, plugin
@@ -14,7 +14,7 @@ from . import ATTEMPTS, COLUMNS, LEASE, RANK, Task, _tell, find, links, plugin
 def _follow(task: Task) -> None:
     """Make a task's job what the task now asks for: there, gone, held, or of another priority."""
     job = _job(task)
-    wanted = task.assignee is not None and task.status in ("todo", "in_progress")
+    wanted = task.assignee is not None and task.status in ("todo", "in_progress") and not is_a_person(task.assignee)
     if not wanted:
         _drop_job(task)
         return None
@@ -34,6 +34,11 @@ def _follow(task: Task) -> None:
     elif not held and job.held_for:
         queue.unhold(job.id)
     return None
+
+
+def is_a_person(assignee: str) -> bool:
+    """Whether nobody claims such work: it is a person's, and no agent has that name."""
+    return users.named(assignee) is not None and db.value("SELECT 1 FROM agents WHERE tenant_id = :tenant AND name = :name", name=assignee) is None
 
 
 def _job(task: Task) -> Job | None:

@@ -6,6 +6,13 @@ from orkosi import NotFound, current, db, jsoned
 from plugins.fields import wrong
 
 
+def of(id: int) -> tuple[list[int], list[int]]:
+    """What task `id` waits for, and what waits for it."""
+    before = db.all(tuple, "SELECT blocked_by FROM task_links WHERE task_id = :id AND tenant_id = :tenant ORDER BY blocked_by", id=id)
+    after = db.all(tuple, "SELECT task_id FROM task_links WHERE blocked_by = :id AND tenant_id = :tenant ORDER BY task_id", id=id)
+    return [row[0] for row in before], [row[0] for row in after]
+
+
 def still_open(id: int) -> list[int]:
     """The tasks that task `id` waits for and that are not over."""
     return [row[0] for row in db.all(tuple, """

@@ -120,6 +120,14 @@ def find(id: int) -> User:
     return user
 
 
+def named(text: str) -> User | None:
+    """The person of this tenant with that name, or else with that number."""
+    found = db.one(User, "SELECT * FROM users WHERE username_key = :key AND tenant_id = :tenant", key=folded(text))
+    if found is None and re.fullmatch("[0-9]{1,18}", text):
+        found = db.one(User, "SELECT * FROM users WHERE id = :id AND tenant_id = :tenant", id=int(text))
+    return found
+
+
 def register(username: str, email: str, password: str, code: str | None) -> User:
     """Join the inviter's tenant by `code`, or found a tenant where registration is open."""
     if code is None and settings.registration != "open":
