@@ -368,5 +368,5 @@ def test_the_idle_check_of_ten_sleeping_agents_is_counted(server):
     token = server.admin(running)
     running.call("POST", "/agents", {"name": "felix", "interval_sec": 1}, token)
     assert eventually(lambda: running.call("GET", "/agents/felix", None, token)[1]["data"]["idle_skips"] >= 2, patience=15, every=0.5)
-    time.sleep(0.1)
+    time.sleep(0.1)  # in which a brain would have begun
     assert not (running.folder / "agents" / "felix" / "logs" / "brain.log").exists()

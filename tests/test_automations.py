@@ -138,7 +138,7 @@ def test_a_job_starts_at_load_in_its_folder_with_its_environment_and_files(drive
 def test_an_interval_starts_a_job_again_and_again_but_never_twice_at_once(driver, data):
     driver.load(sleeper("com.a", data, "echo $$ >> out", StartInterval=1))
     driver.load(sleeper("com.b", data, "echo $$ >> slow; sleep 2.3", StartInterval=1))
-    time.sleep(3.4)
+    time.sleep(3.4)  # the time of three starts, and of no more than four
     assert 3 <= len(pids(data)) <= 4
     assert len((data / "slow").read_text().split()) == 1
 
@@ -146,7 +146,7 @@ def test_an_interval_starts_a_job_again_and_again_but_never_twice_at_once(driver
 @pytest.mark.parametrize("script, starts", [("echo $$ >> out; exit 1", 2), ("echo $$ >> out; exit 0", 1)])
 def test_a_job_kept_alive_is_started_again_as_it_asked_and_not_too_often(driver, data, script, starts):
     driver.load(sleeper("com.a", data, script, KeepAlive={"SuccessfulExit": False}, RunAtLoad=True, ThrottleInterval=1))
-    time.sleep(1.7)
+    time.sleep(1.7)  # in which it would be started twice, or is not started again
     assert len(pids(data)) == starts
 
 
@@ -197,7 +197,7 @@ def test_what_a_killed_server_left_is_adopted_and_not_started_twice(driver, data
     thread.start()
     try:
         later.load(path)
-        time.sleep(0.5)
+        time.sleep(0.5)  # in which it would be started twice
         assert later.status(path).pid == pid and pids(data) == [pid]
         later.unload(path)
         assert eventually(lambda: not processes.born(pid))
@@ -341,7 +341,7 @@ def test_nobody_waits_for_the_dead():
     leader = subprocess.Popen(["sleep", "60"], process_group=0)
     dead = subprocess.Popen(["true"], process_group=leader.pid)  # ours, and not fetched
     while Path(f"/proc/{dead.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-        time.sleep(0.01)
+        time.sleep(0.01)  # a look now and then
     assert processes.group_lives(leader.pid)
     began = time.monotonic()
     processes.end_group(leader.pid, 3.0, leader.poll)

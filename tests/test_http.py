@@ -330,7 +330,7 @@ def test_a_100_waits_for_the_answer_that_is_still_under_way(wire, ask, jobs):
             one.send(first, head, b"\r\n\r\n")
         else:
             one.send(first)
-            time.sleep(0.15)
+            time.sleep(0.15)  # in a packet of its own
             one.send(head, b"\r\n\r\n")
         found = one.answer()
         assert (found.status, found.id, found.data) == (200, "waits", None)
@@ -416,7 +416,7 @@ def test_where_a_send_ends_does_not_matter(wire, ask, jobs, size):
     for at in range(0, len(sent), size):
         one.send(sent[at:at + size])
         if size > 100:
-            time.sleep(0.005)
+            time.sleep(0.005)  # in packets of their own
     in_order(one, plan, 2)
 
 
@@ -449,7 +449,7 @@ def test_a_long_poll_that_gets_its_job_lets_those_behind_it_go_on_at_once(wire, 
 def test_what_comes_while_a_request_is_worked_on_is_answered_after_it(wire, ask, jobs):
     one = wire().send(ask("POST", "/api/task-queue/claim", body=jobs.claim(wait_seconds=0.5), id="0"))
     for number in range(1, 31):
-        time.sleep(0.01)
+        time.sleep(0.01)  # one after the other
         one.send(ask("GET", "/api/ready" if number % 3 else "/api/openapi.json", id=str(number)))
     assert [one.answer().id for _ in range(31)] == [str(number) for number in range(31)]
 
@@ -505,7 +505,7 @@ def test_a_connection_of_http_1_0_is_kept_where_it_asks_for_that(wire, ask, jobs
 def test_a_connection_that_was_idle_for_a_while_is_served_at_once(wire, ask, jobs):
     used, unused = wire(), wire()
     assert used.send(ask("GET", "/api/ready", id="first")).answer().id == "first"
-    time.sleep(1.3)
+    time.sleep(1.3)  # idle
     for one in (used, unused):
         for method, path, body in [("GET", "/api/ready", None), ("POST", "/api/task-queue/submit", jobs.submit("late")), ("GET", "/api/openapi.json", None)]:
             began = time.monotonic()
@@ -526,7 +526,7 @@ def test_fifty_idle_connections_are_each_served_when_they_speak_again(wire, ask,
                 found = one.send(ask("POST", "/api/task-queue/submit", body=jobs.submit(f"t{turn}-{number}"), id=f"{turn}-{number}")).answer()
             waits.append(time.monotonic() - began)
             assert found.id == f"{turn}-{number}" and found.status == (200 if number % 5 else 201)
-        time.sleep(0.6)
+        time.sleep(0.6)  # idle
     assert max(waits) < SOON, max(waits)
     for number, one in enumerate(idle):  # all at once, too
         one.send(ask("GET", "/api/ready", id=str(number)))
@@ -541,7 +541,7 @@ def test_fifty_idle_connections_are_each_served_when_they_speak_again(wire, ask,
 def test_who_says_no_more_is_answered_still(wire, ask, method, path, pause):
     one = wire().send(ask(method, path, id="half"))
     if pause:
-        time.sleep(pause)
+        time.sleep(pause)  # between what it asks and its last word
     found = one.ended().answer(method)
     assert found.id == "half" and one.closed()
 
@@ -820,7 +820,7 @@ def steady(running):
     """The count once connections that ended are gone."""
     last, since = held(running), time.monotonic()
     while time.monotonic() - since < 0.1:
-        time.sleep(0.02)
+        time.sleep(0.02)  # a look now and then
         if (count := held(running)) != last:
             last, since = count, time.monotonic()
     return last
@@ -845,7 +845,7 @@ def test_who_goes_in_the_middle_leaves_nothing(running, ask, jobs, smuggled, whe
     crowd = [Wire(running.url).send(sent) for _ in range(10)]
     try:
         eventually(lambda: held(running) >= before + 10, patience=1.0)
-        time.sleep(0.05)
+        time.sleep(0.05)  # what was sent is read, which nobody outside can see
     finally:
         for one in crowd:
             one.reset() if hard else one.socket.close()

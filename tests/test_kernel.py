@@ -7,6 +7,7 @@ import time
 import apsw
 import msgspec
 import pytest
+from conftest import eventually
 
 from orkosi import HOME, Invalid, TooMany, acting, db, endpoints, settings, strict, system
 from plugins.fields import terms
@@ -224,14 +225,12 @@ def test_every_write_runs_once_also_where_one_of_a_batch_fails(data):
                 errors.append(error)
     first = threading.Thread(target=write, args=(lambda: go_on.wait(10),))
     first.start()
-    while not db._turn.locked():
-        time.sleep(0.01)
+    eventually(db._turn.locked)
     crowd = [threading.Thread(target=write, args=(functools.partial(note, number),)) for number in range(8)]
     before = db.commits
     for one in crowd:
         one.start()
-    while len(db._inbox) < 8:
-        time.sleep(0.01)
+    eventually(lambda: len(db._inbox) == 8)
     go_on.set()
     for one in (first, *crowd):
         one.join()

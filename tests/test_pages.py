@@ -24,7 +24,7 @@ def test_the_api_page_shows_and_tries_the_operations(server, browser):
         browser.open("about:blank")
         browser.open(running.url + "/api/docs#/Health/health.version")
         browser.wait("!!document.querySelector('.opblock.is-open .btn.execute') && document.readyState === 'complete'")
-        time.sleep(1)
+        time.sleep(1)  # it still draws itself, and says nothing when it is done
         browser.run("document.querySelector('.opblock.is-open .btn.execute').click()")
         if said := browser.soon("[...document.querySelectorAll('.live-responses-table')].map(one => one.innerText)"
                                 ".find(text => text.includes('uptime'))", patience=5):

@@ -118,8 +118,7 @@ def test_a_missing_brain_is_named(company):
     company.run()
     assert f"{company.home}/workspace/brain" in company.show(id)["last_error"]
     company.call("PATCH", "/agents/felix", {"command": [sys.executable, "-c", "print('by command')"]})
-    time.sleep(5)  # the back-off of the failed attempt
-    eventually(lambda: company.job(id)["status"] == "waiting")
+    eventually(lambda: company.job(id)["status"] == "waiting", patience=20)  # after the back-off of the failed attempt
     company.run()
     assert company.show(id)["resolution"] == "by command"
 
@@ -181,7 +180,7 @@ def test_a_pause_lets_the_brain_finish_and_takes_no_more(server, tmp_path):
     brain_pid(company)
     company.call("POST", "/agents/felix/pause", {})
     assert eventually(lambda: company.show(first)["status"] == "done")
-    time.sleep(2)
+    time.sleep(2)  # two of the agent's rounds, in which nothing is begun
     assert company.show(second)["status"] == "todo" and company.call("GET", "/agents/felix")["status"] == "paused"
     company.call("POST", "/agents/felix/resume", {})
     assert eventually(lambda: company.show(second)["status"] == "done", patience=15)

@@ -125,7 +125,7 @@ def test_a_quick_read_that_takes_long_goes_to_a_lane_and_stays_there(listening, 
         asked.append(threading.current_thread().name)
         if len(asked) == 1:
             db.value(ENDLESS)
-        time.sleep(0.3)
+        time.sleep(0.3)  # what is slow
         return plain(*args, **more)
     monkeypatch.setattr(tasks, "page", slow)
     server = listening()
@@ -238,7 +238,7 @@ def test_what_needs_no_flush_is_answered_before_what_does(listening, monkeypatch
     def slow(batch, sync):
         if sync == "FULL":
             flushing.set()
-            time.sleep(0.4)
+            time.sleep(0.4)  # what is slow
         return plain(batch, sync)
     server = listening()
     server.ask("POST", "/task-queue/submit", {"task_type": "t"})
@@ -298,7 +298,7 @@ def test_a_turn_ends_after_ten_milliseconds(data):
 
     def slow(number):
         ran.append(number)
-        time.sleep(0.006)
+        time.sleep(0.006)  # what is slow
     items = [orkosi.Write(lambda number=number: slow(number), orkosi.system(), True, lambda item: order.append(item)) for number in range(6)]
     before = db.commits
     db._inbox.extend(items)
@@ -329,7 +329,7 @@ def test_a_thousand_claims_wait_and_a_thousand_jobs_go_to_one_each(server):
     gone, waiting = waiting[::10], [one for at, one in enumerate(waiting) if at % 10]
     for one in gone:
         one.close()
-    time.sleep(1.2)
+    time.sleep(1.2)  # within which they are forgotten
     ids, began = [], time.monotonic()
     for _ in range(1000):
         ids.append(running.call("POST", "/task-queue/submit", {"task_type": "t"}, token)[1]["data"]["id"])
@@ -431,7 +431,7 @@ def test_a_body_in_chunks_is_the_same_however_it_comes_apart(sent):
 
 def test_a_slow_write_is_named_in_the_log(listening, monkeypatch, caplog):
     plain = queue.submit
-    monkeypatch.setattr(queue, "submit", lambda *args, **more: time.sleep(0.06) or plain(*args, **more))
+    monkeypatch.setattr(queue, "submit", lambda *args, **more: time.sleep(0.06) or plain(*args, **more))  # what is slow
     assert listening().ask("POST", "/task-queue/submit", {"task_type": "t"})[0] == 201
     assert [record.getMessage() for record in caplog.records if record.getMessage().startswith("slow write queue.submit: ")]
 

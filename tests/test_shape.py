@@ -479,3 +479,10 @@ def test_verbs_have_one_vocabulary():
                 if (returns.startswith("Page[") and node.name != "page" and node.name not in PARTS) or node.name in ("update", "index", "listed", "entries"):
                     others.append(f"{file.parent.name}/{file.name}: {node.name} -> {returns}")
     assert not [one for one in others if not one.startswith("folders/")], others
+
+
+def test_a_test_that_sleeps_says_what_for():
+    """What must happen soon is waited for, by `eventually`; a fixed time is for what must not happen, for a load, or for a pace."""
+    mute = [f"{file.name}:{number}" for file in [*(HOME / "tests").glob("test_*.py"), *(HOME / "tests").glob("faults/*.py")]
+            for number, line in enumerate(file.read_text().splitlines(), 1) if re.search(r"\btime\.sleep\([^)]", line) and "  # " not in line]
+    assert not mute, mute

@@ -45,7 +45,7 @@ def test_twenty_ends_under_load(server):
         parked = threading.Thread(target=running.call, args=("POST", "/task-queue/claim", {"worker_id": "w", "queue_name": "empty", "wait_seconds": 20}, token))
         for one in (*workers, parked):
             one.start()
-        time.sleep(dice.uniform(0.1, 0.5))
+        time.sleep(dice.uniform(0.1, 0.5))  # the load, up to a moment by chance
         began = time.monotonic()
         running.process.terminate()
         assert running.process.wait(15) == 0, "it ends in order"

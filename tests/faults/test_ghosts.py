@@ -38,7 +38,7 @@ def test_after_a_hundred_killed_long_polls_all_jobs_go_to_the_living(server):
     killed = 0
     while killed < 100:
         wave = [claim(running, token, wait_seconds=25) for _ in range(34)]
-        time.sleep(0.4)
+        time.sleep(0.4)  # they are on their way, and nothing shows those that wait
         for number, one in enumerate(wave):
             if number % 2:  # ended hard, as by a kill
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
@@ -64,7 +64,7 @@ def test_one_that_speaks_while_it_waits_and_then_dies_gets_nothing(server):
     token = server.admin(running)
     one = claim(running, token, wait_seconds=25)
     one.sendall(b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    time.sleep(0.3)
+    time.sleep(0.3)  # both requests are on their way, and nothing shows one that waits
     one.close()
     job, = submit(running, token, 1)
     _, answer = running.call("POST", "/task-queue/claim", {"worker_id": "live", "wait_seconds": 5}, token)

@@ -73,7 +73,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_completes_twice(server):
         clients = [threading.Thread(target=client, args=(number, running.url, token, journal, stop, cycle)) for number in range(CLIENTS)]
         for one in clients:
             one.start()
-        time.sleep(dice.uniform(0.05, 0.9))
+        time.sleep(dice.uniform(0.05, 0.9))  # the work, up to a moment by chance
         running.kill()
         stop.set()
         for one in clients:
@@ -115,7 +115,7 @@ def test_a_terminated_server_ends_in_order(server):
     token = server.admin(running)
     waiting = threading.Thread(target=lambda: running.call("POST", "/task-queue/claim", {"worker_id": "w", "wait_seconds": 20}, token))
     waiting.start()
-    time.sleep(0.3)
+    time.sleep(0.3)  # the claim is on its way, and nothing shows one that waits
     began = time.monotonic()
     running.process.terminate()
     assert running.process.wait(10) == 0 and time.monotonic() - began < 10

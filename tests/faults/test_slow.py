@@ -55,7 +55,7 @@ def test_an_honest_client_is_served_while_a_thousand_drip(server):
             assert passed < 15, "refused after the first 15 s"
         if passed >= 15:
             waits.append(time.monotonic() - asked)
-        time.sleep(0.05)
+        time.sleep(0.05)  # an honest client's pace
     stop.set()
     for one in crowd:
         one.join()
