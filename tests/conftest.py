@@ -5,6 +5,7 @@ the OpenAPI page cannot fall behind the code.
 """
 import email
 import email.policy
+import functools
 import io
 import json
 import os
@@ -28,6 +29,9 @@ from plugins import storage  # noqa: E402
 from plugins.docs.openapi import declared_errors  # noqa: E402
 from plugins.server.application import Application  # noqa: E402
 from plugins.server.limits import limiter  # noqa: E402
+
+# Every test opens a data folder, and each has the same schema to be compared with.
+sys.modules["plugins.storage.upgrade"].model_of = functools.cache(storage.model_of)
 
 
 class Answer:
@@ -251,6 +255,7 @@ class Server:
 
     def __init__(self, folder, *arguments, env=None, wait=True):
         self.folder = Path(folder)
+        self.is_new = not self.folder.exists()
         self.env = os.environ | {"ORKOSI_LIMIT_LOGIN": "off", "ORKOSI_LIMIT_KEY_MANAGEMENT": "off", "ORKOSI_SUPERVISOR": "embedded", "ORKOSI_NO_INSTALL": "1",
                                  "ORKOSI_MASTER_KEY_FILE": str(self.folder.parent / "master.key")} | (env or {})
         self.process = subprocess.Popen([sys.executable, str(HOME / "orkosi.py"), "serve", "--port", "0", "--data", str(folder), *arguments],
@@ -293,14 +298,18 @@ class Server:
         self.process.wait()
         self.process.stdout.close()
 
-    def stop(self):
+    def end(self):
+        """Tell it to end; `stop` waits for it."""
         if self.process.poll() is None:
             self.process.terminate()
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+
+    def stop(self):
+        self.end()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         if not self.process.stdout.closed:
             self.process.stdout.close()
 
@@ -313,8 +322,17 @@ def command(*arguments, folder, stdin="", env=None, check=True):
     return done
 
 
+@pytest.fixture(scope="session")
+def ending():
+    """Servers that were told to end: the next test does not wait for them, but whoever runs the tests does."""
+    servers = []
+    yield servers
+    for one in servers:
+        one.stop()
+
+
 @pytest.fixture
-def server(tmp_path):
+def server(tmp_path, ending):
     """Starts servers that end with the test: `server()`; `server.admin(s)` logs an administrator in."""
     started = []
 
@@ -323,13 +341,20 @@ def server(tmp_path):
         return started[-1]
 
     def admin(running):
+        if running.is_new:  # by the link that it prints: a command would be another start of Python
+            said = next(line for line in iter(running.process.stdout.readline, "") if "/setup/" in line)
+            return running.call("POST", "/auth/setup", {"token": said.split("/setup/")[1].strip(), "username": "root", "email": "root@example.com",
+                                                        "password": "correct horse battery"})[1]["token"]
         command("user", "add", "root@example.com", "--username", "root", "--role", "admin", "--password-stdin",
                 folder=running.folder, stdin="correct horse battery\n")
         return running.call("POST", "/auth/login", {"email": "root@example.com", "password": "correct horse battery"})[1]["token"]
     start.admin = admin
     yield start
+    while ending and (ending[0].process.poll() is not None or len(ending) > 8):
+        ending.pop(0).stop()
     for one in started:
-        one.stop()
+        one.end()
+        ending.append(one)
 
 
 def eventually(claim, patience=10.0, every=0.02):

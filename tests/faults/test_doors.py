@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import eventually
+from conftest import Server, eventually
 
 LARGE = "/api/docs/swagger-ui-bundle.js"  # 1.5 MB, for anybody
 
@@ -120,6 +120,16 @@ def test_idle_connections_make_room(server):
     assert open_still > 1000, "only those that were idle for longest had to go"
 
 
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory):
+    """One server for all who only ask it something odd; it knows two names of its own, and a public one."""
+    names = {"ORKOSI_HOSTS": "mini.example, other.example", "ORKOSI_PUBLIC_URL": "https://orkosi.example.com"}
+    server = Server(tmp_path_factory.mktemp("doors") / "data", env=names, wait=False)
+    server.url = eventually(lambda: (file := server.folder / "server.url").exists() and file.read_text().strip())
+    yield server
+    server.stop()
+
+
 @pytest.mark.parametrize("sent, said", [
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "no HTTP request"), (b"get / HTTP/1.1\r\nHost: x\r\n\r\n", "Malformed HTTP method"),
     (b"GET / HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", "Invalid header"), (b"GET /\rx HTTP/1.1\r\nHost: x\r\n\r\n", "Bare CR"), (b"GET\r\n\r\n", "Start line"),
@@ -128,8 +138,8 @@ def test_idle_connections_make_room(server):
     (b"POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Length: 5, 6\r\n\r\nhello", "Content-Length is invalid"),
     (b"POST /api/auth/login HTTP/1.0\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "no part of HTTP/1.0"),
     (b"POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\nhello", "Content-Length is invalid")])
-def test_what_is_no_request_gets_its_400_at_once_and_the_connection_closes(server, sent, said):
-    running = server()
+def test_what_is_no_request_gets_its_400_at_once_and_the_connection_closes(standing, sent, said):
+    running = standing
     one = connect(running, timeout=3)
     one.sendall(sent)
     file = one.makefile("rb")
@@ -156,10 +166,8 @@ def test_malformed_requests_make_one_line_a_second(server):
 @pytest.mark.parametrize("host, status", [
     ("localhost", 200), ("127.0.0.1", 200), ("[::1]:3001", 200), ("192.168.7.7", 200), ("mini.example", 200), ("orkosi.example.com:443", 200),
     ("LOCALHOST.", 200), ("evil.example.com", 400), ("127.0.0.1.evil.example.com", 400), ("localhost:x", 400), ("", 400)])
-def test_a_name_that_is_not_ours_is_refused(server, host, status):
-    running = server(env={"ORKOSI_HOSTS": "mini.example, other.example", "ORKOSI_PUBLIC_URL": "https://orkosi.example.com"}, wait=False)
-    running.url = eventually(lambda: (file := running.folder / "server.url").exists() and file.read_text().strip())
-    one = connect(running)
+def test_a_name_that_is_not_ours_is_refused(standing, host, status):
+    one = connect(standing)
     one.sendall(f"GET /api/health HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
     assert answer(one)[0] == status
 
