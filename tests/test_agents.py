@@ -327,6 +327,7 @@ def test_a_run_whose_job_went_on_without_it_is_lost(client, felix, monkeypatch):
 
 
 @pytest.mark.parametrize("folder", ["data", "it's \"my\" $(data) über"])
+@pytest.mark.slow
 def test_the_run_script_works_only_where_there_is_something_to_do(server, tmp_path, folder):
     running = server(folder=tmp_path / folder)
     token = server.admin(running)
@@ -363,6 +364,7 @@ def test_the_run_script_works_only_where_there_is_something_to_do(server, tmp_pa
     assert run()
 
 
+@pytest.mark.slow
 def test_the_idle_check_of_ten_sleeping_agents_is_counted(server):
     running = server()
     token = server.admin(running)

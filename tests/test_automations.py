@@ -135,6 +135,7 @@ def test_a_job_starts_at_load_in_its_folder_with_its_environment_and_files(drive
     assert "bad" in (data / "e.log").read_text() and "sk_live_x" not in (data / "e.log").read_text()
 
 
+@pytest.mark.slow
 def test_an_interval_starts_a_job_again_and_again_but_never_twice_at_once(driver, data):
     driver.load(sleeper("com.a", data, "echo $$ >> out", StartInterval=1))
     driver.load(sleeper("com.b", data, "echo $$ >> slow; sleep 2.3", StartInterval=1))
@@ -144,6 +145,7 @@ def test_an_interval_starts_a_job_again_and_again_but_never_twice_at_once(driver
 
 
 @pytest.mark.parametrize("script, starts", [("echo $$ >> out; exit 1", 2), ("echo $$ >> out; exit 0", 1)])
+@pytest.mark.slow
 def test_a_job_kept_alive_is_started_again_as_it_asked_and_not_too_often(driver, data, script, starts):
     driver.load(sleeper("com.a", data, script, KeepAlive={"SuccessfulExit": False}, RunAtLoad=True, ThrottleInterval=1))
     time.sleep(1.7)  # in which it would be started twice, or is not started again

@@ -4,11 +4,13 @@ import shlex
 import subprocess
 import threading
 
+import pytest
 from conftest import eventually
 
 from plugins import demo
 
 
+@pytest.mark.slow
 def test_the_demo_works_by_itself_and_its_lines_can_be_pasted(server):
     running = server("--demo")
     said = []
@@ -32,6 +34,7 @@ def test_the_demo_works_by_itself_and_its_lines_can_be_pasted(server):
     reader.join(5)
 
 
+@pytest.mark.slow
 def test_a_folder_in_use_is_left_alone(server, tmp_path):
     first = server()
     server.admin(first)

@@ -96,6 +96,7 @@ WORST = {"one letter, over and over": "a " * (1 << 19), "one word without an end
 
 
 @pytest.mark.parametrize("content", WORST.values(), ids=WORST)
+@pytest.mark.slow
 def test_a_search_takes_as_long_as_the_files_are(client, data, workspace, content):
     """snippet() took minutes for one such file, and no deadline stopped it."""
     for number in range(10):
@@ -179,6 +180,7 @@ def test_a_link_that_takes_a_files_place_is_not_followed(data, workspace, tmp_pa
     assert rows() == {}
 
 
+@pytest.mark.slow
 def test_the_observer_follows_what_happens(data):
     stop = threading.Event()
 

@@ -833,6 +833,7 @@ GOING = ["at once", "in the line", "in a header", "in the body", "in a large bod
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="counts what /proc lists")
 @pytest.mark.parametrize("hard", [False, True], ids=["closed", "reset"])
 @pytest.mark.parametrize("where", GOING)
+@pytest.mark.slow
 def test_who_goes_in_the_middle_leaves_nothing(running, ask, jobs, smuggled, where, hard):
     sent = {"at once": b"", "in the line": smuggled[:15], "in a header": smuggled[:70], "in the body": smuggled[:-3],
             "in a large body": ask("POST", "/api/task-queue/submit", "Content-Length: 700000") + b" " * 400_000,

@@ -412,6 +412,7 @@ def test_every_letter_of_a_key_counts(application, make):
 # ── the command ──
 
 
+@pytest.mark.slow
 def test_the_key_command_works_without_a_server_and_beside_one(server, tmp_path):
     folder = tmp_path / "data"
     command("user", "add", "root@example.com", "--role", "admin", "--password-stdin", folder=folder, stdin="correct horse battery\n")
@@ -438,6 +439,7 @@ def test_the_key_command_says_what_is_wrong(data, tmp_path, people, arguments, s
     assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_last_uses_are_written_when_the_server_ends(server, tmp_path):
     folder = tmp_path / "data"
     command("user", "add", "root@example.com", "--role", "admin", "--password-stdin", folder=folder, stdin="correct horse battery\n")

@@ -97,6 +97,7 @@ def test_an_upgraded_folder_is_made_as_a_new_one(old, tmp_path):
     assert {key: (upgraded[key], new[key]) for key in new if upgraded[key] != new[key]} == {}
 
 
+@pytest.mark.slow
 def test_its_agents_go_on(old, server):
     before, _ = everything(old)
     running = server(folder=old)

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import pytest
 from browser import required
 from conftest import HOME
 
@@ -12,6 +13,7 @@ def blocks():
     return re.findall(r"```sh\n(.*?)```", (HOME / "README.md").read_text(), re.S)
 
 
+@pytest.mark.slow
 def test_the_walk_through_does_what_it_says(server, tmp_path):
     required("curl", "curl")
     running = server()
@@ -29,6 +31,7 @@ def test_the_walk_through_does_what_it_says(server, tmp_path):
     assert '"task_type":"resize"' in done.stdout and '"lease_token":' in done.stdout
 
 
+@pytest.mark.slow
 def test_the_demo_finishes_tasks_by_itself(server):
     running = server("--demo")
     lines = []
@@ -45,6 +48,7 @@ def test_the_demo_finishes_tasks_by_itself(server):
     assert "/setup/" not in said
 
 
+@pytest.mark.slow
 def test_letting_others_in_goes_as_written(server, tmp_path):
     required("curl", "curl")
     running = server()
@@ -57,6 +61,7 @@ def test_letting_others_in_goes_as_written(server, tmp_path):
     assert done.stdout.endswith("not a trace\n")
 
 
+@pytest.mark.slow
 def test_giving_keys_goes_as_written(server, tmp_path):
     required("curl", "curl")
     running = server()

@@ -104,6 +104,7 @@ def test_all_that_waits_is_done_in_one_cycle(company):
     ("ln -s /etc/passwd \"$ORKOSI_REPORT\"", "done", "completed", "done", None),
     ("exec 0<&-; echo early", "done", "completed", "done", None),
 ])
+@pytest.mark.slow
 def test_how_a_brain_may_end(company, script, task, job, run, said):
     company.brain(script)
     id = company.task(description="x" * 60_000)
@@ -113,6 +114,7 @@ def test_how_a_brain_may_end(company, script, task, job, run, said):
     assert said is None or said in shown["last_error"]
 
 
+@pytest.mark.slow
 def test_a_missing_brain_is_named(company):
     id = company.task()
     company.run()
@@ -130,6 +132,7 @@ def test_much_output_is_cut_and_never_stops_the_brain(company):
     assert company.show(id)["resolution"] == "x" * 65536
 
 
+@pytest.mark.slow
 def test_a_task_that_takes_too_long_is_ended_with_all_its_children(company):
     company.brain("(trap '' TERM; sleep 60 & echo $! > child; wait) & sleep 60")
     id = company.task(max_duration_seconds=1)
@@ -156,6 +159,7 @@ def brain_pid(company):
     return eventually(lambda: path.exists() and path.read_text().strip() and int(path.read_text()))
 
 
+@pytest.mark.slow
 def test_a_stop_ends_the_brain_and_costs_no_attempt(server, tmp_path):
     company = Company(server, tmp_path, interval=1)
     company.brain(SLOW)
@@ -173,6 +177,7 @@ def test_a_stop_ends_the_brain_and_costs_no_attempt(server, tmp_path):
     assert eventually(lambda: company.show(id)["resolution"] == "second time", patience=15)
 
 
+@pytest.mark.slow
 def test_a_pause_lets_the_brain_finish_and_takes_no_more(server, tmp_path):
     company = Company(server, tmp_path, interval=1)
     company.brain("echo $$ > pid; sleep 1.5; echo finished")
@@ -186,6 +191,7 @@ def test_a_pause_lets_the_brain_finish_and_takes_no_more(server, tmp_path):
     assert eventually(lambda: company.show(second)["status"] == "done", patience=15)
 
 
+@pytest.mark.slow
 def test_the_end_of_the_server_gives_the_job_back(server, tmp_path):
     company = Company(server, tmp_path, interval=1)
     company.brain(SLOW)
@@ -199,6 +205,7 @@ def test_the_end_of_the_server_gives_the_job_back(server, tmp_path):
     assert company.job(id)["attempt"] == 1
 
 
+@pytest.mark.slow
 def test_a_killed_server_neither_loses_nor_doubles_the_work(server, tmp_path):
     company = Company(server, tmp_path, interval=1)
     company.brain("echo $$ >> started; echo $$ > pid; sleep 3; echo survived")
@@ -210,6 +217,7 @@ def test_a_killed_server_neither_loses_nor_doubles_the_work(server, tmp_path):
     assert len((company.home / "workspace" / "started").read_text().split()) == 1
 
 
+@pytest.mark.slow
 def test_a_result_is_kept_until_the_server_is_back(company, server, tmp_path):
     company.brain("echo $$ > pid; sleep 1; echo kept")
     id = company.task()
@@ -266,6 +274,7 @@ def test_a_cancelled_task_ends_its_brain(company):
     assert company.call("GET", f"/task-queue/{job['id']}")["status"] == "cancelled"
 
 
+@pytest.mark.slow
 def test_a_lease_is_kept_alive_while_the_brain_thinks(company):
     company.brain("sleep 2.5; echo slow but sure")
     job = company.call("POST", "/task-queue/submit", {"task_type": "chore", "queue_name": "agent:felix", "timeout_seconds": 1})

@@ -313,6 +313,7 @@ def test_a_turn_ends_after_ten_milliseconds(data):
 # ── who waits ──
 
 
+@pytest.mark.slow
 def test_a_thousand_claims_wait_and_a_thousand_jobs_go_to_one_each(server):
     """A tenth of them hang up: none of those gets a job, and every job is given once."""
     running = server(env={"ORKOSI_LIMIT_TASK_CREATE": "off"})
@@ -464,6 +465,7 @@ def test_a_fault_in_the_loop_itself_ends_it_for_nobody_else(listening, applicati
     assert lost.recv(100) == b"", "whoever met the fault is not left waiting, nor does the end of the server wait for them"
 
 
+@pytest.mark.slow
 def test_after_a_slow_flush_the_writer_waits_no_longer_than_until_everybody_is_back(listening, monkeypatch):
     from plugins.server import writer
     server = listening()

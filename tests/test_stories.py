@@ -31,12 +31,14 @@ def test_every_operation_has_a_story_and_every_story_an_operation():
 
 @pytest.mark.parametrize("emptied, status", [
     ("GET /api/rules", 1), ("GET /api/rules:category", 1), ("GET /api/rules:query.scope", 1), ("DELETE /api/rules/{id}:kept", 1), ("GET /api/rules:kept", 0)])
+@pytest.mark.slow
 def test_a_story_fails_where_its_operation_answers_nothing(emptied, status):
     done = subprocess.run([sys.executable, "-m", "pytest", "tests/stories/test_story_rules.py", "-p", "no:cacheprovider", "--emptied", emptied],
                           cwd=HOME, capture_output=True, text=True, env=os.environ)
     assert done.returncode == status, done.stdout[-2000:]
 
 
+@pytest.mark.slow
 def test_what_no_story_notices_is_printed():
     done = subprocess.run([sys.executable, "-m", "pytest", "tests/stories/test_story_rules.py", "-p", "no:cacheprovider", "--emptied", "POST /api/rules*"],
                           cwd=HOME, capture_output=True, text=True, env=os.environ)

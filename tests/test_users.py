@@ -242,6 +242,7 @@ con.execute("UPDATE users SET password = ?", (made,))
 
 
 @pytest.mark.parametrize("kind", ["today's", "four lanes, as earlier versions made"])
+@pytest.mark.slow
 def test_thirty_log_ins_at_once_are_all_answered(server, kind):
     """Two derivations at once, with four lanes each, wait for each other for good: then nobody logs in any more."""
     running = server(env={"ORKOSI_LIMIT_LOGIN_ACCOUNT": "off"})
@@ -391,6 +392,7 @@ def test_no_token_of_a_letter_is_kept_after_it_is_sent(as_, anonymous, posted):
 
 
 @pytest.mark.parametrize("beside", [True, False], ids=["beside a server", "without one"])
+@pytest.mark.slow
 def test_the_commands_of_users(server, tmp_path, beside):
     folder, stdin = tmp_path / "data", "correct horse battery\n"
     running = server() if beside else None

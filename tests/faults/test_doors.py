@@ -53,6 +53,7 @@ def many_files():
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.mark.slow
 def test_one_connection_that_reads_slowly_stops_nobody(server):
     """Large requests and very many quick ones in one send, hardly read: the loop must never wait for who does not read.
 
@@ -86,6 +87,7 @@ def test_pipelined_answers_come_in_order_and_whole(server):
     one.close()
 
 
+@pytest.mark.slow
 def test_a_quick_request_behind_a_slow_one_waits_for_nobody_else(server):
     running = server()
     token = server.admin(running)
@@ -148,6 +150,7 @@ def test_what_is_no_request_gets_its_400_at_once_and_the_connection_closes(stand
     assert file.read() == b"", "closed, and nothing more answered"
 
 
+@pytest.mark.slow
 def test_malformed_requests_make_one_line_a_second(server):
     running = server()
     began = time.monotonic()
@@ -172,6 +175,7 @@ def test_a_name_that_is_not_ours_is_refused(standing, host, status):
     assert answer(one)[0] == status
 
 
+@pytest.mark.slow
 def test_large_answers_wait_for_their_turn(server):
     """Lists of 50 MB at once, two of them never read: the memory stays bounded, and others are served."""
     running = server()

@@ -7,6 +7,7 @@ import time
 from urllib.parse import urlsplit
 
 import apsw
+import pytest
 
 CYCLES, CLIENTS = 20, 8
 
@@ -36,6 +37,7 @@ class Worker(threading.Thread):
                 return
 
 
+@pytest.mark.slow
 def test_twenty_ends_under_load(server):
     dice, told, ends = random.Random(7), {}, []
     running = server()

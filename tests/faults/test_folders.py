@@ -32,6 +32,7 @@ TRAPS = ["logs/agent.log", "state.json", "state.json.new", ".state.json.new", "b
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "folder"])
+@pytest.mark.slow
 def test_a_pipe_in_the_place_of_a_file_holds_up_nobody(server, tmp_path, kind):
     running = server()
     token = server.admin(running)
@@ -81,6 +82,7 @@ def test_a_lock_is_never_held_while_a_job_starts(data, monkeypatch):
     loop.join()
 
 
+@pytest.mark.slow
 def test_a_row_that_cannot_be_loaded_keeps_no_agent_from_starting(server):
     running = server()
     token = server.admin(running)
@@ -111,6 +113,7 @@ def open_to_others(folder):
     return found
 
 
+@pytest.mark.slow
 def test_nobody_else_reads_the_data_folder(server, tmp_path):
     """A clone makes data/ as the umask says; and what an older version made, is mended at the next start."""
     folder = tmp_path / "data"

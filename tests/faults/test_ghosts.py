@@ -5,6 +5,7 @@ import threading
 import time
 from urllib.parse import urlsplit
 
+import pytest
 from conftest import eventually
 
 
@@ -32,6 +33,7 @@ def working(running, token, got, stop):
             got.append((job["id"], job["attempt"]))
 
 
+@pytest.mark.slow
 def test_after_a_hundred_killed_long_polls_all_jobs_go_to_the_living(server):
     running = server(env={"ORKOSI_TENANT_WAITING": "48"})
     token = server.admin(running)

@@ -14,6 +14,7 @@ from collections import Counter
 from urllib.parse import quote, urlsplit
 
 import msgspec
+import pytest
 from conftest import eventually
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -130,6 +131,7 @@ class Attacker:
             assert set(json.loads(said)["error"]) >= {"code", "message", "request_id"}, (method, path, said[:200])
 
 
+@pytest.mark.slow
 def test_nothing_hostile_gets_a_500_or_stops_the_work(server):
     running = server(env={f"ORKOSI_LIMIT_{name}": "off" for name in ("LOGIN", "LOGIN_ACCOUNT", "REGISTER", "FORGOT", "FORGOT_FROM", "LINK", "CONFIRM", "REFRESH",
                                                                      "TASK_CREATE", "ORG_INVITES", "TEAM_INVITES", "INVITES", "INVITES_TENANT")})

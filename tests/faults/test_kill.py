@@ -8,6 +8,7 @@ from collections import Counter
 from urllib.parse import urlsplit
 
 import apsw
+import pytest
 
 CYCLES, CLIENTS = 40, 8
 
@@ -64,6 +65,7 @@ def client(number, url, token, journal, stop, seed):
                 journal.note("completed", job["id"], job["lease_token"])
 
 
+@pytest.mark.slow
 def test_nothing_acknowledged_is_lost_and_nothing_completes_twice(server):
     options = {"ORKOSI_LIMIT_TASK_CREATE": "off"}
     running = server(env=options)
@@ -97,6 +99,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_completes_twice(server):
         assert (state, json.loads(result)) == ("completed", token_used), f"{job} was completed, and is {state}"
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_rescued_in_time_and_refused_when_it_comes_back(server):
     running = server()
     token = server.admin(running)

@@ -136,6 +136,7 @@ def lost(known, left, folder):
     return sum((rows.get(-one) != "completed") if one < 0 else (one not in rows) for one in known)
 
 
+@pytest.mark.slow
 def test_with_full_durability_no_acknowledged_write_is_lost(disk, tmp_path):
     found = cuts(disk("power"), 20)
     assert len(found[-1][0]) > 200

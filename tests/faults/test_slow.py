@@ -6,6 +6,8 @@ import time
 import urllib.request
 from urllib.parse import urlsplit
 
+import pytest
+
 DRIPPERS, SECONDS = 1000, 24
 
 
@@ -38,6 +40,7 @@ def drip(host, port, stop, count, answers):
         one.close()
 
 
+@pytest.mark.slow
 def test_an_honest_client_is_served_while_a_thousand_drip(server):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))

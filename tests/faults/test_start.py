@@ -51,6 +51,7 @@ def test_a_folder_that_cannot_be(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [b"\0" * 4096, b"this is no database at all" * 200])
+@pytest.mark.slow
 def test_a_damaged_database(server, tmp_path, damage):
     running = server()
     running.stop()
@@ -70,6 +71,7 @@ def test_somebody_elses_database(tmp_path):
     one_sentence(serve(tmp_path / "data"), "some other program")
 
 
+@pytest.mark.slow
 def test_a_file_newer_than_the_code(server):
     running = server()
     running.stop()
@@ -104,6 +106,7 @@ def test_an_old_python_is_told_so():
         one_sentence(done, "3.11 or newer")
 
 
+@pytest.mark.slow
 def test_no_network_at_the_first_start(tmp_path):
     for name in ("orkosi.py", "pyproject.toml"):
         shutil.copy(HOME / name, tmp_path / name)
@@ -116,6 +119,7 @@ def test_no_network_at_the_first_start(tmp_path):
     assert "could not install" in last and "wheels" in last
 
 
+@pytest.mark.slow
 def test_too_little_free_space_stops_writes_and_nothing_else(server):
     running = server()
     token = server.admin(running)
@@ -126,6 +130,7 @@ def test_too_little_free_space_stops_writes_and_nothing_else(server):
     assert full.call("GET", "/tasks", token=token)[0] == 200
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_507_and_loses_nothing(tmp_path):
     folder = tmp_path / "data"
     command("user", "add", "root@example.com", "--username", "root", "--role", "admin", "--password-stdin", folder=folder,

@@ -8,6 +8,7 @@ import threading
 import time
 from urllib.parse import urlsplit
 
+import pytest
 from conftest import eventually
 
 
@@ -36,6 +37,7 @@ def submits(running, token, seconds):
     return sorted(took)
 
 
+@pytest.mark.slow
 def test_pipelined_claims_that_are_read_slowly_delay_nobodys_submit(server):
     running = server()
     token = server.admin(running)
@@ -79,6 +81,7 @@ class Flood(threading.Thread):
             one.close()
 
 
+@pytest.mark.slow
 def test_a_tenant_that_floods_makes_another_wait_for_a_turn_or_two_and_not_for_all_of_it(server):
     """Job ids count what is written while one of another tenant's submits is on its way: in one line for all, it would be the whole crowd."""
     running = server(env={"ORKOSI_REGISTRATION": "open"})
