@@ -56,9 +56,15 @@ def test_the_limiter_is_bounded(data, monkeypatch):
 
 @pytest.mark.parametrize("q, found", [("fix login", '"fix"* "login"*'), ('"', None), ("-x", '"x"*'), ("", None), ("NEAR(a", '"NEAR"* "a"*'),
                                       ("ünï", '"ünï"*'), ("a " * 50, '"a"*'), ("a A b B á", '"á"* "B"*'),
-                                      (" ".join("abcdefghij"), " ".join(f'"{letter}"*' for letter in "abcdefgh"))])
+                                      (" ".join("abcdefgh"), " ".join(f'"{letter}"*' for letter in "abcdefgh"))])
 def test_search_terms_hold_no_operators(q, found):
     assert terms(q) == found
+
+
+@pytest.mark.parametrize("q", [" ".join("abcdefghi"), "a " * 101, "a" * 201])
+def test_a_search_of_more_than_it_takes_is_refused_instead_of_cut(q):
+    with pytest.raises(Invalid, match="at most 8 different words, in at most 200 characters"):
+        terms(q)
 
 
 def changed(old, new, ahead=1):
