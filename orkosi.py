@@ -1429,9 +1429,9 @@ DATA = click.option("--data", type=click.Path(path_type=Path), help="The data fo
 @cli.command("test", context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def run_tests(arguments: tuple[str, ...]) -> None:
-    """Run the test suite, on two cores; arguments go to pytest instead."""
+    """Run the test suite, on two cores; arguments go to pytest, where a later `-n 0` means one."""
     os.chdir(HOME)
-    os.execv(sys.executable, [sys.executable, "-m", "pytest", *(arguments or ("-n", "2", "--dist", "worksteal"))])
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", "-n", "2", "--dist", "worksteal", *arguments])
 
 
 def main() -> int:  # type: ignore[no-redef]  # the one above is this one, imported
