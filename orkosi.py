@@ -388,10 +388,10 @@ class Listing(Struct, frozen=True, kw_only=True):
 
 class Write:
     """One call on its way through the writer; `tell` is called once it is finished, or else because the turn is now its owner's."""
-    __slots__ = ("call", "actor", "durable", "tell", "finished", "result", "error", "after", "slow")
+    __slots__ = ("call", "actor", "durable", "tell", "single", "finished", "result", "error", "after", "slow")
 
-    def __init__(self, call: Callable[[], Any], actor: Actor, durable: bool, tell: Callable[[Write], None]):
-        self.call, self.actor, self.durable, self.tell = call, actor, durable, tell
+    def __init__(self, call: Callable[[], Any], actor: Actor, durable: bool, tell: Callable[[Write], None], single: bool = False):
+        self.call, self.actor, self.durable, self.tell, self.single = call, actor, durable, tell, single
         self.result: Any = None
         self.error: BaseException | None = None
         self.after: list[Callable[[], Any]] = []
@@ -466,14 +466,14 @@ class Database:
 
     # ── writing ──
 
-    def write(self, call: Callable[[], Any], *, durable: bool = True) -> Any:
+    def write(self, call: Callable[[], Any], *, durable: bool = True, single: bool = False) -> Any:
         """Run `call` in the writer's transaction and return when the commit holds; nested, just run it."""
         if threading.get_ident() == self._writer_thread:
             return call()
         bell = threading.Lock()
         bell.acquire()
-        item = Write(call, current(), durable, lambda _: bell.release())
-        self.write_all([item], bell)
+        item = Write(call, current(), durable, lambda _: bell.release(), single)
+        self._through([item], bell, lambda: item.finished)
         if item.error is not None:
             raise item.error
         for follow in item.after:
@@ -482,12 +482,15 @@ class Database:
 
     def write_all(self, items: list[Write], bell: Any) -> None:
         """Run several writes with whatever else waits, and return when each is finished; each `tell` must release `bell` as it says."""
+        self._through(items, bell, lambda: all(item.finished for item in items))
+
+    def _through(self, items: list[Write], bell: Any, done: Callable[[], bool]) -> None:
         self._inbox.extend(items)
         if self._turn.acquire(blocking=False):
             self._lead()
-        while not all(item.finished for item in items):
+        while not done():
             bell.acquire()
-            if not all(item.finished for item in items):  # the turn was passed to us
+            if not done():  # the turn was passed to us
                 self._lead()
 
     def after_commit(self, follow: Callable[[], Any], *, slow: bool = False) -> None:
@@ -539,29 +542,27 @@ class Database:
             item.tell(item)
 
     def _run(self, con: apsw.Connection, batch: list[Write]) -> list[Write]:
-        """Run the writes of a batch for 10 ms, each once; the ones that were run. The rest goes back to the head of the line.
-
-        Where they are several, each is under a savepoint, so that one that fails goes alone.
-        """
+        """Run writes for 10 ms, each once and under a savepoint, so that one that fails goes alone; those that ran. The rest lines up again."""
         con.execute("BEGIN IMMEDIATE")
-        savepoints, began = len(batch) > 1, time.perf_counter()
+        several, began = len(batch) > 1, time.perf_counter()
         for at, item in enumerate(batch):
             started = time.perf_counter()
             if started - began > TURN and at:
                 self._inbox.extendleft(reversed(batch[at:]))
                 return batch[:at]
             self._item, here.actor, item.after, item.error = item, item.actor, [], None
-            if savepoints:
+            savepoint = several and not item.single
+            if savepoint:
                 con.execute("SAVEPOINT one")
             try:
                 item.result = item.call()
             except Exception as error:
                 item.error = translate(error)
-                if savepoints and not con.in_transaction:
+                if several and not con.in_transaction:
                     raise item.error from None  # SQLite undid everything by itself: the disk is full
-                if savepoints:
+                if savepoint:
                     con.execute("ROLLBACK TO one")
-            if savepoints:
+            if savepoint:
                 con.execute("RELEASE one")
             if (took := time.perf_counter() - started) > 0.05:
                 log.warning("slow write %s: %.0f ms", getattr(item.call, "func", item.call).__qualname__, took * 1000)
@@ -747,22 +748,22 @@ def _mend(hint: Any) -> Callable[[Any], Any] | None:
     return None
 
 
-def writes(verb: Callable | None = None, *, durable: bool = True) -> Any:
+def writes(verb: Callable | None = None, *, durable: bool = True, single: bool = False) -> Any:
     """Mark a verb as a write: it runs once, in the writer's transaction, and returns when the commit holds.
 
     What it does beside its rows, it does in any case; what must follow only if they hold, it hands to `db.after_commit`.
 
-    `durable=False` is for what a power cut may undo harmlessly: acknowledged after the commit,
-    it survives a kill of the process, and never waits for a flush.
+    `durable=False`: a power cut may undo it harmlessly; it survives a kill of the process, and waits for no flush.
+    `single`: one statement changes all of its rows, and so needs no savepoint.
     """
     if verb is None:
-        return lambda verb: writes(verb, durable=durable)
+        return lambda verb: writes(verb, durable=durable, single=single)
 
     @functools.wraps(verb)
     def written(*args: Any, **kwargs: Any) -> Any:
         if threading.get_ident() == db._writer_thread:
             return verb(*args, **kwargs)
-        return db.write(functools.partial(verb, *args, **kwargs), durable=durable)
+        return db.write(functools.partial(verb, *args, **kwargs), durable=durable, single=single)
     return written
 
 

@@ -7,7 +7,7 @@ from conftest import eventually
 
 import orkosi
 from orkosi import Conflict, acting, db, now, system
-from plugins import queue
+from plugins import queue, tenants
 from plugins.queue import executor
 
 
@@ -580,3 +580,27 @@ def test_a_bulk_completes_what_it_names_and_nothing_else(data, count):
     assert [row["state"] for row in rows] == ["completed"] * count + ["active", "waiting"]
     assert [row["result"] for row in rows] == [f'{{"n":{at}}}' if at < count and at % 3 == 0 else None for at in range(count + 2)]
     assert all(bool(row["finished_at"]) != bool(row["lease_expires_at"]) for row in rows[:-1])
+
+
+def test_a_submission_that_fails_among_others_leaves_nothing_of_its_own(data, monkeypatch):
+    """It has no savepoint: what is refused must have written nothing, and the others of its commit hold."""
+    with acting(system()):
+        tenants.found("far")
+    monkeypatch.setitem(orkosi.settings.values, "tenant_jobs", 20)
+    outcomes = []
+
+    def call(number):
+        with acting(system(2)):
+            try:
+                outcomes.append(queue.submit("q", "t", {"n": number}).__class__)
+            except orkosi.Problem as problem:
+                outcomes.append(type(problem).__name__)
+    crew = [threading.Thread(target=call, args=(number,)) for number in range(60)]
+    for one in crew:
+        one.start()
+    for one in crew:
+        one.join()
+    assert outcomes.count("ShareUsed") == 40 and len(outcomes) == 60
+    with acting(system(2)):
+        assert db.value("SELECT count(*) FROM jobs WHERE tenant_id = :tenant") == 20
+        assert db.value("SELECT jobs FROM tenant_shares WHERE tenant_id = :tenant") == 20

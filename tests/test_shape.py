@@ -424,6 +424,17 @@ def test_every_struct_of_the_wire_has_a_name_of_its_own():
     assert len(names) > 100 and not [name for name in names if "." in name]
 
 
+def test_what_is_written_by_one_statement_is():
+    """A verb that is `single` has no savepoint to be undone to: a second statement could leave the first one's rows behind."""
+    single = [node for file in FILES for node in ast.walk(ast.parse(file.read_text()))
+              if isinstance(node, ast.FunctionDef) and any(ast.unparse(one) == "writes(single=True)" for one in node.decorator_list)]
+    assert single
+    for verb in single:
+        called = [ast.unparse(node.func) for node in ast.walk(verb) if isinstance(node, ast.Call)]
+        assert len([one for one in called if one in ("db.run", "db.add", "db.insert", "db.patch", "db.delete", "db.run_many")]) == 1, verb.name
+        assert "emit" not in called, f"{verb.name}: listeners write, too"
+
+
 def test_nobody_gives_the_tenant_to_a_statement():
     """It is whoever acts who has a tenant: one that is given would be silently another."""
     given = [f"{file.parent.name}/{file.name}:{node.lineno}" for name in ("all", "one", "value", "run", "add", "page")

@@ -124,7 +124,7 @@ BY_STATE = {"waiting": WAITING, "delayed": DELAYED, "active": ACTIVE, "completed
 # ── submitting ──
 
 
-@writes
+@writes(single=True)
 def submit(queue: str, task_type: str, payload: Any = None, *, priority: int = 0, max_attempts: int = 3, timeout: int = 300,
            key: str | None = None, backoff: tuple[str, int] = ("exponential", 5000), run_at: str | None = None,
            held_for: str | None = None, schedule: str | None = None) -> tuple[Job, bool]:
