@@ -11,6 +11,7 @@ from typing import Any
 
 from orkosi import (
     RANKS,
+    UNSET,
     Conflict,
     Hit,
     Listing,
@@ -19,6 +20,7 @@ from orkosi import (
     Paging,
     Plugin,
     Struct,
+    UnsetType,
     current,
     db,
     emit,
@@ -102,6 +104,9 @@ FOUND = Listing(
     source="files_fts CROSS JOIN files ON files.id = files_fts.rowid", base="files_fts MATCH :terms AND files.tenant_id = :tenant",
     filters={"workspace": "files.workspace = :workspace", "category": "files.category = :category", "ext": "files.ext = :ext"},
     order="files_fts.rowid DESC")
+FITTING = Listing(
+    of=Found, columns=FOUND.columns, heavy=FOUND.heavy, light=20, source="files",
+    filters={"workspace": "+workspace = :workspace", "category": "+category = :category", "ext": "+ext = :ext"})
 
 KEEP = """
     INSERT INTO files (tenant_id, name, path, workspace, file_type, ext, category, content, size, hash, synced, modified_at,
@@ -130,12 +135,12 @@ def find(id: int) -> File:
 
 
 def search(query: SearchQuery) -> Page[Found]:
-    """Files whose name or content has all the words, newest first."""
-    wanted = terms(query.q)
-    if wanted is None:
+    """Files whose name or content has all the words, newest first; without words, those that the filters fit, where there is one."""
+    wanted, ext = terms(query.q), query.ext and query.ext.removeprefix(".").lower()
+    if wanted is None and (query.q.strip() or not (query.workspace or query.category or query.ext)):
         return Page.empty(query)
-    found = db.page(FOUND, query, terms=wanted)
-    looked_for = re.compile("|".join(rf"(?<!\w){re.escape(word)}" for word in re.findall(r"\w+", query.q[:100])), re.I)
+    found = db.page(FITTING, query, ext=ext) if wanted is None else db.page(FOUND, query, terms=wanted, ext=ext)
+    looked_for = re.compile("(?!)" if wanted is None else "|".join(rf"(?<!\w){re.escape(word)}" for word in re.findall(r"\w+", query.q[:100])), re.I)
     for file in found.items:
         file.excerpt, file.head = _excerpt(file.head, looked_for), None
     return found
@@ -210,16 +215,20 @@ def _told_by(path: str) -> dict[str, Any]:
 
 
 @writes
-def record(name: str, path: str, content: str | None = None, category: str | None = None, file_type: str | None = None) -> File:
-    """Keep what a client tells of a file, over what was told of that path before. Conflict where the disk has it."""
-    path, size = normal(path), len((content or "").encode())
+def record(name: str, path: str, content: str | None | UnsetType = UNSET, category: str | None = None, file_type: str | None = None) -> File:
+    """Keep what a client tells of a file; what it does not say stays as it was told before. Conflict where the disk has it."""
+    path = normal(path)
+    before = db.one(File, "SELECT * FROM files WHERE path = :path AND tenant_id = :tenant", path=path)
+    if before and before.synced:
+        raise Conflict(f"{path} is on the disk and followed there; change the file itself")
+    text = (before.content if before else None) if content is UNSET else content
+    size = len((text or "").encode())
     if size > KEPT:
         raise wrong("content", f"At most {KEPT} bytes")
-    if db.value("SELECT synced FROM files WHERE path = :path AND tenant_id = :tenant", path=path):
-        raise Conflict(f"{path} is on the disk and followed there; change the file itself")
     shares.require(bytes=size)
-    told = _told_by(path) | {"name": name} | {key: value for key, value in (("category", category), ("file_type", file_type)) if value}
-    made = db.one(File, KEEP, **told, content=content, size=size, hash=None, synced=0, modified_at=None, now=now())
+    told = _told_by(path) | ({"category": before.category, "file_type": before.file_type} if before else {}) | {"name": name}
+    told |= {key: value for key, value in (("category", category), ("file_type", file_type)) if value}
+    made = db.one(File, KEEP, **told, content=text, size=size, hash=None, synced=0, modified_at=None, now=now())
     emit("file.recorded", made)
     return made
 

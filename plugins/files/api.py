@@ -1,8 +1,9 @@
 """The wire of files: /files."""
 from typing import Annotated
 
-from orkosi import Meta, Page, Paging, Struct, may
+from orkosi import UNSET, Meta, Page, Paging, Struct, UnsetType, may
 from plugins import files
+from plugins.fields import wrong
 from plugins.files import File, FileEntry, SearchQuery, plugin
 
 Word = Annotated[str, Meta(min_length=1, max_length=100)]
@@ -13,7 +14,7 @@ class NewFile(Struct, forbid_unknown_fields=True):
     path: Annotated[str, Meta(min_length=1, max_length=1024)]
     file_type: Word | None = None
     category: Word | None = None
-    content: str | None = None
+    content: str | None | UnsetType = UNSET
 
 
 class Hit(FileEntry):
@@ -31,15 +32,18 @@ def index(query: FileQuery) -> Page[FileEntry]:
     """List files, without their content
 
     Newest first."""
-    offset = query.offset if query.page is None else (query.page - 1) * query.limit
-    return files.page(query.category, query.limit, offset)
+    if query.page is None:
+        return files.page(query.category, query.limit, query.offset)
+    if query.offset:
+        raise wrong("page", "Say `page` or `offset`, not both")
+    return files.page(query.category, query.limit, (query.page - 1) * query.limit)
 
 
 @plugin.post("/api/files", auth=may("member", "files:write"), status=201, raises=(400, 409), max_body=4 << 20)
 def create(body: NewFile) -> File:
     """Record a file, or record it anew
 
-    A row and nothing on the disk. 409 where the disk has a file of that path."""
+    A row and nothing on the disk. Recorded anew, what is not sent stays as it was. 409 where the disk has a file of that path."""
     return files.record(body.name, body.path, body.content, body.category, body.file_type)
 
 
@@ -47,7 +51,7 @@ def create(body: NewFile) -> File:
 def search(query: SearchQuery) -> Page[Hit]:
     """Search files by name and content
 
-    Newest first: files that have all the words, or words that begin with them. Without a usable word, none."""
+    Newest first: files that have all the words, or words that begin with them. Without `q`, all that the filters fit."""
     return files.search(query).map(lambda file: Hit(**{name: getattr(file, name) for name in Hit.__struct_fields__}))
 
 

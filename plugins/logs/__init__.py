@@ -5,14 +5,15 @@ anything else. tailer.py follows the files, line.py reads a line.
 Surprise: how far a file has been read is written in the transaction of its lines, and so no crash loses
 or repeats one. Requests that were answered well stay in the server's file and are not taken in here.
 """
+import re
 import threading
 from typing import Any, Literal
 
-from orkosi import Listing, Page, Paging, Plugin, Struct, clean, db, jsoned, now, settings, writes
+from orkosi import Listing, Page, Plugin, Struct, clean, db, jsoned, now, settings, writes
 from plugins import fields, folders
-from plugins.fields import terms, wrong
+from plugins.fields import OfAgent, terms, wrong
 
-from .line import shortened
+from .line import LEVELS, shortened
 
 plugin = Plugin("Logs", layer="ground", needs=("fields", "folders"))
 plugin.setting("log_keep_days", int, 14, "For how many days log lines stay searchable")
@@ -55,10 +56,9 @@ class LogFile(Struct):
     lost: int
 
 
-class LogQuery(Paging):
+class LogQuery(OfAgent):
     """What a list of log lines may be narrowed by."""
     source: Literal["file", "db", "all"] = "all"
-    agent: str | None = None
     level: Level | None = None
     q: str | None = None
 
@@ -90,7 +90,7 @@ MARK = """
 
 def page(query: LogQuery) -> Page[Line]:
     """Lines as they came in, newest first; with `q` those that have all its words."""
-    given = {name: True for name in (query.source, query.level) if name not in (None, "all")}
+    given = {name: True for name in (query.source, query.level) if name not in (None, "all")} | {"agent": query.whose()}
     if query.q is None:
         return db.page(LINES, query, **given)
     wanted = terms(query.q)
@@ -123,13 +123,16 @@ def files() -> list[LogFile]:
 
 
 @writes(durable=False)
-def record(agent: str, message: str, level: Level = "info", meta: dict[str, Any] | None = None, task_id: int | None = None) -> Line:
-    """Keep one line that an agent sent. Too long a message is cut; Invalid where `meta` exceeds 16 KiB."""
+def record(agent: str, message: str, level: str = "info", meta: dict[str, Any] | None = None, task_id: int | None = None) -> Line:
+    """Keep one line that an agent sent, its line breaks and tabs as they are. Too long a message is cut; Invalid."""
     fields.required(message, "message", "Write something")
     if meta is not None and len(jsoned(meta)) > 16_384:
         raise wrong("meta", "At most 16 KiB of JSON")
-    text = shortened(message.encode(errors="replace"))
-    made = db.insert(Line, "log_lines", source="db", agent=agent, level=level, message=clean(text, len(text)), meta=meta,
+    if (known := LEVELS.get(level.upper())) is None:
+        raise wrong("level", f"Use one of {', '.join(LEVELS).lower()}")
+    text = "".join(part if part in ("\n", "\r\n", "\t") else clean(part, len(part))
+                   for part in re.split(r"(\r\n|\n|\t)", shortened(message.encode(errors="replace"))))
+    made = db.insert(Line, "log_lines", source="db", agent=agent, level=known, message=text, meta=meta,
                      task_id=task_id, created_at=now())
     db.run(INDEX, last=made.id - 1)
     return made

@@ -3,17 +3,18 @@ from typing import Annotated, Any
 
 from orkosi import Actor, Denied, Meta, Page, Struct, may
 from plugins import logs
-from plugins.logs import Level, Line, LogFile, LogQuery, plugin
+from plugins.logs import Line, LogFile, LogQuery, plugin
 
 
 class NewLine(Struct, forbid_unknown_fields=True):
     agent: Annotated[str, Meta(min_length=1, max_length=64)]
     message: Annotated[str, Meta(min_length=1)]
-    level: Level = "info"
+    level: Annotated[str, Meta(max_length=20, description="debug, trace, info and notice are info; warn and warning; error, critical and fatal "
+                                                           "are error; in any case")] = "info"
     meta: dict[str, Any] | None = None
 
 
-@plugin.get("/api/logs", auth=may("editor", host=True))
+@plugin.get("/api/logs", auth=may("editor", "logs:read", host=True))
 def index(query: LogQuery) -> Page[Line]:
     """List log lines, from files and from agents
 
@@ -31,7 +32,7 @@ def create(body: NewLine, me: Actor) -> Line:
     return logs.record(body.agent, body.message, body.level, body.meta)
 
 
-@plugin.get("/api/logs/files", auth=may("editor", host=True))
+@plugin.get("/api/logs/files", auth=may("editor", "logs:read", host=True))
 def files() -> list[LogFile]:
     """List the log files on the disk, by path"""
     return logs.files()

@@ -14,10 +14,11 @@ CUT = " … [cut at 8 KiB]"
 
 _TIME = re.compile(r"\[?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,6})?(?: ?Z|[+-]\d\d:?\d\d)?)\]?[ \t]*")
 _TASK = re.compile(r"\[task (\d{1,18})\] ?")
-_LEVEL = re.compile(r"\[?(CRITICAL|FATAL|ERROR|WARNING|WARN|NOTICE|INFO|DEBUG|TRACE)\b")
 _ERROR = re.compile(r"(?:error|exception)\b|\bfatal\b|traceback \(")
 _WARN = re.compile(r"\bwarn(?:ing)?\b")
-_LEVELS = {"CRITICAL": "error", "FATAL": "error", "ERROR": "error", "WARNING": "warn", "WARN": "warn"}
+LEVELS = {"CRITICAL": "error", "FATAL": "error", "ERROR": "error", "WARNING": "warn", "WARN": "warn", "NOTICE": "info", "INFO": "info",
+          "DEBUG": "info", "TRACE": "info"}
+_LEVEL = re.compile(rf"\[?({'|'.join(LEVELS)})\b")
 
 
 def parse(raw: bytes, moment: str, file: str, agent: str | None = None) -> dict[str, Any] | None:
@@ -43,7 +44,7 @@ def shortened(raw: bytes) -> str:
 def level(text: str) -> str:
     """The level a line names at its beginning; else error or warn where its words say so; else info."""
     if found := _LEVEL.match(text):
-        return _LEVELS.get(found[1], "info")
+        return LEVELS[found[1]]
     lower = text.lower()
     if ("err" in lower or "exc" in lower or "fatal" in lower or "traceback" in lower) and _ERROR.search(lower):
         return "error"
