@@ -2,7 +2,7 @@
 
 Owns activity. It hears every event that a plugin emits and keeps a row of it, in the very
 transaction that made it true: what is rolled back was never in the log. Nobody imports it.
-Surprise: only the subject's id is kept, and its title where it has one. The facts that travel
+Surprise: only the subject's id is kept, its title where it has one, and the note of who did it. All other facts that travel
 with an event may hold secrets or addresses, and stay out.
 """
 from typing import Any, Literal
@@ -93,9 +93,10 @@ def remember(event: str, subject: Any, **facts: Any) -> None:
         return
     kind, id = who_acts()
     entity = next((getattr(subject, name) for name in ("id", "name", "slug") if hasattr(subject, name)), None)
-    title = getattr(subject, "title", None)
+    said = (("title", getattr(subject, "title", None)), ("note", facts.get("note")))
+    told = {name: text for name, text in said if isinstance(text, str)}
     db.run(REMEMBER, home=tenant, actor_type=kind, actor_id=id, action=event, entity_type=event.partition(".")[0],
-           entity_id=None if entity is None else str(entity), metadata=jsoned({"title": title}) if isinstance(title, str) else None, now=now())
+           entity_id=None if entity is None else str(entity), metadata=jsoned(told) if told else None, now=now())
 
 
 @plugin.on("user.erased")

@@ -12,8 +12,8 @@ Files, each using those before it: rows, paths, loading, bootstrap, settling, st
 """
 from typing import Any
 
-from orkosi import Conflict
-from plugins import queue, supervisor
+from orkosi import HOST_TENANT, Conflict, Problem
+from plugins import logs, queue, supervisor
 
 from . import bootstrap, idle, runs, settling, state, templates
 from .loading import load, unload
@@ -45,9 +45,9 @@ __all__ = ["NAME", "Agent", "AgentPatch", "Command", "Interval", "Note", "Report
            "runs", "seek", "settling", "state", "templates"]
 
 
-def create(name: str, fields: dict[str, Any]) -> tuple[Agent, str | None]:
+def create(name: str, fields: dict[str, Any], *, adopt: bool = False) -> tuple[Agent, str | None]:
     """Make an agent in ten steps; called again, it takes those that failed before. Answers its key where it is driven from outside. Conflict."""
-    return bootstrap.make(name, fields)
+    return bootstrap.make(name, fields, adopt)
 
 
 def stop(name: str, note: str | None = None) -> Agent:
@@ -58,17 +58,27 @@ def stop(name: str, note: str | None = None) -> Agent:
         write_file(name, status="stopped", note=note)
         unload(agent)
     queue.release_active(agent.queue)
+    if agent.tenant_id == HOST_TENANT:
+        logs.record(name, f"stopped: {note}" if note else "stopped")
     log.info("agent %s is stopped", name)
     return agent
 
 
 def start(name: str, note: str | None = None) -> Agent:
-    """Let an agent run, whether it was stopped or paused. Unavailable where the supervisor does not take it."""
+    """Let an agent run, whether it was stopped or paused. Unavailable where the supervisor does not take it; then all is as it was."""
+    before = find(name)
     agent = want(name, "running", note, "agent.started")
     if agent.local:
-        drop_flag(name)
-        write_file(name, status="idle", note=note)
-        load(agent)
+        try:
+            bootstrap.lay_missing(agent)
+            drop_flag(name)
+            write_file(name, status="idle", note=note)
+            load(agent)
+        except (Problem, OSError):
+            want(name, before.wanted, before.note, "agent.start_failed")
+            if before.wanted == "stopped":
+                put_flag(name)
+            raise
     log.info("agent %s is started", name)
     return agent
 

@@ -1,12 +1,12 @@
 """The wire of agents and their runs."""
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from orkosi import PUBLIC, UNSET, Actor, Deleted, Denied, Meta, Page, Paging, Struct, UnsetType, may
+from orkosi import HOST_TENANT, PUBLIC, UNSET, Actor, Deleted, Denied, Meta, Page, Paging, Struct, UnsetType, may
 from plugins import agents
 from plugins.agents import NAME, Agent, AgentPatch, Command, Interval, Note, Short, Status, idle, plugin, runs, state
 from plugins.agents.runs import Run, RunPatch, RunStatus
 from plugins.agents.state import SeenAgent
-from plugins.fields import wrong
+from plugins.fields import OfAgent, wrong
 
 AgentName = Annotated[str, Meta(pattern=NAME, description="2 to 31 lower-case letters, digits and -, a letter first")]
 READ, WRITE, CONTROL = may("viewer", "agents:read"), may("editor", "agents:write"), may("editor", "agents:control")
@@ -23,6 +23,7 @@ class NewAgent(Struct, forbid_unknown_fields=True):
     emoji: Short | None | UnsetType = UNSET
     color: Short | None | UnsetType = UNSET
     command: Command | None | UnsetType = UNSET
+    adopt: Annotated[bool, Meta(description="true: take over an agent that so far was driven from outside")] = False
 
 
 class AgentQuery(Paging, kw_only=True):
@@ -40,7 +41,7 @@ class Created(SeenAgent, kw_only=True):
 
 class IdleQuery(Struct, forbid_unknown_fields=True):
     agent_name: Annotated[str, Meta(min_length=1, max_length=200)]
-    run_mode: Annotated[str, Meta(max_length=50)] = "task"
+    run_mode: Literal["task", "discovery"] = "task"
 
 
 class NewRun(Struct, forbid_unknown_fields=True):
@@ -50,8 +51,7 @@ class NewRun(Struct, forbid_unknown_fields=True):
     mode: Short = "task"
 
 
-class RunQuery(Paging, kw_only=True):
-    agent: str | None = None
+class RunQuery(OfAgent, kw_only=True):
     status: RunStatus | None = None
     task_id: int | None = None
 
@@ -67,7 +67,7 @@ def seen(agent: Agent) -> SeenAgent:
 
 
 def sent(body: Struct) -> dict[str, Any]:
-    return {name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET and name != "name"}
+    return {name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET and name not in ("name", "adopt")}
 
 
 @plugin.post("/api/agents", auth=CONTROL, raises=(400, 409))
@@ -75,9 +75,10 @@ def create(body: NewAgent, me: Actor) -> Created:
     """Create an agent in ten steps
 
     `steps` says how each went; where one failed, the later ones are skipped, and the same request again goes on from
-    there. It is 409 once all ten stand. In another tenant than the host's an agent is a row, driven from outside by `key`."""
+    there. It is 409 once all ten stand, and for an agent that is driven from outside, unless `adopt`
+    says to take it over. In another tenant than the host's an agent is a row, driven from outside by `key`."""
     programs_only_by_admins(body, me)
-    agent, key = agents.create(body.name, sent(body))
+    agent, key = agents.create(body.name, sent(body), adopt=body.adopt)
     shown = seen(agent)
     return Created(**{name: getattr(shown, name) for name in shown.__struct_fields__}, key=key)
 
@@ -143,17 +144,18 @@ def resume(name: AgentName, body: Reason) -> SeenAgent:
 
 
 @plugin.get("/api/agent-runs/idle-check", quick=True, auth=PUBLIC)
-def idle_check(query: IdleQuery) -> idle.Idle:
+def idle_check(query: IdleQuery, me: Actor) -> idle.Idle:
     """Ask whether an agent may skip this cycle
 
-    Made for a shell before it starts anything: one indexed read. An unknown agent looks like one with nothing to do."""
-    return idle.check(query.agent_name)
+    Made for a shell before it starts anything: one indexed read. An unknown agent looks like one with nothing to do.
+    `task` looks at its queue, `discovery` at what it is to look for anew. With a key, it is an agent of the key's tenant."""
+    return idle.check(query.agent_name, query.run_mode, me.tenant or HOST_TENANT)
 
 
 @plugin.get("/api/agent-runs", quick=True, auth=RUNS)
 def list_runs(query: RunQuery, me: Actor) -> Page[Run]:
     """List runs, newest first; an agent's key sees its own"""
-    return runs.page(query, agent=me.name if me.kind == "agent" else query.agent)
+    return runs.page(query, agent=me.name if me.kind == "agent" else query.whose())
 
 
 @plugin.post("/api/agent-runs", quick=True, auth=WORK, status=201, raises=(400, 404))

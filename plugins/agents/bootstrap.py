@@ -42,17 +42,20 @@ exec "$PYTHON" "$ORKOSI" run-agent "$AGENT" --data "$DATA"
 STEPS = ("row", "workspace", "soul", "run script", "automations", "plist", "key", "load", "heartbeat", "log")
 
 
-def make(name: str, fields: dict) -> tuple[Agent, str | None]:
+def make(name: str, fields: dict, adopt: bool = False) -> tuple[Agent, str | None]:
     """Take every step that has not succeeded yet; the agent, and in another tenant its key. Conflict where all ten have."""
     with _making:
         agent = seek(name)
         here = current().tenant == HOST_TENANT
         if agent and (all(step.ok for step in agent.steps) and len(agent.steps) == 10 if here else agent.steps):
             raise Conflict(f"Agent {name} exists already; change it with PATCH, or delete it first")
+        if here and agent and not agent.steps and not adopt:
+            raise Conflict(f"Agent {name} is driven from outside, through /v1/public; send \"adopt\": true to run it on this machine from now on")
         agent = change(name, **fields) if agent else register(name, **fields)
         if not here:
             return _row_only(agent)
         taken = [Step(1, "row", True, f"agent {agent.id}")]
+        note_steps(name, taken)  # at once: by its steps it is known as this machine's, wherever the rest ends
         for number, (title, take) in enumerate(zip(STEPS[1:], HOST_STEPS, strict=True), 2):
             taken.append(_take(number, title, take, agent, skip=not taken[-1].ok))
         return note_steps(name, taken), None
@@ -165,6 +168,13 @@ def lay(agent: Agent) -> None:
     _run_script(agent)
     _automations(agent)
     _plist(agent)
+
+
+def lay_missing(agent: Agent) -> None:
+    """Write an agent's files where one of them is missing, or was written for another place."""
+    folder = folder_of(agent.name)
+    if not stands_here(agent) or not all((folder / name).exists() for name in ("run.sh", "agent.json", "workspace")):
+        lay(agent)
 
 
 def stands_here(agent: Agent) -> bool:

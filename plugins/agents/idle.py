@@ -16,23 +16,23 @@ class Idle(Struct):
     reason: str
 
 
-_saved: Counter[str] = Counter()
+_saved: Counter[tuple[int, str]] = Counter()
 NOTHING = Idle(True, "nothing to do")
 
 
 @across_tenants
-def check(name: str) -> Idle:
-    """Whether an agent of the host may skip this cycle."""
+def check(name: str, mode: str = "task", tenant: int = HOST_TENANT) -> Idle:
+    """Whether an agent may skip this cycle. For `discovery` there is always nothing: no engine is ever due."""
     wanted = db.one(tuple, """
-        SELECT wanted, EXISTS (SELECT 1 FROM jobs WHERE tenant_id = :host AND queue = :queue AND state = 'waiting'),
-               EXISTS (SELECT 1 FROM queues WHERE tenant_id = :host AND queues.name = :queue AND paused_at IS NOT NULL)
-          FROM agents WHERE tenant_id = :host AND name = :name""", host=HOST_TENANT, name=name, queue=f"agent:{name}")
+        SELECT wanted, EXISTS (SELECT 1 FROM jobs WHERE tenant_id = :home AND queue = :queue AND state = 'waiting'),
+               EXISTS (SELECT 1 FROM queues WHERE tenant_id = :home AND queues.name = :queue AND paused_at IS NOT NULL)
+          FROM agents WHERE tenant_id = :home AND name = :name""", home=tenant, name=name, queue=f"agent:{name}")
     if wanted is None:
         return NOTHING
     asked, waiting, paused = wanted
-    if asked == "running" and waiting and not paused:
+    if mode == "task" and asked == "running" and waiting and not paused:
         return Idle(False, "work is waiting")
-    _saved[name] += 1
+    _saved[tenant, name] += 1
     return Idle(True, "stopped") if asked == "stopped" else Idle(True, "paused") if asked == "paused" or paused else NOTHING
 
 
@@ -40,12 +40,12 @@ def check(name: str) -> Idle:
 def write_saved() -> None:
     """Write down how many runs were saved since the last time."""
     if _saved:
-        _add([(name, _saved.pop(name)) for name in list(_saved)])
+        _add([(*agent, _saved.pop(agent)) for agent in list(_saved)])
 
 
 @writes(durable=False)
 @across_tenants
-def _add(batch: list[tuple[str, int]]) -> None:
-    for name, count in batch:
-        db.run("UPDATE agents SET idle_skips = idle_skips + :count WHERE tenant_id = :host AND name = :name",
-               count=count, name=name, host=HOST_TENANT)
+def _add(batch: list[tuple[int, str, int]]) -> None:
+    for home, name, count in batch:
+        db.run("UPDATE agents SET idle_skips = idle_skips + :count WHERE tenant_id = :home AND name = :name",
+               count=count, name=name, home=home)
