@@ -13,6 +13,7 @@ from typing import Any
 
 from orkosi import (
     UNSET,
+    Actor,
     Conflict,
     Denied,
     NotFound,
@@ -78,25 +79,32 @@ class OrganizationPatch(Struct, forbid_unknown_fields=True):
 SEEN = """
     SELECT organizations.*, mine.role AS role, (SELECT count(*) FROM org_members WHERE org_id = organizations.id) AS member_count
       FROM organizations LEFT JOIN org_members AS mine ON mine.org_id = organizations.id AND mine.user_id = :me
-     WHERE deleted_at IS NULL AND (mine.role IS NOT NULL OR (:all AND tenant_id = :tenant))"""
+     WHERE deleted_at IS NULL AND (mine.role IS NOT NULL OR (:all AND tenant_id = :tenant)) AND (:person OR tenant_id = :tenant)"""
 
 
 # ── organizations ──
 
 
-def page(query: Paging) -> Page[Organization]:
-    """Those one is a member of, and for whoever runs the tenant all of its, newest first."""
+def page(query: Paging, everything: bool = False) -> Page[Organization]:
+    """Those one is a member of, newest first; with `everything` all of the tenant. Denied for who does not run it."""
     me = current()
-    mine = {"me": me.user, "all": users.in_charge()}
+    if everything and not users.in_charge():
+        raise Denied("all=true is for whoever runs the tenant; leave it out to see your own")
+    mine = _for(me) | {"all": everything}
     rows = db.all(Organization, f"{SEEN} ORDER BY organizations.created_at DESC, organizations.id LIMIT :limit OFFSET :offset",
                   limit=query.limit, offset=query.offset, **mine)
     return Page(rows, db.value(f"SELECT count(*) FROM ({SEEN}) AS seen", **mine), query.limit, query.offset)
 
 
+def _for(me: Actor) -> dict[str, Any]:
+    """What somebody sees; a key, only those of its tenant."""
+    return {"me": me.user, "all": users.in_charge(), "person": me.scopes is None}
+
+
 def find(id: str) -> Organization:
     """One organization that whoever acts may see. NotFound."""
     me = current()
-    found = db.one(Organization, f"{SEEN} AND organizations.id = :id", id=id, me=me.user, all=users.in_charge())
+    found = db.one(Organization, f"{SEEN} AND organizations.id = :id", id=id, **_for(me))
     if found is None:
         raise NotFound(f"There is no organization {id}")
     return found

@@ -33,6 +33,10 @@ class OrganizationQuery(Paging):
     pass
 
 
+class MineQuery(Paging):
+    all: Annotated[bool, Meta(description="true: all of the tenant, for whoever runs it")] = False
+
+
 def number(text: int | str) -> int:
     """A user's id, also where it stands in a string."""
     try:
@@ -44,12 +48,12 @@ def number(text: int | str) -> int:
     return found
 
 
-@plugin.get("/api/organizations", quick=True, auth=may("viewer"))
-def index(query: OrganizationQuery) -> Page[Organization]:
+@plugin.get("/api/organizations", quick=True, auth=may("viewer", "orgs:read"))
+def index(query: MineQuery) -> Page[Organization]:
     """List the organizations one is a member of
 
-    Newest first. Whoever runs the tenant sees all of its organizations."""
-    return orgs.page(query)
+    Newest first. `all=true` lists all of the tenant, for whoever runs it."""
+    return orgs.page(query, query.all)
 
 
 @plugin.post("/api/organizations", auth=may("member"), status=201, raises=(400, 409))
@@ -60,7 +64,7 @@ def create(body: NewOrganization) -> Organization:
     return orgs.create(body.name, body.slug)
 
 
-@plugin.get("/api/organizations/{id}", quick=True, auth=may("viewer", within="viewer"), raises=(404,))
+@plugin.get("/api/organizations/{id}", quick=True, auth=may("viewer", "orgs:read", within="viewer"), raises=(404,))
 def show(id: str) -> Organization:
     """Show an organization with its member count and one's own role"""
     return orgs.find(id)
@@ -81,7 +85,7 @@ def delete(id: str) -> Deleted:
     return Deleted(id)
 
 
-@plugin.get("/api/organizations/{id}/members", quick=True, auth=may("viewer", within="viewer"), raises=(404,))
+@plugin.get("/api/organizations/{id}/members", quick=True, auth=may("viewer", "orgs:read", within="viewer"), raises=(404,))
 def members(id: str, query: OrganizationQuery) -> Page[OrganizationMember]:
     """List the members of an organization
 

@@ -3,6 +3,7 @@ from typing import Annotated
 
 from orkosi import PERSON, PUBLIC, SIGNED_IN, Actor, Deleted, Flat, Meta, NotFound, Page, Paging, Request, Struct, may
 from plugins import users
+from plugins.fields import Many
 from plugins.users import Session, User, account, erasure, people, plugin
 from plugins.users.people import Person, UserPatch
 
@@ -101,7 +102,7 @@ class Invitation(Struct):
 
 
 class PeopleQuery(Paging):
-    pass
+    limit: Many = 1000
 
 
 def signed(user: User, pair: users.Tokens) -> LoggedIn:
@@ -229,15 +230,15 @@ def invitation(body: Token) -> Invitation:
 # ── people ──
 
 
-@plugin.get("/api/users", quick=True, auth=may("viewer"))
+@plugin.get("/api/users", quick=True, auth=may("demo", "users:read"))
 def index(query: PeopleQuery) -> Page[Person]:
     """List the people of one's tenant
 
-    Newest first. Administrators and editors see everything, others ids and names."""
+    Newest first. The role `demo` sees ids and names alone."""
     return people.page(query)
 
 
-@plugin.get("/api/users/{id}", quick=True, auth=may("viewer"), raises=(404,))
+@plugin.get("/api/users/{id}", quick=True, auth=may("demo", "users:read"), raises=(404,))
 def show(id: int) -> Person:
     """Show one of the people of one's tenant"""
     return people.find(id)
@@ -247,7 +248,7 @@ def show(id: int) -> Person:
 def update(id: int, body: UserPatch) -> User:
     """Change a user's name, address or role
 
-    A new role ends their sessions. Nobody changes their own role, and the last administrator stays."""
+    A new role ends their sessions. Nobody changes their own role, nobody becomes an `agent`, and the last administrator stays."""
     return people.change(id, body)
 
 

@@ -1,4 +1,4 @@
-"""People: who is in a tenant, as its administrators and its colleagues see them.
+"""People: who is in a tenant, as its administrators and their colleagues see them.
 
 Surprise: the last administrator of a tenant is kept inside the transaction, so that two who demote
 each other at once cannot both succeed.
@@ -20,11 +20,12 @@ from orkosi import (
     now,
     writes,
 )
+from plugins.fields import wrong
 from plugins.users import Role, User, email_of, end_session, folded, username_of
 
 
 class Person(Struct):
-    """Somebody of one's tenant: all of it for administrators and editors, id and name for others."""
+    """Somebody of one's tenant: all of it for everybody signed in there, id and name for the role `demo`."""
     id: int
     username: str
     email: str | UnsetType = UNSET
@@ -64,7 +65,7 @@ def _of_tenant(id: int) -> Person:
 
 def _as_seen(one: Person) -> Person:
     me = current()
-    return one if me.rank >= RANKS["editor"] or one.id == me.user else Person(one.id, one.username)
+    return one if me.rank >= RANKS["viewer"] or one.id == me.user else Person(one.id, one.username)
 
 
 @writes
@@ -83,6 +84,8 @@ def change(id: int, patch: UserPatch) -> User:
         free("email", folded(email), id)
         changes |= {"email": email, "email_key": folded(email), "email_proven_at": None}
         db.run("DELETE FROM tickets WHERE user_id = :id", id=id)  # links that went to the old address
+    if patch.role == "agent" != old.role:
+        raise wrong("role", "No person is an agent; make an agent of its own instead")
     if isinstance(patch.role, str) and patch.role != old.role:
         if old.role == "admin":
             keep_an_administrator(id)

@@ -202,12 +202,15 @@ def test_the_people_of_a_tenant_are_listed_newest_first(client, anonymous):
     ann, bob = person(17, "ann", role="viewer"), person(18, "bob", avatar_url=None)
     put("tenants", id=2, name="Far", created_at=OLD)
     person(19, "far", home=2)
-    assert listed(client, "/users", [bob, ann, root])
-    names = [{"id": one["id"], "username": one["username"]} for one in (bob, ann, root)]
-    seen = [names[0], ann, names[2]]
-    assert listed(signed_in(anonymous), "/users", seen), "oneself one sees whole, of others the names"
-    for whole, part in zip([bob, ann, root], seen, strict=True):
-        assert client.get(f"/users/{whole['id']}").json == {"data": whole} and signed_in(anonymous).get(f"/users/{whole['id']}").json == {"data": part}
+    assert listed(client, "/users", [bob, ann, root], default=1000) and listed(signed_in(anonymous), "/users", [bob, ann, root], default=1000)
+    for whole in (bob, ann, root):
+        assert client.get(f"/users/{whole['id']}").json == signed_in(anonymous).get(f"/users/{whole['id']}").json == {"data": whole}
+    db.write(lambda: db.run("UPDATE users SET role = 'demo' WHERE id = 17 AND :tenant"))
+    names = [{"id": one["id"], "username": one["username"]} for one in (bob, root)]
+    seen = [names[0], ann | {"role": "demo"}, names[1]]
+    assert listed(signed_in(anonymous), "/users", seen, default=1000), "of the role demo, oneself one sees whole, of others the names"
+    for part in seen:
+        assert signed_in(anonymous).get(f"/users/{part['id']}").json == {"data": part}
 
 
 @pytest.mark.story("PATCH /api/users/{id}")
