@@ -137,10 +137,10 @@ def put(table, **row):
         return db.write(lambda: db.add(f"INSERT INTO {table} ({', '.join(row)}) VALUES (:{', :'.join(row)})", **row))
 
 
-def listed(client, path, rows, **meta):
+def listed(client, path, rows, default=50, **meta):
     """Whether a list is exactly these rows, whole and in pieces, and says so of itself."""
     more = "&" if "?" in path else "?"
-    for query, limit, offset in (("", 50, 0), (f"{more}limit=1&offset=1", 1, 1), (f"{more}limit=2", 2, 0)):
+    for query, limit, offset in (("", default, 0), (f"{more}limit=1&offset=1", 1, 1), (f"{more}limit=2", 2, 0)):
         answer = client.get(path + query)
         assert answer.json == {"data": rows[offset:offset + limit], "meta": {
             "total": len(rows), "limit": limit, "offset": offset, "has_more": offset + limit < len(rows)} | meta}, path + query

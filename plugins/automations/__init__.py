@@ -78,12 +78,12 @@ LIST = Listing(of=Automation, source="automations", filters={
     "q": "id IN (SELECT rowid FROM automations_fts WHERE automations_fts MATCH :q)"})
 
 
-def page(query: Paging, q: str | None) -> Page[Automation]:
+def page(query: Paging, q: str | None, agent: str | None) -> Page[Automation]:
     """Automations, newest first; a search without a usable term finds nothing."""
     words = terms(q) if q is not None else None
     if q is not None and words is None:
         return Page.empty(query)
-    return db.page(LIST, query, q=words)
+    return db.page(LIST, query, q=words, agent_name=agent)
 
 
 def find(id: int) -> Automation:

@@ -1,16 +1,17 @@
 """The wire of automations. Sessions only: no key may make this machine run something."""
 from typing import Annotated
 
-from orkosi import Deleted, Meta, Page, Paging, may
+from orkosi import Deleted, Meta, Page, may
 from plugins import automations
 from plugins.automations import Automation, AutomationPatch, AutomationStatus, NewAutomation, plugin
 from plugins.automations.live import Live, follow, let_go, look
+from plugins.fields import Many, OfAgent
 
-READ, WRITE = may("editor", host=True), may("admin", host=True)
+READ, WRITE = may("editor", "automations:read", host=True), may("admin", host=True)
 
 
-class AutomationQuery(Paging, kw_only=True):
-    agent_name: str | None = None
+class AutomationQuery(OfAgent, kw_only=True):
+    limit: Many = 1000
     type: str | None = None
     status: AutomationStatus | None = None
     q: Annotated[str, Meta(max_length=100)] | None = None
@@ -31,7 +32,7 @@ def seen(one: Automation) -> SeenAutomation:
 @plugin.get("/api/automations", auth=READ)
 def index(query: AutomationQuery) -> Page[SeenAutomation]:
     """List scripts and launch agents with their live state, newest first"""
-    page = automations.page(query, query.q)
+    page = automations.page(query, query.q, query.whose())
     return page.map(seen)
 
 

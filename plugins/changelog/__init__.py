@@ -3,7 +3,8 @@
 Owns no table: an entry is a done task, seen through the view `changelog`. feed.py writes the RSS.
 Surprise: the summary looks at the newest 10,000 entries of its days, and says so where there were more.
 """
-from orkosi import COUNTED, Listing, Page, Paging, Plugin, Struct, current, db, now
+from orkosi import COUNTED, Listing, Page, Plugin, Struct, current, db, now
+from plugins.fields import OfAgent
 
 plugin = Plugin("Changelog", layer="views")
 
@@ -36,9 +37,8 @@ class Day(Struct):
     areas: list[Area]
 
 
-class ChangelogQuery(Paging):
+class ChangelogQuery(OfAgent):
     """What the changelog may be narrowed by."""
-    agent: str | None = None
     task_id: int | None = None
 
 
@@ -55,10 +55,10 @@ BY_DAY = """
      GROUP BY date, area ORDER BY date DESC, count DESC, area"""
 
 
-def page(query: Paging, product: str | None = None) -> Page[ChangelogEntry]:
+def page(query: ChangelogQuery, product: str | None = None) -> Page[ChangelogEntry]:
     """What got done, the latest first; an agent's key sees what its agent did."""
-    own = {"agent": current().name} if current().kind == "agent" else {}
-    return db.page(ENTRIES, query, product=product, **own)
+    agent = current().name if current().kind == "agent" else query.whose()
+    return db.page(ENTRIES, query, product=product, agent=agent)
 
 
 def days(back: int) -> tuple[list[Day], bool]:

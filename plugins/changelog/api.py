@@ -1,18 +1,17 @@
 """The wire of the changelog: /changelog."""
 from typing import Annotated
 
-from orkosi import Document, Limit, Meta, Page, Reply, Struct, may
+from orkosi import Document, Meta, Page, Reply, Struct, may
 from plugins import changelog, server
 from plugins.changelog import ChangelogEntry, ChangelogQuery, Day, feed, plugin
+from plugins.fields import OfAgent
 
 
 class SummaryQuery(Struct, forbid_unknown_fields=True):
     days: Annotated[int, Meta(ge=1, le=366, description="How many days back")] = 30
 
 
-class FeedQuery(Struct, forbid_unknown_fields=True):
-    limit: Limit = 50
-    agent: str | None = None
+class FeedQuery(OfAgent):
     product: str | None = None
 
 
@@ -38,5 +37,5 @@ def rss(query: FeedQuery) -> Document:
     """What got done, as RSS 2.0
 
     The latest first."""
-    page = changelog.page(ChangelogQuery(limit=query.limit, agent=query.agent), query.product)
+    page = changelog.page(ChangelogQuery(limit=query.limit, offset=query.offset, agent=query.whose()), query.product)
     return Document(feed.rss(page.items, server.url()), "application/rss+xml; charset=utf-8")

@@ -5,13 +5,29 @@ refusals: one 400 that names the field and says what to write instead.
 """
 import re
 import unicodedata
+from typing import Annotated
 
-from orkosi import Invalid, Plugin
+from orkosi import Invalid, Meta, Paging, Plugin
 
 plugin = Plugin("Fields", layer="ground")
 
 MOST_OF_A_SEARCH = 200
 UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # categories of characters that are not seen, or make others look different
+
+
+Many = Annotated[int, Meta(ge=1, le=1000, description="Items a page; without it, all up to 1,000")]
+
+
+class OfAgent(Paging):
+    """Base of the queries of lists that may be narrowed to an agent: `agent` and `agent_name` mean the same."""
+    agent: str | None = None
+    agent_name: str | None = None
+
+    def whose(self) -> str | None:
+        """The agent that is asked for. Invalid where two are."""
+        if None not in (self.agent, self.agent_name) and self.agent != self.agent_name:
+            raise wrong("agent_name", "Name one agent, as `agent` or as `agent_name`: they mean the same")
+        return self.agent if self.agent_name is None else self.agent_name
 
 
 def wrong(field: str, message: str) -> Invalid:

@@ -28,7 +28,7 @@ from orkosi import (
     writes,
 )
 from plugins import fields
-from plugins.fields import wrong
+from plugins.fields import Many, wrong
 
 from . import brand
 
@@ -74,6 +74,7 @@ class Product(Struct):
 
 class ProductQuery(Paging):
     """What a list of products may be narrowed by; `status` takes several, with commas between."""
+    limit: Many = 1000
     status: list[Status] = []
     q: str | None = None
     slug: str | None = None

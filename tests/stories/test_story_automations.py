@@ -51,10 +51,10 @@ def test_automations_are_listed_with_what_is_true_of_them(client, data):
     five = stored(5, type="launchagent", path="jobs/com.running.plist", agent_name="otto",
                   live=NOTHING | {"exists": True, "loaded": True, "pid": running.child.pid})
     stored(6, home=2)
-    assert listed(client, "/automations", [five, four, three, two, one])
+    assert listed(client, "/automations", [five, four, three, two, one], default=1000)
     for query, found in [("agent_name=otto", [five, two]), ("type=launchagent", [five, four]), ("status=disabled", [three]), ("status=active", [five, two, one]),
                          ("q=night", [two]), ("q=passwd", [three]), ("q=%22", []), ("q=felix&status=active", [two, one]), ("agent_name=ada", [])]:
-        assert listed(client, f"/automations?{query}", found)
+        assert listed(client, f"/automations?{query}", found, default=1000)
     for shown in (one, two, three, four, five):
         assert client.get(f"/automations/{shown['id']}").json == {"data": shown}
 

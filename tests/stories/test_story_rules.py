@@ -16,11 +16,11 @@ def test_rules_are_listed_the_permanent_ones_first(client):
     first, felix = stored(1, permanent=True), stored(2, scope="felix", category="workflow")
     otto, all_again = stored(3, scope="otto"), stored(4, created_by="user:8")
     stored(5, home=2)
-    assert listed(client, "/rules", [first, all_again, otto, felix])
+    assert listed(client, "/rules", [first, all_again, otto, felix], default=1000)
     for query, found in [("scope=otto", [otto]), ("scope=all", [first, all_again]), ("agent=felix", [first, all_again, felix]), ("category=workflow", [felix]),
                          ("permanent=1", [first]), ("permanent=0", [all_again, otto, felix]), ("permanent=0&agent=otto", [all_again, otto]),
                          ("scope=nobody", [])]:
-        assert listed(client, f"/rules?{query}", found)
+        assert listed(client, f"/rules?{query}", found, default=1000)
 
 
 @pytest.mark.story("POST /api/rules")
