@@ -908,7 +908,7 @@ def scope_covers(scopes: frozenset[str], needed: str) -> bool:
     """Whether a key's scopes allow `needed`; one with a `<name>` is checked again by its verb."""
     if needed.endswith(":<name>"):
         return any(scope.startswith(needed[:-6]) for scope in scopes)
-    return needed in scopes
+    return any(scope in scopes for scope in needed.split(" or "))
 
 # ──────────────────────────────── 5  Plugin ────────────────────────────────
 # Eleven verbs, one object. Every registration is inert data until `load`.

@@ -135,4 +135,4 @@ def test_an_invitation_ends_with_the_rank_of_its_sender(crew, as_, posted):
 
 def test_no_key_comes_in(crew, application):
     _, raw = keys.issue(HOST_TENANT, "all", keys.SCOPES, by=who(crew.owner))
-    assert Client(application, raw).get("/teams").status == 403
+    assert Client(application, raw).post("/teams", {"name": "x"}).status == 403

@@ -21,7 +21,7 @@ class NewEntry(Struct, forbid_unknown_fields=True):
     metadata: dict[str, Any] | None = None
 
 
-@plugin.get("/api/activity-log", quick=True, auth=may("editor"))
+@plugin.get("/api/activity-log", quick=True, auth=may("editor", "activity:read"))
 def index(query: ActivityQuery) -> Page[ActivityEntry]:
     """List what happened
 
@@ -29,7 +29,7 @@ def index(query: ActivityQuery) -> Page[ActivityEntry]:
     return activity.page(query)
 
 
-@plugin.post("/api/activity-log", quick=True, auth=may("member", "tasks:write"), status=201, raises=(400,), max_body=65536)
+@plugin.post("/api/activity-log", quick=True, auth=may("member", "activity:write or tasks:write"), status=201, raises=(400,), max_body=65536)
 def create(body: NewEntry, me: Actor) -> ActivityEntry:
     """Record something that was done
 
@@ -40,7 +40,7 @@ def create(body: NewEntry, me: Actor) -> ActivityEntry:
     return activity.record(kind, id, body.action, body.entity_type, body.entity_id, body.metadata)
 
 
-@plugin.get("/api/activity-log/stats", auth=may("editor"))
+@plugin.get("/api/activity-log/stats", auth=may("editor", "activity:read"))
 def stats() -> Stats:
     """How much happened, ever, in 24 hours and in 7 days
 

@@ -81,7 +81,7 @@ def _operation(endpoint: Endpoint, shapes: dict[str, Any]) -> dict[str, Any]:
                            for status in endpoint.statuses}
              | {str(status): {"description": REASONS[status], "content": {"application/json": {
                  "schema": {"$ref": "#/components/schemas/Error"}}}} for status in declared_errors(endpoint)},
-             "security": [] if endpoint.auth.public else [{"bearer": []}, {"key": []}]}
+             "security": [] if endpoint.auth.public else [{"bearer": []}, *([{"key": []}] if endpoint.auth.scope or endpoint.auth.any_key else [])]}
     if endpoint.body_type:
         required = any(one.required for one in msgspec.structs.fields(endpoint.body_type))
         found["requestBody"] = {"required": required, "content": {"application/json": {

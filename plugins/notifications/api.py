@@ -20,7 +20,7 @@ class AllRead(Struct):
     updated: int
 
 
-@plugin.get("/api/notifications", quick=True, auth=may("viewer"))
+@plugin.get("/api/notifications", quick=True, auth=may("viewer", "notifications:read"))
 def index(query: NotificationQuery) -> Page[Notification]:
     """List one's own notifications and those for everybody
 
@@ -28,7 +28,7 @@ def index(query: NotificationQuery) -> Page[Notification]:
     return notifications.page(query)
 
 
-@plugin.post("/api/notifications", quick=True, auth=may("member", "tasks:write"), status=201, raises=(400,))
+@plugin.post("/api/notifications", quick=True, auth=may("member", "notifications:write or tasks:write"), status=201, raises=(400,))
 def create(body: NewNotification, me: Actor) -> Notification:
     """Notify everybody of the tenant
 
@@ -39,7 +39,7 @@ def create(body: NewNotification, me: Actor) -> Notification:
     return notifications.notify(body.title, body.message, body.type, body.source, body.link)
 
 
-@plugin.get("/api/notifications/unread-count", quick=True, auth=may("viewer"))
+@plugin.get("/api/notifications/unread-count", quick=True, auth=may("viewer", "notifications:read"))
 def unread_count() -> Unread:
     """How many notifications are unread
 
@@ -47,7 +47,7 @@ def unread_count() -> Unread:
     return notifications.unread()
 
 
-@plugin.patch("/api/notifications/read-all", auth=may("viewer"))
+@plugin.patch("/api/notifications/read-all", auth=may("viewer", "notifications:write"))
 def read_all() -> AllRead:
     """Mark everything as read
 
@@ -55,7 +55,7 @@ def read_all() -> AllRead:
     return AllRead(True, notifications.read_all())
 
 
-@plugin.patch("/api/notifications/{id}/read", quick=True, auth=may("viewer"), raises=(404,))
+@plugin.patch("/api/notifications/{id}/read", quick=True, auth=may("viewer", "notifications:write"), raises=(404,))
 def read(id: int) -> Notification:
     """Mark one notification as read
 

@@ -1,7 +1,7 @@
 """Rules: what every agent, or one of them, must keep to.
 
-Owns rules. What stands here goes into every brain as it is, so people alone write it: a key, and an agent's
-above all, never does, for a rule that one agent wrote would command all the others.
+Owns rules. What stands here goes into every brain as it is, so people write it, and keys that a person gave
+`rules:write`; an agent never does, for a rule that one agent wrote would command all the others.
 Surprise: a permanent rule is never deleted. An administrator may make it an ordinary one first.
 """
 from typing import Annotated, Literal
@@ -14,7 +14,6 @@ from orkosi import (
     Meta,
     NotFound,
     Page,
-    Paging,
     Plugin,
     Struct,
     UnsetType,
@@ -25,6 +24,7 @@ from orkosi import (
     writes,
 )
 from plugins import fields
+from plugins.fields import Many, OfAgent
 
 plugin = Plugin("Rules", layer="domain")
 
@@ -62,10 +62,10 @@ class RulePatch(Struct, forbid_unknown_fields=True):
     permanent: bool | UnsetType = UNSET
 
 
-class RuleQuery(Paging):
+class RuleQuery(OfAgent):
     """What a list of rules may be narrowed by."""
+    limit: Many = 1000
     scope: str | None = None
-    agent: str | None = None
     category: str | None = None
     permanent: Literal["0", "1"] | None = None
 
@@ -78,7 +78,7 @@ RULES = Listing(
 
 def page(query: RuleQuery) -> Page[Rule]:
     """Rules, permanent ones first, the newest first within each; an agent's key sees those that bind its agent."""
-    return db.page(RULES, query, **({"agent": current().name} if current().kind == "agent" else {}))
+    return db.page(RULES, query, agent=current().name if current().kind == "agent" else query.whose())
 
 
 def find(id: int) -> Rule:
@@ -92,7 +92,7 @@ def find(id: int) -> Rule:
 @writes
 def create(new: NewRule) -> Rule:
     """Add a rule. Denied where somebody but an administrator makes it permanent."""
-    _person()
+    _no_agent()
     if new.permanent:
         _administrator("make a rule permanent")
     fields.required(new.rule, "rule", "Say what to keep to")
@@ -104,7 +104,7 @@ def create(new: NewRule) -> Rule:
 @writes
 def change(id: int, patch: RulePatch) -> Rule:
     """Change what is set. Denied where it is permanent, or becomes so, for everybody but an administrator."""
-    _person()
+    _no_agent()
     if find(id).permanent or patch.permanent is True:
         _administrator("change a permanent rule")
     if patch.rule is not UNSET:
@@ -117,7 +117,7 @@ def change(id: int, patch: RulePatch) -> Rule:
 @writes
 def delete(id: int) -> None:
     """Remove a rule. Denied for a permanent one, whoever asks."""
-    _person()
+    _no_agent()
     rule = find(id)
     if rule.permanent:
         raise Denied(f"Rule {id} is permanent; an administrator may set \"permanent\": false first")
@@ -125,9 +125,9 @@ def delete(id: int) -> None:
     emit("rule.deleted", rule)
 
 
-def _person() -> None:
-    if current().scopes is not None or current().kind not in ("user", "system"):
-        raise Denied("Rules are written by people; sign in")
+def _no_agent() -> None:
+    if current().kind == "agent":
+        raise Denied("No agent writes rules: it would command all the others")
 
 
 def _administrator(what: str) -> None:

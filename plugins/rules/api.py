@@ -4,7 +4,7 @@ from plugins import rules
 from plugins.rules import NewRule, Rule, RulePatch, RuleQuery, plugin
 
 
-@plugin.get("/api/rules", quick=True, auth=may("viewer", "tasks:read"))
+@plugin.get("/api/rules", quick=True, auth=may("viewer", "rules:read or tasks:read"))
 def index(query: RuleQuery) -> Page[Rule]:
     """List rules
 
@@ -12,7 +12,7 @@ def index(query: RuleQuery) -> Page[Rule]:
     return rules.page(query)
 
 
-@plugin.post("/api/rules", auth=may("editor", host=True), status=201, raises=(400,))
+@plugin.post("/api/rules", auth=may("editor", "rules:write", host=True), status=201, raises=(400,))
 def create(body: NewRule) -> Rule:
     """Add a rule
 
@@ -20,7 +20,7 @@ def create(body: NewRule) -> Rule:
     return rules.create(body)
 
 
-@plugin.patch("/api/rules/{id}", auth=may("editor", host=True), raises=(404,))
+@plugin.patch("/api/rules/{id}", auth=may("editor", "rules:write", host=True), raises=(404,))
 def update(id: int, body: RulePatch) -> Rule:
     """Change a rule
 
@@ -28,7 +28,7 @@ def update(id: int, body: RulePatch) -> Rule:
     return rules.change(id, body)
 
 
-@plugin.delete("/api/rules/{id}", auth=may("editor", host=True), raises=(404,))
+@plugin.delete("/api/rules/{id}", auth=may("editor", "rules:write", host=True), raises=(404,))
 def delete(id: int) -> Deleted:
     """Delete a rule
 

@@ -52,7 +52,7 @@ def noted(task: Task, duplicate: bool = False) -> dict[str, Any] | None:
     return (({"duplicate": True} if duplicate else {}) | ({"warnings": said} if said else {})) or None
 
 
-@plugin.delete("/api/tasks/{id}", auth=may("admin"), raises=(400, 404))
+@plugin.delete("/api/tasks/{id}", auth=may("admin", "tasks:delete"), raises=(400, 404))
 def delete(id: int) -> Deleted:
     """Delete a task for good, its job with it"""
     tasks.delete(id)

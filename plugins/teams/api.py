@@ -46,7 +46,7 @@ class MemberQuery(Paging):
     pass
 
 
-@plugin.get("/api/teams", quick=True, auth=may("viewer"))
+@plugin.get("/api/teams", quick=True, auth=may("viewer", "teams:read"))
 def index(query: TeamQuery) -> Page[Team]:
     """List the tenant's teams with their member counts
 
@@ -60,7 +60,7 @@ def create(body: NewTeam) -> Team:
     return teams.create(body.name, body.description)
 
 
-@plugin.get("/api/teams/{id}", quick=True, auth=may("viewer"), raises=(404,))
+@plugin.get("/api/teams/{id}", quick=True, auth=may("viewer", "teams:read"), raises=(404,))
 def show(id: int) -> TeamWithMembers:
     """Show a team with its members
 
@@ -82,7 +82,7 @@ def delete(id: int) -> Deleted:
     return Deleted(id)
 
 
-@plugin.get("/api/teams/{id}/members", quick=True, auth=may("viewer"), raises=(404,))
+@plugin.get("/api/teams/{id}/members", quick=True, auth=may("viewer", "teams:read"), raises=(404,))
 def members(id: int, query: MemberQuery) -> Page[TeamMember]:
     """List a team's members
 

@@ -1,0 +1,223 @@
+"""Sentences of the reference that were once false, each held by the case that showed it."""
+import pytest
+from conftest import Client, put
+
+import orkosi
+from orkosi import acting, system
+from plugins import keys, supervisor, tenants
+
+LEVELS = {"debug": "info", "info": "info", "notice": "info", "trace": "info", "warn": "warn", "Warning": "warn", "ERROR": "error", "Critical": "error",
+          "fatal": "error"}
+
+
+# ── logs and files ──
+
+
+@pytest.mark.parametrize("sent, kept", LEVELS.items())
+def test_a_log_line_may_have_any_usual_level_in_any_case(client, sent, kept):
+    assert client.post("/logs", {"agent": "felix", "message": "x", "level": sent}).data["level"] == kept
+    assert client.get(f"/logs?level={kept}").meta["total"] == 1
+
+
+def test_an_unknown_level_is_answered_with_all_there_are(client):
+    refused = client.post("/logs", {"agent": "felix", "message": "x", "level": "loud"})
+    assert refused.wrong == ["level"] and "critical, fatal, error, warning" in refused.error["message"]
+
+
+def test_line_breaks_and_tabs_of_a_message_come_back_as_sent(client):
+    text = "one\ttwo\r\nthree\nfour \x1b[31mred\rback"
+    assert client.post("/logs", {"agent": "felix", "message": text}).data["message"] == "one\ttwo\r\nthree\nfour \\x1b[31mred\\x0dback"
+    assert client.get("/logs?q=four").data[0]["message"].startswith("one\ttwo\r\nthree\n")
+
+
+def test_a_file_recorded_anew_keeps_what_is_not_sent(client):
+    first = client.post("/files", {"name": "Plan", "path": "plans/a.txt", "file_type": "text/x-plan", "category": "strategy", "content": "Grow"}).data
+    again = client.post("/files", {"name": "The plan", "path": "plans/a.txt"}).data
+    assert again == first | {"name": "The plan", "updated_at": again["updated_at"]}
+    assert client.post("/files", {"name": "x", "path": "plans/a.txt", "content": None}).data["content"] is None
+    assert client.post("/files", {"name": "x", "path": "plans/a.txt", "category": "code"}).data["category"] == "code"
+
+
+def test_files_are_found_by_filters_alone_and_by_any_spelling_of_an_extension(client):
+    for name in ("a.md", "b.md", "c.py"):
+        client.post("/files", {"name": name, "path": f"x/{name}", "content": "words"})
+    for ext in ("md", ".md", "MD", ".Md"):
+        found = client.get(f"/files/search?ext={ext}").data
+        assert [(one["name"], one["excerpt"]) for one in found] == [("b.md", "words"), ("a.md", "words")]
+        assert len(client.get(f"/files/search?q=words&ext={ext}").data) == 2
+    assert client.get("/files/search").data == [] and client.get("/files/search?q=%22&ext=md").data == []
+    assert client.get("/files/search?category=code&ext=md").data == []
+
+
+def test_a_page_of_files_is_named_in_one_way(client):
+    assert client.get("/files?page=2&offset=5").wrong == ["page"]
+    assert client.get("/files?page=2").status == 200
+
+
+# ── lists ──
+
+
+def test_lists_without_a_limit_in_the_reference_are_whole(client):
+    for number in range(60):
+        client.post("/products", {"name": f"Product {number}"})
+        client.post("/rules", {"rule": f"Rule {number}"})
+        client.post("/automations", {"agent_name": "felix", "name": f"a{number}", "type": "script", "path": f"scripts/{number}.sh"})
+    for path in ("/products", "/rules", "/automations", "/users"):
+        answer = client.get(path)
+        assert answer.meta["limit"] == 1000 and len(answer.data) == answer.meta["total"] >= 1
+        assert client.get(f"{path}?limit=1001").wrong == ["limit"] and len(client.get(f"{path}?limit=1").data) == 1
+    assert [client.get(path).meta["total"] for path in ("/products", "/rules", "/automations")] == [60, 60, 60]
+
+
+@pytest.mark.parametrize("path", ["/logs", "/rules", "/automations", "/changelog", "/agent-runs"])
+def test_agent_and_agent_name_are_the_same_filter(client, path):
+    client.post("/agents", {"name": "felix"}), client.post("/agents", {"name": "ada"})
+    for name in ("felix", "ada"):
+        client.post("/logs", {"agent": name, "message": "x"})
+        client.post("/rules", {"rule": f"for {name}", "scope": name})
+        client.post("/agent-runs", {"agent": name})
+        task = client.post("/tasks", {"title": f"of {name}", "assignee": name}).data["id"]
+        client.patch(f"/tasks/{task}", {"status": "done"})
+    one, other = client.get(f"{path}?agent=felix"), client.get(f"{path}?agent_name=felix")
+    assert one.data == other.data and 0 < one.meta["total"] < client.get(path).meta["total"]
+    assert client.get(f"{path}?agent=felix&agent_name=felix").data == one.data
+    assert client.get(f"{path}?agent=felix&agent_name=ada").wrong == ["agent_name"]
+
+
+# ── keys ──
+
+OPENED = {"activity:read": ["GET /activity-log", "GET /activity-log/stats"], "logs:read": ["GET /logs", "GET /logs/files"],
+          "notifications:read": ["GET /notifications", "GET /notifications/unread-count"], "rules:read": ["GET /rules"], "automations:read": ["GET /automations"],
+          "teams:read": ["GET /teams"], "orgs:read": ["GET /organizations"], "users:read": ["GET /users"]}
+
+
+@pytest.mark.parametrize("scope", OPENED)
+def test_a_scope_opens_what_it_names_and_nothing_else(client, key_for, scope):
+    key = key_for(scope)
+    for name, calls in OPENED.items():
+        for call in calls:
+            method, path = call.split()
+            assert key.request(method, path).status == (200 if name == scope else 403), call
+
+
+def test_scopes_that_write_write(client, key_for):
+    entry = {"actor_type": "user", "actor_id": "7", "action": "deploy"}
+    assert key_for("activity:write").post("/activity-log", entry).status == 201
+    assert key_for("notifications:write").post("/notifications", {"title": "x", "message": "y"}).status == 201
+    assert key_for("notifications:write").patch("/notifications/1/read").status == 200
+    writer = key_for("rules:write")
+    assert writer.post("/rules", {"rule": "Say what you did"}).status == 201 and writer.patch("/rules/1", {"rule": "Say it"}).data["rule"] == "Say it"
+    assert writer.delete("/rules/1").status == 200 and client.get("/rules").data == []
+    task = client.post("/tasks", {"title": "x"}).data["id"]
+    assert key_for("tasks:write").delete(f"/tasks/{task}").status == 403 and key_for("tasks:delete").delete(f"/tasks/{task}").status == 200
+    older = key_for("tasks:read", "tasks:write")
+    assert older.get("/rules").status == 200 and older.post("/activity-log", entry).status == 201, "what they always allowed"
+    assert older.post("/notifications", {"title": "x", "message": "y"}).status == 201 and older.get("/notifications").status == 403
+
+
+def test_an_agents_key_writes_no_rules(client, application):
+    with acting(system()):
+        raw = keys.issue(1, "felix", (*keys.AGENT_SCOPES, "rules:write"), agent="felix")[1]
+    assert Client(application, raw).post("/rules", {"rule": "Obey felix"}).status == 403
+
+
+def test_a_key_sees_the_organizations_of_its_tenant_alone(client, application):
+    me, mine = client.get("/auth/me").data["id"], client.post("/organizations", {"name": "Mine"}).data["id"]
+    moment = "2026-11-01T10:00:00.000Z"
+    with acting(system()):
+        far = tenants.found("far")
+    put("organizations", id="org_far", tenant_id=far, name="Far", slug="far", created_at=moment, updated_at=moment)
+    put("org_members", org_id="org_far", user_id=me, role="member", joined_at=moment)
+    with acting(system()):
+        key = Client(application, keys.issue(1, "key", ("orgs:read",), by=me)[1])
+    assert {one["id"] for one in client.get("/organizations").data} == {mine, "org_far"}
+    assert [one["id"] for one in key.get("/organizations").data] == [mine]
+    assert key.get(f"/organizations/{mine}/members").status == 200 and key.get("/organizations/org_far").status == 404
+
+
+def test_the_reference_offers_keys_only_where_they_are_taken(client, key_for):
+    key = key_for(*keys.SCOPES)
+    described = client.get("/openapi.json").json["paths"]
+    both = alone = 0
+    for endpoint in orkosi.endpoints():
+        path = endpoint.path.removeprefix("/api")
+        if not endpoint.path.startswith("/api/") or endpoint.auth.public:
+            continue
+        offered = {"key": []} in described[path][endpoint.method.lower()]["security"]
+        assert offered == bool(endpoint.auth.scope or endpoint.auth.any_key)
+        both, alone = both + offered, alone + (not offered)
+        if not offered:
+            refused = key.request(endpoint.method, path.replace("{", "").replace("}", ""))
+            assert refused.status in (400, 403) and (refused.status == 400 or refused.error["message"] == "No API key may do this; sign in")
+    assert both > 80 and alone > 30
+
+
+# ── people ──
+
+
+def test_everybody_of_a_tenant_sees_who_is_there(client, as_):
+    member, demo = as_("ann", "member"), as_("dora", "demo")
+    whole = client.get("/users").data
+    assert member.get("/users").data == whole and {"email", "role", "created_at", "updated_at"} <= set(whole[0])
+    mine = demo.get("/auth/me").data["id"]
+    assert all(set(one) == {"id", "username"} for one in demo.get("/users").data if one["id"] != mine)
+
+
+def test_no_person_becomes_an_agent(client, as_):
+    id = as_("ann").get("/auth/me").data["id"]
+    refused = client.patch(f"/users/{id}", {"role": "agent"})
+    assert refused.status == 400 and refused.wrong == ["role"] and client.get(f"/users/{id}").data["role"] == "member"
+
+
+def test_organizations_are_ones_own_unless_all_are_asked_for(client, as_):
+    ann = as_("ann")
+    theirs, mine = ann.post("/organizations", {"name": "Theirs"}).data, client.post("/organizations", {"name": "Mine"}).data
+    assert [one["id"] for one in client.get("/organizations").data] == [mine["id"]]
+    assert {one["id"] for one in client.get("/organizations?all=true").data} == {mine["id"], theirs["id"]}
+    assert client.get(f"/organizations/{theirs['id']}").status == 200
+    refused = ann.get("/organizations?all=true")
+    assert refused.status == 403 and "all=true" in refused.error["message"]
+
+
+# ── agents ──
+
+
+def test_an_agent_that_is_driven_from_outside_is_taken_over_only_when_asked(client, key_for):
+    key_for("agents:write").post("/v1/public/agents", {"name": "felix", "role": "helper", "status": "working"})
+    refused = client.post("/agents", {"name": "felix"})
+    assert refused.status == 409 and '"adopt": true' in refused.error["message"]
+    taken = client.post("/agents", {"name": "felix", "adopt": True}).data
+    assert all(step["ok"] for step in taken["steps"]) and len(taken["steps"]) == 10 and taken["role"] == "helper" and taken["process"]
+
+
+def test_a_start_lays_what_is_missing_and_one_that_fails_changes_nothing(client, data, monkeypatch):
+    client.post("/agents", {"name": "felix"})
+    client.post("/agents/felix/stop", {"note": "lunch"})
+    (data / "agents/felix/run.sh").unlink()
+    assert client.post("/agents/felix/start", {}).status == 200 and (data / "agents/felix/run.sh").exists()
+    client.post("/agents/felix/stop", {"note": "lunch"})
+    monkeypatch.setattr(supervisor, "load", lambda plist: (_ for _ in ()).throw(orkosi.Unavailable("launchd says no")))
+    assert client.post("/agents/felix/start", {}).status == 503
+    agent = client.get("/agents/felix").data
+    assert (agent["wanted"], agent["note"]) == ("stopped", "lunch")
+
+
+def test_a_stops_note_is_in_the_activity_and_in_the_log(client):
+    client.post("/agents", {"name": "felix"})
+    client.post("/agents/felix/stop", {"note": "It loops"})
+    assert [one["message"] for one in client.get("/logs?agent=felix").data] == ["stopped: It loops"]
+    assert client.get("/activity-log?action=agent.stopped").data[0]["metadata"] == {"note": "It loops"}
+
+
+def test_the_idle_check_knows_its_modes_and_the_tenant_of_the_key(client, as_, application):
+    client.post("/agents", {"name": "felix"})
+    client.post("/tasks", {"title": "x", "assignee": "felix"})
+    ask = lambda who, more="": who.get(f"/agent-runs/idle-check?agent_name=felix{more}")  # noqa: E731
+    assert ask(client).data == {"skip": False, "reason": "work is waiting"} == ask(Client(application)).data
+    assert ask(client, "&run_mode=task").data["skip"] is False and ask(client, "&run_mode=discovery").data["skip"] is True
+    refused = ask(client, "&run_mode=dream")
+    assert refused.wrong == ["run_mode"] and "task, discovery" in refused.error["message"]
+    with acting(system()):
+        far = tenants.found("far")
+        raw = keys.issue(far, "felix", keys.AGENT_SCOPES, agent="felix")[1]
+    assert ask(Client(application, raw)).data["skip"] is True
