@@ -18,7 +18,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from emptied import pytest_addoption, pytest_collection_modifyitems, pytest_runtestloop  # noqa: F401
+from emptied import pytest_addoption, pytest_cmdline_main, pytest_collection_modifyitems, pytest_runtestloop  # noqa: F401
 
 import orkosi
 from orkosi import HOST_TENANT, acting, db, emit, seconds, settings, system

@@ -33,6 +33,12 @@ def pytest_addoption(parser):
     parser.addoption("--emptied", metavar="OPERATION[:FIELD]", help="answer nothing where the operation or field has something; see tests/emptied.py")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    if config.getoption("--emptied"):
+        config.option.numprocesses = 0  # one process replaces the operation and runs its stories
+
+
 def stories_of(item):
     """The operations whose story a test is."""
     return {name for mark in item.iter_markers("story") for name in mark.args}
