@@ -69,6 +69,7 @@ def test_lists_without_a_limit_in_the_reference_are_whole(client):
     assert [client.get(path).meta["total"] for path in ("/products", "/rules", "/automations")] == [60, 60, 60]
 
 
+@pytest.mark.story("GET /api/logs", "GET /api/rules", "GET /api/automations", "GET /api/changelog", "GET /api/agent-runs")
 @pytest.mark.parametrize("path", ["/logs", "/rules", "/automations", "/changelog", "/agent-runs"])
 def test_agent_and_agent_name_are_the_same_filter(client, path):
     client.post("/agents", {"name": "felix"}), client.post("/agents", {"name": "ada"})
@@ -182,6 +183,7 @@ def test_organizations_are_ones_own_unless_all_are_asked_for(client, as_):
 # ── agents ──
 
 
+@pytest.mark.story("POST /api/agents")
 def test_an_agent_that_is_driven_from_outside_is_taken_over_only_when_asked(client, key_for):
     key_for("agents:write").post("/v1/public/agents", {"name": "felix", "role": "helper", "status": "working"})
     refused = client.post("/agents", {"name": "felix"})
@@ -209,6 +211,7 @@ def test_a_stops_note_is_in_the_activity_and_in_the_log(client):
     assert client.get("/activity-log?action=agent.stopped").data[0]["metadata"] == {"note": "It loops"}
 
 
+@pytest.mark.story("GET /api/agent-runs/idle-check")
 def test_the_idle_check_knows_its_modes_and_the_tenant_of_the_key(client, as_, application):
     client.post("/agents", {"name": "felix"})
     client.post("/tasks", {"title": "x", "assignee": "felix"})

@@ -36,6 +36,12 @@ def check(name: str, mode: str = "task", tenant: int = HOST_TENANT) -> Idle:
     return Idle(True, "stopped") if asked == "stopped" else Idle(True, "paused") if asked == "paused" or paused else NOTHING
 
 
+@plugin.on("opened")
+def begin(event: str, folder: object) -> None:
+    """Another data folder has its own agents."""
+    _saved.clear()
+
+
 @plugin.every("5s")
 def write_saved() -> None:
     """Write down how many runs were saved since the last time."""
