@@ -85,6 +85,15 @@ def test_agent_and_agent_name_are_the_same_filter(client, path):
     assert client.get(f"{path}?agent=felix&agent_name=ada").wrong == ["agent_name"]
 
 
+@pytest.mark.story("GET /api/changelog/feed")
+def test_the_feed_is_narrowed_as_the_changelog_is(client):
+    for name in ("felix", "ada"):
+        task = client.post("/tasks", {"title": f"Work of {name}", "assignee": name}).data["id"]
+        client.patch(f"/tasks/{task}", {"status": "done"})
+    told = lambda query: [name for name in ("ada", "felix") if f"Work of {name}" in client.get(f"/changelog/feed{query}").body.decode()]  # noqa: E731
+    assert told("") == ["ada", "felix"] and told("?agent_name=felix") == told("?agent=felix") == told("?offset=1") == ["felix"] == told("?limit=1&offset=1")
+
+
 # ── keys ──
 
 OPENED = {"activity:read": ["GET /activity-log", "GET /activity-log/stats"], "logs:read": ["GET /logs", "GET /logs/files"],

@@ -313,6 +313,7 @@ def test_a_task_may_be_a_persons_by_name_or_number(client, as_):
     assert mine["assignee"] == me["username"]
 
 
+@pytest.mark.story("POST /api/tasks", "PATCH /api/tasks/{id}")
 def test_whoever_assigns_a_task_hears_what_is_wrong_with_the_agent(client, data):
     assert client.post("/tasks", {"title": "a", "assignee": "ghost"}).meta["warnings"] == ["There is no agent ghost; create it, or assign the task to another"]
     client.post("/agents", {"name": "felix"})
