@@ -17,6 +17,7 @@ def browser(tmp_path):
     made.close()
 
 
+@pytest.mark.slow
 def test_the_api_page_shows_and_tries_the_operations(server, browser):
     running = server()
     said = None
@@ -42,6 +43,7 @@ def test_the_first_page_says_what_this_is(server, browser):
     assert browser.complaints == [] and all(url.startswith((running.url, "data:")) for url in browser.asked)
 
 
+@pytest.mark.slow
 def test_the_set_up_link_makes_the_administrator_once(server, browser):
     running = server()
     line = next(line for line in iter(running.process.stdout.readline, "") if "/setup/" in line)
@@ -79,6 +81,7 @@ def fill_in(browser, link, said, form=0, **fields):
     browser.wait(f"document.forms[{form}].querySelector('[role=status]').innerText.includes({said!r})")
 
 
+@pytest.mark.slow
 def test_mailed_links_lead_to_pages_that_do_what_they_say(server, browser):
     running = server()
     admin = server.admin(running)

@@ -113,6 +113,7 @@ def test_a_killed_worker_is_rescued_in_time_and_refused_when_it_comes_back(serve
     assert (status, answer["error"]["code"]) == (409, "lease_lost")
 
 
+@pytest.mark.slow
 def test_a_terminated_server_ends_in_order(server):
     running = server()
     token = server.admin(running)
