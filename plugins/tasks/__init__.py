@@ -252,9 +252,12 @@ def _key(title: str) -> str:
 
 
 def assignable(name: str | None) -> str | None:
-    """`name` as an assignee: an agent's name, or a person's name or number. Invalid. Whether such an agent exists, `why` says."""
-    if name is None:
-        return None
+    """`name` as an assignee: an agent's name, or a person's name or number. Invalid. Whether such an agent exists, `why` says.
+
+    An agent comes first: nobody gets its work by choosing a name like its own.
+    """
+    if name is None or is_an_agent(name):
+        return name
     person = users.named(name)
     if person is None and not re.match(ASSIGNEE, name):
         raise wrong("assignee", "There is nobody of that name here; use an agent's name (letters, digits and . _ -, 61 at most), "
@@ -390,4 +393,4 @@ def search(q: str, limit: int) -> list[Hit]:
          ORDER BY tasks_fts.rowid DESC LIMIT :most""", words=words, most=limit, agent=current().name if current().kind == "agent" else None)
 
 
-from .jobs import _drop_job, _follow, is_a_person  # noqa: E402  # last: it uses the verbs above
+from .jobs import _drop_job, _follow, is_a_person, is_an_agent  # noqa: E402  # last: it uses the verbs above

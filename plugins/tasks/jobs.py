@@ -4,7 +4,7 @@ Owns nothing; writes `tasks` as the face does. Surprise: a job knows no task. He
 """
 from typing import Any
 
-from orkosi import db, jsoned, now
+from orkosi import across_tenants, db, jsoned, now
 from plugins import notifications, queue, users
 from plugins.queue import Job
 
@@ -38,7 +38,21 @@ def _follow(task: Task) -> None:
 
 def is_a_person(assignee: str) -> bool:
     """Whether nobody claims such work: it is a person's, and no agent has that name."""
-    return users.named(assignee) is not None and db.value("SELECT 1 FROM agents WHERE tenant_id = :tenant AND name = :name", name=assignee) is None
+    return not is_an_agent(assignee) and users.named(assignee) is not None
+
+
+def is_an_agent(name: str) -> bool:
+    """Whether an agent of this tenant has that name."""
+    return db.value("SELECT 1 FROM agents WHERE tenant_id = :tenant AND name = :name", name=name) is not None
+
+
+@plugin.on("user.erased")
+@across_tenants
+def erase(event: str, gone: Any, **facts: Any) -> None:
+    """Tasks that were a person's are nobody's, once that person is gone: their name stood there."""
+    db.run("""UPDATE tasks SET assignee = NULL WHERE tenant_id = :home AND assignee = (SELECT username FROM users WHERE id = :id)
+               AND NOT EXISTS (SELECT 1 FROM agents WHERE agents.tenant_id = :home AND agents.name = tasks.assignee)""",
+           home=gone.tenant_id, id=gone.id)
 
 
 def _job(task: Task) -> Job | None:
