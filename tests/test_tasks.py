@@ -1,11 +1,13 @@
 """Tasks: what may be said of them, what they wait for, and the job behind each."""
 import itertools
+import threading
 
 import pytest
 from conftest import Client
 
 import orkosi
-from plugins import keys, queue, tasks
+from orkosi import acting, system
+from plugins import agents, keys, queue, tasks
 
 
 def made(client, **fields):
@@ -317,6 +319,13 @@ def test_a_task_may_be_a_persons_by_name_or_number(client, as_):
 def test_whoever_assigns_a_task_hears_what_is_wrong_with_the_agent(client, data):
     assert client.post("/tasks", {"title": "a", "assignee": "ghost"}).meta["warnings"] == ["There is no agent ghost; create it, or assign the task to another"]
     client.post("/agents", {"name": "felix"})
+
+    def look():
+        """One turn of the service: it alone asks the disk, never the thread that answers."""
+        stop = threading.Event()
+        with acting(system()):
+            threading.Timer(0.05, stop.set).start()
+            agents.state.look_for_programs(stop)
     task = client.post("/tasks", {"title": "b", "assignee": "felix"})
     assert task.meta["warnings"] == ["Agent felix has no program: put an executable `brain` into its workspace, or give it a command"]
     assert task.data["id"] and client.get(f"/tasks/{task.data['id']}").data["why"][0]["code"] == "agent_brainless"
@@ -329,9 +338,31 @@ def test_whoever_assigns_a_task_hears_what_is_wrong_with_the_agent(client, data)
     client.patch("/agents/felix", {"command": None})
     brain = data / "agents/felix/workspace/brain"
     brain.write_text("#!/bin/sh\n")
+    look()
     assert client.post("/tasks", {"title": "e", "assignee": "felix"}).meta["warnings"], "it must be executable"
     brain.chmod(0o755)
+    look()
     assert client.post("/tasks", {"title": "f", "assignee": "felix"}).json.get("meta") is None
+
+
+def test_nobody_takes_an_agents_work_by_a_name_like_its_own(client, as_, felix):
+    with acting(system()):
+        agents.register("felix")
+    thief = as_("Felix")
+    task = client.post("/tasks", {"title": "x", "assignee": "felix"}).data
+    assert task["assignee"] == "felix" and task["job_id"] and thief.get("/tasks?assignee=me").data == []
+    own = felix.post("/tasks", {"title": "y", "assignee": "felix"})
+    assert own.status == 201 and own.data["job_id"], "nor can anybody keep the agent from its own"
+
+
+def test_with_a_person_goes_their_name_from_tasks(client, as_):
+    ann, bob = as_("ann"), as_("bob")
+    client.patch(f"/users/{ann.get('/auth/me').data['id']}", {"username": "Ann Lee"})
+    hers, his = (client.post("/tasks", {"title": name, "assignee": name}).data["id"] for name in ("Ann Lee", "bob"))
+    client.post("/agents", {"name": "bob"})
+    assert client.delete(f"/users/{ann.get('/auth/me').data['id']}").status == client.delete(f"/users/{bob.get('/auth/me').data['id']}").status == 200
+    assert client.get(f"/tasks/{hers}").data["assignee"] is None and client.get("/tasks?assignee=Ann%20Lee").data == []
+    assert client.get(f"/tasks/{his}").data["assignee"] == "bob", "by now, that is an agent's"
 
 
 def test_every_word_of_a_search_counts(client):

@@ -10,8 +10,6 @@ outside of it.
 
 Files, each using those before it: rows, paths, loading, bootstrap, settling, state, idle, runs, templates.
 """
-from typing import Any
-
 from orkosi import HOST_TENANT, Conflict, Problem
 from plugins import logs, queue, supervisor
 
@@ -21,9 +19,11 @@ from .paths import drop_flag, folder_of, key_file, plist_of, put_flag, write_fil
 from .rows import (
     NAME,
     Agent,
+    AgentName,
     AgentPatch,
     Command,
     Interval,
+    NewAgent,
     Note,
     Reported,
     Short,
@@ -40,14 +40,16 @@ from .rows import (
     want,
 )
 
-__all__ = ["NAME", "Agent", "AgentPatch", "Command", "Interval", "Note", "Reported", "Short", "Status", "bootstrap", "change",
-           "find", "find_id", "folder_of", "idle", "plugin", "register", "report",
-           "runs", "seek", "settling", "state", "templates"]
+__all__ = ["NAME", "Agent", "AgentName", "AgentPatch", "Command", "Interval", "NewAgent", "Note", "Reported", "Short", "Status",
+           "bootstrap", "change", "find", "find_id", "folder_of", "idle", "plugin", "register", "report", "runs", "seek", "settling",
+           "state", "templates"]
 
 
-def create(name: str, fields: dict[str, Any], *, adopt: bool = False) -> tuple[Agent, str | None]:
+def create(new: NewAgent) -> tuple[Agent, str | None]:
     """Make an agent in ten steps; called again, it takes those that failed before. Answers its key where it is driven from outside. Conflict."""
-    return bootstrap.make(name, fields, adopt)
+    agent, key = bootstrap.make(new)
+    state.look_for_program(agent)
+    return agent, key
 
 
 def stop(name: str, note: str | None = None) -> Agent:
@@ -76,6 +78,7 @@ def start(name: str, note: str | None = None) -> Agent:
             load(agent)
         except (Problem, OSError):
             want(name, before.wanted, before.note, "agent.start_failed")
+            write_file(name, status=before.wanted if before.wanted != "running" else "idle", note=before.note)
             if before.wanted == "stopped":
                 put_flag(name)
             raise
@@ -124,6 +127,7 @@ def retune(name: str, patch: AgentPatch) -> Agent:
     agent = change(name, patch)
     if agent.local:
         bootstrap.lay(agent)
+        state.look_for_program(agent)
         if agent.wanted != "stopped":
             load(agent)
     return agent

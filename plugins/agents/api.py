@@ -1,29 +1,16 @@
 """The wire of agents and their runs."""
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from orkosi import HOST_TENANT, PUBLIC, UNSET, Actor, Deleted, Denied, Meta, Page, Paging, Struct, UnsetType, may
+from orkosi import HOST_TENANT, PUBLIC, UNSET, Actor, Deleted, Denied, Meta, Page, Paging, Struct, may
 from plugins import agents
-from plugins.agents import NAME, Agent, AgentPatch, Command, Interval, Note, Short, Status, idle, plugin, runs, state
+from plugins.agents import Agent, AgentName, AgentPatch, NewAgent, Note, Short, Status, idle, plugin, runs, state
 from plugins.agents.runs import Run, RunPatch, RunStatus
 from plugins.agents.state import SeenAgent
 from plugins.fields import OfAgent, wrong
 
-AgentName = Annotated[str, Meta(pattern=NAME, description="2 to 31 lower-case letters, digits and -, a letter first")]
 READ, WRITE, CONTROL = may("viewer", "agents:read"), may("editor", "agents:write"), may("editor", "agents:control")
 PROCESS = may("editor", "agents:control", host=True)
 RUNS, WORK = may("viewer", "tasks:read"), may("member", "queue:work")
-
-
-class NewAgent(Struct, forbid_unknown_fields=True):
-    name: AgentName
-    display_name: Short | UnsetType = UNSET
-    role: Short | UnsetType = UNSET
-    model: Short | None | UnsetType = UNSET
-    interval_sec: Interval | UnsetType = UNSET
-    emoji: Short | None | UnsetType = UNSET
-    color: Short | None | UnsetType = UNSET
-    command: Command | None | UnsetType = UNSET
-    adopt: Annotated[bool, Meta(description="true: take over an agent that so far was driven from outside")] = False
 
 
 class AgentQuery(Paging, kw_only=True):
@@ -66,10 +53,6 @@ def seen(agent: Agent) -> SeenAgent:
     return state.look([agent])[0]
 
 
-def sent(body: Struct) -> dict[str, Any]:
-    return {name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET and name not in ("name", "adopt")}
-
-
 @plugin.post("/api/agents", auth=CONTROL, raises=(400, 409))
 def create(body: NewAgent, me: Actor) -> Created:
     """Create an agent in ten steps
@@ -78,7 +61,7 @@ def create(body: NewAgent, me: Actor) -> Created:
     there. It is 409 once all ten stand, and for an agent that is driven from outside, unless `adopt`
     says to take it over. In another tenant than the host's an agent is a row, driven from outside by `key`."""
     programs_only_by_admins(body, me)
-    agent, key = agents.create(body.name, sent(body), adopt=body.adopt)
+    agent, key = agents.create(body)
     shown = seen(agent)
     return Created(**{name: getattr(shown, name) for name in shown.__struct_fields__}, key=key)
 

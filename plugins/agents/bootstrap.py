@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import orkosi
-from orkosi import HOST_TENANT, Conflict, Problem, current, now, settings
+from orkosi import HOST_TENANT, UNSET, Conflict, Problem, current, now, settings
 from plugins import automations, folders, keys, supervisor
 from plugins.automations import LAUNCHED
 
 from .paths import drop_flag, folder_of, key_file, label_of, plist_of, search_path, stop_flag, write_file
-from .rows import Agent, Step, change, has_key, log, note_steps, register, seek
+from .rows import Agent, AgentFields, NewAgent, Step, change, has_key, log, note_steps, register, seek
 
 _making = threading.Lock()
 
@@ -42,20 +42,23 @@ exec "$PYTHON" "$ORKOSI" run-agent "$AGENT" --data "$DATA"
 STEPS = ("row", "workspace", "soul", "run script", "automations", "plist", "key", "load", "heartbeat", "log")
 
 
-def make(name: str, fields: dict, adopt: bool = False) -> tuple[Agent, str | None]:
+def make(new: NewAgent) -> tuple[Agent, str | None]:
     """Take every step that has not succeeded yet; the agent, and in another tenant its key. Conflict where all ten have."""
+    name = new.name
+    fields = {field: value for field in AgentFields.__struct_fields__ if (value := getattr(new, field)) is not UNSET}
     with _making:
         agent = seek(name)
         here = current().tenant == HOST_TENANT
         if agent and (all(step.ok for step in agent.steps) and len(agent.steps) == 10 if here else agent.steps):
             raise Conflict(f"Agent {name} exists already; change it with PATCH, or delete it first")
-        if here and agent and not agent.steps and not adopt:
+        if here and agent and not agent.steps and not new.adopt:
             raise Conflict(f"Agent {name} is driven from outside, through /v1/public; send \"adopt\": true to run it on this machine from now on")
         agent = change(name, **fields) if agent else register(name, **fields)
         if not here:
             return _row_only(agent)
         taken = [Step(1, "row", True, f"agent {agent.id}")]
-        note_steps(name, taken)  # at once: by its steps it is known as this machine's, wherever the rest ends
+        if not agent.steps:
+            note_steps(name, taken)  # at once: by its steps it is known as this machine's, wherever the rest ends
         for number, (title, take) in enumerate(zip(STEPS[1:], HOST_STEPS, strict=True), 2):
             taken.append(_take(number, title, take, agent, skip=not taken[-1].ok))
         return note_steps(name, taken), None

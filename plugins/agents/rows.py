@@ -31,8 +31,11 @@ Command = Annotated[list[Annotated[str, Meta(max_length=4096)]], Meta(min_length
 Note = Annotated[str, Meta(max_length=4000)]
 
 
-class AgentPatch(Struct, forbid_unknown_fields=True):
-    """A change to an agent: what is set, is changed."""
+AgentName = Annotated[str, Meta(pattern=NAME, description="2 to 31 lower-case letters, digits and -, a letter first")]
+
+
+class AgentFields(Struct, forbid_unknown_fields=True, kw_only=True):
+    """What people say of an agent."""
     display_name: Short | UnsetType = UNSET
     role: Short | UnsetType = UNSET
     model: Short | None | UnsetType = UNSET
@@ -40,6 +43,16 @@ class AgentPatch(Struct, forbid_unknown_fields=True):
     emoji: Short | None | UnsetType = UNSET
     color: Short | None | UnsetType = UNSET
     command: Command | None | UnsetType = UNSET
+
+
+class NewAgent(AgentFields, kw_only=True):
+    """An agent to make."""
+    name: AgentName
+    adopt: Annotated[bool, Meta(description="true: take over an agent that so far was driven from outside")] = False
+
+
+class AgentPatch(AgentFields, kw_only=True):
+    """A change to an agent: what is set, is changed."""
     note: Note | None | UnsetType = UNSET
 
 

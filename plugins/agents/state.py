@@ -1,6 +1,7 @@
 """What an agent is doing, derived: from its process, its lease, and its last sign of life."""
 import os
 import shutil
+import threading
 from typing import Any
 
 from orkosi import Page, Paging, Problem, Struct, now, seconds
@@ -8,7 +9,7 @@ from plugins import queue, supervisor
 from plugins.automations import Automation
 
 from .paths import folder_of, label_of, read_file, search_path
-from .rows import Agent, Status, busy, completed, everyone, seek
+from .rows import Agent, Status, busy, completed, everyone, plugin, seek
 
 SILENT = 900.0  # seconds without a sign of life after which a process-less agent is not believed any more
 
@@ -120,11 +121,38 @@ def why(job: queue.Job) -> list[queue.Why]:
     return _brainless(agent) if agent.local else []
 
 
+# ── what its program lacks ──
+# Looked at by a thread of its own: a task is made in the writer and shown by the loop, which wait for no disk.
+
+_lacks: dict[str, str] = {}
+
+
 def _brainless(agent: Agent) -> list[queue.Why]:
+    return [queue.Why("agent_brainless", _lacks[agent.name])] if agent.name in _lacks else []
+
+
+def look_for_program(agent: Agent) -> None:
+    """See whether an agent of this machine has something to run."""
     workspace = folder_of(agent.name) / "workspace"
     program = agent.command[0] if agent.command else str(workspace / "brain")
-    if os.access(workspace / program, os.X_OK) if "/" in program else shutil.which(program, path=search_path()):
-        return []
-    if agent.command:
-        return [queue.Why("agent_brainless", f"Agent {agent.name}: its command {program} is not on its PATH; install it, or change the command")]
-    return [queue.Why("agent_brainless", f"Agent {agent.name} has no program: put an executable `brain` into its workspace, or give it a command")]
+    if not agent.local or (os.access(workspace / program, os.X_OK) if "/" in program else shutil.which(program, path=search_path())):
+        _lacks.pop(agent.name, None)
+    elif agent.command:
+        _lacks[agent.name] = f"Agent {agent.name}: its command {program} is not on its PATH; install it, or change the command"
+    else:
+        _lacks[agent.name] = f"Agent {agent.name} has no program: put an executable `brain` into its workspace, or give it a command"
+
+
+@plugin.service
+def look_for_programs(stop: threading.Event) -> None:
+    """See every few seconds whether the agents of this machine have something to run."""
+    while not stop.is_set():
+        for agent in everyone():
+            look_for_program(agent)
+        stop.wait(5)
+
+
+@plugin.on("opened")
+def begin(event: str, folder: object) -> None:
+    """Another data folder has its own agents."""
+    _lacks.clear()

@@ -98,7 +98,7 @@ def found() -> None:
     for name, slug, tagline in PRODUCTS:
         products.create(name, slug, tagline=tagline, status="building")
     for name, (role, emoji, brain) in BRAINS.items():
-        agents.create(name, {"role": role, "emoji": emoji, "interval_sec": 2})
+        agents.create(agents.NewAgent(name=name, role=role, emoji=emoji, interval_sec=2))
         _give(agents.folder_of(name) / "workspace" / "brain", brain)
     ids: list[int] = []
     for plan, waits in PLANS:
