@@ -106,7 +106,7 @@ FOUND = Listing(
     order="files_fts.rowid DESC")
 FITTING = Listing(
     of=Found, columns=FOUND.columns, heavy=FOUND.heavy, light=20, source="files",
-    filters={"workspace": "+workspace = :workspace", "category": "+category = :category", "ext": "+ext = :ext"})
+    filters={"workspace": "+workspace = :workspace", "category": "category = :category", "ext": "+ext = :ext"})
 
 KEEP = """
     INSERT INTO files (tenant_id, name, path, workspace, file_type, ext, category, content, size, hash, synced, modified_at,
@@ -140,7 +140,7 @@ def search(query: SearchQuery) -> Page[Found]:
     if wanted is None and (query.q.strip() or not (query.workspace or query.category or query.ext)):
         return Page.empty(query)
     found = db.page(FITTING, query, ext=ext) if wanted is None else db.page(FOUND, query, terms=wanted, ext=ext)
-    looked_for = re.compile("(?!)" if wanted is None else "|".join(rf"(?<!\w){re.escape(word)}" for word in re.findall(r"\w+", query.q[:100])), re.I)
+    looked_for = re.compile("(?!)" if wanted is None else "|".join(rf"(?<!\w){re.escape(word)}" for word in re.findall(r"\w+", query.q)), re.I)
     for file in found.items:
         file.excerpt, file.head = _excerpt(file.head, looked_for), None
     return found
