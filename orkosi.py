@@ -423,7 +423,6 @@ class Database:
         self._totals: dict[Any, tuple[int, float, int]] = {}
         self._builders.clear()
         self.writer = self.connect()
-        self.writer.pragma("temp_store", "memory")  # the journal of a statement with a trigger: a file would double an INSERT's time
 
     def close(self) -> None:
         """Let queued writes finish, fold the WAL into the files, and let go of them."""
@@ -908,7 +907,7 @@ def scope_covers(scopes: frozenset[str], needed: str) -> bool:
     """Whether a key's scopes allow `needed`; one with a `<name>` is checked again by its verb."""
     if needed.endswith(":<name>"):
         return any(scope.startswith(needed[:-6]) for scope in scopes)
-    return any(scope in scopes for scope in needed.split(" or "))
+    return needed in scopes or any(scope in scopes for scope in needed.split(" or "))
 
 # ──────────────────────────────── 5  Plugin ────────────────────────────────
 # Eleven verbs, one object. Every registration is inert data until `load`.

@@ -352,7 +352,6 @@ def test_every_connection_is_set_up_to_the_last_pragma(data):
                            "secure_delete": 1, "cell_size_check": 1, "mmap_size": 0}
         modes = [con.execute(f"PRAGMA {space}.{name}").fetchall()[0][0] for space in ("main", "logs") for name in ("journal_mode", "synchronous")]
         assert modes == ["wal", 2, "wal", 1]
-    assert orkosi.db.writer.pragma("temp_store") == 2
 
 
 # ── words that must be known ──
