@@ -5,7 +5,7 @@
 -- An index is idx_<table>_by_<columns>, with a word for its rows before `by` where it holds but some (open, done, …);
 -- tenant_id, with which most begin, goes without saying. The comment above it names what needs it.
 -- Raise the version with every change, so that an older Orkosi refuses a newer file.
-PRAGMA user_version = 4;
+PRAGMA user_version = 5;
 
 -- ════════════════════════════ tenants ════════════════════════════
 
@@ -269,14 +269,14 @@ CREATE TABLE notifications (
   type TEXT NOT NULL DEFAULT 'info' CHECK (type IN ('info', 'warning', 'error', 'success')),
   source TEXT,
   link TEXT,
-  read INTEGER NOT NULL DEFAULT 0 CHECK (read IN (0, 1)),
+  read INTEGER NOT NULL DEFAULT 0 CHECK (read IN (0, 1)),  -- by its user; what is for everybody is read in notification_reads
   read_at TEXT,
   created_at TEXT NOT NULL
 ) STRICT;
--- notifications.page
+-- notifications.page, notifications.unread
 CREATE INDEX idx_notifications_by_id ON notifications (tenant_id, id);
--- notifications.unread, notifications.read_all; notifications.page by read
-CREATE INDEX idx_notifications_by_read ON notifications (tenant_id, read, id);
+-- notifications._marks, notifications.read_all
+CREATE INDEX idx_notifications_unread_by_user_id ON notifications (tenant_id, user_id, id) WHERE read = 0 AND user_id IS NOT NULL;
 -- notifications.page by type
 CREATE INDEX idx_notifications_by_type ON notifications (tenant_id, type, id);
 CREATE TRIGGER notifications_weighed AFTER INSERT ON notifications BEGIN
@@ -285,6 +285,22 @@ END;
 CREATE TRIGGER notifications_lifted AFTER DELETE ON notifications BEGIN
   UPDATE tenant_shares SET bytes = bytes - 200 - (octet_length(old.message)) WHERE tenant_id = old.tenant_id;
 END;
+
+CREATE TABLE notification_reads (               -- what one reader has read of what is for everybody
+  tenant_id INTEGER NOT NULL,
+  reader TEXT NOT NULL,
+  notification_id INTEGER NOT NULL,
+  read_at TEXT NOT NULL,
+  PRIMARY KEY (tenant_id, reader, notification_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE notification_read_alls (           -- up to where a reader has marked everything as read, each time
+  tenant_id INTEGER NOT NULL,
+  reader TEXT NOT NULL,
+  up_to INTEGER NOT NULL,
+  read_at TEXT NOT NULL,
+  PRIMARY KEY (tenant_id, reader, up_to)
+) STRICT, WITHOUT ROWID;
 
 -- ═══════════════════════════ activity ════════════════════════════
 
@@ -529,9 +545,7 @@ CREATE INDEX idx_tasks_by_priority ON tasks (tenant_id, priority, id);
 CREATE INDEX idx_tasks_todo_by_assignee_priority ON tasks (tenant_id, assignee, priority, id) WHERE status = 'todo';
 -- tasks.jobs._of, agents.busy
 CREATE INDEX idx_tasks_by_job_id ON tasks (job_id) WHERE job_id IS NOT NULL;
--- changelog.page, changelog.BY_DAY
-CREATE INDEX idx_tasks_done_by_finished_at ON tasks (tenant_id, finished_at, id) WHERE status = 'done';
--- changelog.page by agent; agents.completed
+-- agents.completed
 CREATE INDEX idx_tasks_done_by_assignee_finished_at ON tasks (tenant_id, assignee, finished_at, id) WHERE status = 'done';
 CREATE TRIGGER tasks_weighed AFTER INSERT ON tasks BEGIN
   UPDATE tenant_shares SET bytes = bytes + 200 + octet_length(new.description) + ifnull(octet_length(new.resolution), 0) WHERE tenant_id = new.tenant_id;
@@ -578,6 +592,7 @@ CREATE TABLE products (
   domain TEXT,
   brand_color TEXT,
   accent_color TEXT,
+  folded TEXT,                                  -- its texts as a search compares them; null: not folded yet
   created_at TEXT NOT NULL,
   updated_at TEXT NOT NULL,
   UNIQUE (tenant_id, slug)
@@ -672,14 +687,33 @@ CREATE INDEX idx_team_members_by_user_id ON team_members (user_id, team_id);
 
 -- ═════════════════════════════ changelog ═════════════════════════
 
-CREATE VIEW changelog AS
-  SELECT tasks.tenant_id, tasks.id, tasks.id AS task_id, tasks.title, tasks.resolution AS summary, tasks.type,
-         ifnull(tasks.product_slug, 'general') AS area, tasks.product_slug AS product, tasks.assignee AS agent,
-         tasks.priority, tasks.finished_at AS completed_at
-    FROM tasks
-   WHERE tasks.status = 'done';
+CREATE TABLE changelog (                        -- what was completed, as it was then, whatever became of the task
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL,
+  guid TEXT NOT NULL,                           -- how feed readers know it again
+  task_id INTEGER,                              -- null: no task, as when a product goes live
+  title TEXT NOT NULL,
+  summary TEXT,
+  type TEXT NOT NULL,
+  product TEXT,
+  agent TEXT,                                   -- who was to do it
+  priority TEXT NOT NULL,
+  completed_at TEXT NOT NULL
+) STRICT;
+-- changelog.page, changelog.BY_DAY
+CREATE INDEX idx_changelog_by_completed_at ON changelog (tenant_id, completed_at, id);
+-- changelog.page by agent
+CREATE INDEX idx_changelog_by_agent_completed_at ON changelog (tenant_id, agent, completed_at, id);
 -- changelog.page by product
-CREATE INDEX idx_tasks_done_by_product_slug_finished_at ON tasks (tenant_id, product_slug, finished_at, id) WHERE status = 'done';
+CREATE INDEX idx_changelog_by_product_completed_at ON changelog (tenant_id, product, completed_at, id);
+-- changelog.page by task; changelog.entered
+CREATE INDEX idx_changelog_by_task_id ON changelog (tenant_id, task_id, id);
+CREATE TRIGGER changelog_weighed AFTER INSERT ON changelog BEGIN
+  UPDATE tenant_shares SET bytes = bytes + 200 + ifnull(octet_length(new.summary), 0) WHERE tenant_id = new.tenant_id;
+END;
+CREATE TRIGGER changelog_lifted AFTER DELETE ON changelog BEGIN
+  UPDATE tenant_shares SET bytes = bytes - 200 - ifnull(octet_length(old.summary), 0) WHERE tenant_id = old.tenant_id;
+END;
 
 -- ══════════════════════════════ once ═════════════════════════════
 

@@ -279,6 +279,7 @@ def theirs(client, data):
     made("/products", {"name": f"{MARK} shop", "slug": f"{MARK}-shop"})
     task = made("/tasks", {"title": f"{MARK} task", "assignee": "felix"})["id"]
     made("/tasks", {"title": f"{MARK} after", "blocked_by": [task]})
+    made("/tasks", {"title": f"{MARK} before", "status": "done"})
     job = made("/task-queue/submit", {"task_type": MARK, "payload": {"x": MARK}, "queue_name": "default"})["id"]
     queue.pause(MARK)
     org, team = made("/organizations", {"name": MARK})["id"], made("/teams", {"name": MARK})["id"]
@@ -289,6 +290,8 @@ def theirs(client, data):
     ids = {"agent-runs": made("/agent-runs", {"agent": "felix", "task_id": task}), "notifications": made("/notifications", {"title": MARK, "message": MARK}),
            "rules": made("/rules", {"rule": MARK}), "files": made("/files", {"name": f"{MARK}.txt", "path": f"notes/{MARK}.txt", "content": MARK}),
            "automations": made("/automations", {"name": MARK, "agent_name": "felix", "type": "script", "path": f"agents/felix/{MARK}.sh"})}
+    assert client.patch(f"/notifications/{ids['notifications']['id']}/read").status == client.patch("/notifications/read-all").status == 200
+    made("/notifications", {"title": MARK, "message": MARK}), client.patch("/notifications/read-all")
     ids = {name: {"id": one["id"]} for name, one in ids.items()}
     return ids | {"organizations": {"id": org, "orgId": org}, "teams": {"id": team}, "tasks": {"id": task}, "task-queue": {"id": job}, "users": {"id": me},
                   "templates": {"id": template}, "auth": {"id": db.value("SELECT min(id) FROM sessions WHERE user_id = :id", id=me)},

@@ -7,6 +7,8 @@ from conftest import Client
 from orkosi import COUNTED, Actor, acting, db, emit, now, system, writes
 from plugins import activity, keys
 
+TASK = {"status": "todo", "assignee": None, "product_slug": None}
+
 
 @pytest.fixture
 def felix(application):
@@ -27,7 +29,7 @@ def tell(event, subject=None, actor=None, **facts):
     (system(), ("system", "system")),
 ])
 def test_every_event_is_kept_with_its_actor(client, actor, named):
-    tell("task.done", SimpleNamespace(id=12, title="Fix it"), actor)
+    tell("task.done", SimpleNamespace(**TASK, id=12, title="Fix it"), actor)
     entry = client.get("/activity-log?action=task.done").data[0]
     assert (entry["actor_type"], entry["actor_id"]) == named
     assert (entry["entity_type"], entry["entity_id"], entry["metadata"]) == ("task", "12", {"title": "Fix it"})
@@ -36,14 +38,14 @@ def test_every_event_is_kept_with_its_actor(client, actor, named):
 @pytest.mark.parametrize("event", ["job.completed", "log.written", "opened", "serving"])
 def test_the_servers_own_noise_is_not_kept(client, event):
     before = client.get("/activity-log").meta["total"]
-    tell(event, SimpleNamespace(id=1, task_type="other"))
+    tell(event, SimpleNamespace(**TASK, id=1, task_type="other"))
     assert client.get("/activity-log").meta["total"] == before
 
 
 def test_what_is_rolled_back_was_never_in_the_log(client):
     @writes
     def fail():
-        emit("task.done", SimpleNamespace(id=1))
+        emit("task.done", SimpleNamespace(**TASK, id=1))
         raise KeyError("no")
     with pytest.raises(KeyError):
         fail()
@@ -52,7 +54,7 @@ def test_what_is_rolled_back_was_never_in_the_log(client):
 
 def test_an_event_belongs_to_the_tenant_of_its_subject(client, as_):
     other = as_("olga", tenant=None)
-    tell("task.done", SimpleNamespace(id=5, tenant_id=2))
+    tell("task.done", SimpleNamespace(**TASK, id=5, tenant_id=2))
     assert client.get("/activity-log?action=task.done").data == []
     assert [entry["entity_id"] for entry in other.get("/activity-log?action=task.done").data] == ["5"]
 

@@ -8,12 +8,12 @@ from orkosi import COUNTED, acting, db, now, system
 from plugins import changelog
 
 ADD = """
-    INSERT INTO tasks (tenant_id, title, title_key, status, assignee, product_slug, resolution, created_by, created_at, updated_at, finished_at)
-    VALUES (:home, :title, :title, :status, :agent, :product, :resolution, 'user:1', :at, :at, :at)"""
+    INSERT INTO changelog (tenant_id, guid, task_id, title, type, priority, agent, product, summary, completed_at)
+    VALUES (:home, :title, (SELECT count(*) + 100 FROM changelog), :title, 'other', 'P2', :agent, :product, :resolution, :at)"""
 
 
-def add(title, agent="felix", product=None, at=None, status="done", home=1, resolution=None, times=1):
-    row = {"home": home, "title": title, "agent": agent, "product": product, "at": at or now(), "status": status, "resolution": resolution}
+def add(title, agent="felix", product=None, at=None, home=1, resolution=None, times=1):
+    row = {"home": home, "title": title, "agent": agent, "product": product, "at": at or now(), "resolution": resolution}
     with acting(system()):
         db.write(lambda: db.run_many(ADD, [row] * times))
 
@@ -22,14 +22,44 @@ def items(answer):
     return ElementTree.fromstring(answer.body).findall("channel/item")
 
 
-def test_done_tasks_are_the_changelog(client):
-    add("Later", at="2026-11-02T10:00:00.000Z", product="unosend", resolution="It is done")
-    add("Sooner", at="2026-11-01T10:00:00.000Z")
-    add("Open", status="todo")
-    add("Another tenant's", home=2)
-    found = client.get("/changelog").data
-    assert [(one["title"], one["area"]) for one in found] == [("Later", "unosend"), ("Sooner", "general")]
-    assert (found[0]["summary"], found[0]["agent"], found[0]["completed_at"]) == ("It is done", "felix", "2026-11-02T10:00:00.000Z")
+def test_what_is_done_stays_in_the_changelog_as_it_was_done(client, as_):
+    client.post("/agents", {"name": "felix"}), client.post("/agents", {"name": "ada"})
+    task = client.post("/tasks", {"title": "Mend it", "assignee": "felix", "product_slug": "unosend", "priority": "P1", "type": "bug"}).data["id"]
+    done = client.patch(f"/tasks/{task}", {"status": "done", "resolution": "It is mended"}).data
+    entry = {"id": 1, "task_id": task, "title": "Mend it", "summary": "It is mended", "type": "bug", "area": "unosend", "product": "unosend", "agent": "felix",
+             "priority": "P1", "completed_at": done["finished_at"], "guid": f"orkosi-task-{task}"}
+    assert client.get("/changelog").data == [entry]
+    client.patch(f"/tasks/{task}", {"title": "Other", "assignee": "ada", "product_slug": None, "priority": "P3", "resolution": "x", "type": "ops"})
+    assert client.get("/changelog").data == [entry], "whatever becomes of the task"
+    client.patch(f"/tasks/{task}", {"status": "todo"})
+    again = client.patch(f"/tasks/{task}", {"status": "done"}).data
+    second, first = client.get("/changelog").data
+    assert first == entry and (second["agent"], second["guid"], second["completed_at"]) == ("ada", f"orkosi-task-{task}-2", again["finished_at"])
+    assert client.get("/changelog?agent=felix").data == [entry] and client.get(f"/changelog?task_id={task}").data == [second, first]
+    assert client.delete(f"/tasks/{task}").status == 200 and client.get("/changelog").data == [second, first]
+    at_once = client.post("/tasks", {"title": "Was done", "status": "done"}).data
+    client.post("/tasks", {"title": "Open"}), client.patch(f"/tasks/{client.post('/tasks', {'title': 'Dropped'}).data['id']}", {"status": "archived"})
+    assert [one["task_id"] for one in client.get("/changelog").data] == [at_once["id"], task, task]
+    assert as_("olga", tenant=None).get("/changelog").data == []
+
+
+def test_a_worker_s_result_is_an_entry(client):
+    client.post("/agents", {"name": "felix"})
+    task = client.post("/tasks", {"title": "Count", "assignee": "felix"}).data["id"]
+    job = client.post("/task-queue/claim", {"queue_name": "agent:felix", "worker_id": "w"}).data
+    assert client.get("/changelog").data == []
+    client.post(f"/task-queue/{job['id']}/complete", {"lease_token": job["lease_token"], "result": {"resolution": "42"}})
+    found, = client.get("/changelog").data
+    assert (found["task_id"], found["summary"], found["agent"]) == (task, "42", "felix")
+
+
+def test_an_erased_person_is_in_no_entry(client, as_):
+    ann = as_("ann")
+    id = ann.get("/auth/me").data["id"]
+    task = client.post("/tasks", {"title": "By hand", "assignee": "ann"}).data["id"]
+    client.patch(f"/tasks/{task}", {"status": "done"})
+    assert client.get("/changelog").data[0]["agent"] == "ann"
+    assert client.delete(f"/users/{id}").status == 200 and client.get("/changelog").data[0]["agent"] is None
 
 
 def test_the_list_narrows(client):
@@ -54,18 +84,18 @@ def test_the_summary_is_by_day_and_area(client):
         {"date": today, "total": 3, "summary": "3 tasks done: 2 in unosend, 1 in general",
          "areas": [{"area": "unosend", "count": 2}, {"area": "general", "count": 1}]},
         {"date": before, "total": 1, "summary": "1 task done: 1 in general", "areas": [{"area": "general", "count": 1}]}]
-    assert answer.meta == {"total_exceeded": False}
+    assert answer.meta == {"days": 30, "since": now(-30 * 86400)[:10], "total_exceeded": False}
     assert client.get("/changelog/summary?days=0").status == 400
 
 
 def test_the_summary_has_an_end(client):
     add("x", times=COUNTED + 5)
-    assert client.get("/changelog/summary").meta == {"total_exceeded": True}
+    assert client.get("/changelog/summary").meta["total_exceeded"] is True
 
 
 def test_the_summary_reads_an_index(data):
     plan = [row[3] for row in db.all(tuple, "EXPLAIN QUERY PLAN " + changelog.BY_DAY, since="", most=1, agent=None)]
-    assert any("SEARCH tasks USING INDEX idx_tasks_done_by_finished_at" in step for step in plan), plan
+    assert any("SEARCH changelog USING INDEX idx_changelog_by_completed_at" in step for step in plan), plan
 
 
 def test_the_feed_is_rss_that_any_reader_accepts(client):

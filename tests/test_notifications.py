@@ -39,7 +39,8 @@ def test_one_sees_ones_own_and_everybodys(client, as_):
     assert (ann.get("/notifications/unread-count").data["count"], bob.get("/notifications/unread-count").data["count"]) == (2, 1)
     assert bob.patch(f"/notifications/{mine.id}/read").status == 404
     assert bob.patch("/notifications/read-all").data == {"success": True, "updated": 1}
-    assert ann.get("/notifications/unread-count").data == {"count": 1, "count_exceeded": False}
+    assert ann.get("/notifications/unread-count").data == {"count": 2, "count_exceeded": False}
+    assert [one["read"] for one in ann.get("/notifications").data] == [False, False] and bob.get("/notifications").data[0]["read"] is True
 
 
 def test_another_tenants_are_not_there(client, as_):
@@ -56,6 +57,22 @@ def test_reading_twice_changes_nothing(client):
     assert first["read"] and first["read_at"]
     assert client.patch(f"/notifications/{id}/read").data == first
     assert client.patch("/notifications/999/read").status == 404
+
+
+def test_each_reads_for_themselves_and_every_mark_keeps_its_time(client, as_, monkeypatch):
+    ann, bob = as_("ann", "viewer"), as_("bob", "viewer")
+    made = [client.post("/notifications", NEW).data["id"] for _ in range(4)]
+    times = iter(f"2026-12-01T10:00:0{second}.000Z" for second in range(9))
+    monkeypatch.setattr(notifications, "now", lambda: next(times))
+    ann.patch(f"/notifications/{made[1]}/read"), ann.patch("/notifications/read-all")
+    marked = {one["id"]: one["read_at"] for one in ann.get("/notifications?read=true").data}
+    assert marked == {made[1]: "2026-12-01T10:00:00.000Z"} | dict.fromkeys((made[0], made[2], made[3]), marked[made[0]]) and len(set(marked.values())) == 2
+    later = notifications.notify("Later", "x").id
+    assert [one["id"] for one in ann.get("/notifications?read=false").data] == [later]
+    ann.patch("/notifications/read-all")
+    again = {one["id"]: one["read_at"] for one in ann.get("/notifications?read=true").data}
+    assert again.pop(later) > max(marked.values()) and again == marked
+    assert bob.get("/notifications/unread-count").data["count"] == 5 and bob.get("/notifications?read=true").data == []
 
 
 def test_the_list_narrows_by_what_is_read_and_by_type(client):

@@ -4,6 +4,7 @@ import email.policy
 import json
 import re
 import time
+import urllib.request
 
 import pytest
 from browser import Browser
@@ -41,6 +42,25 @@ def test_the_first_page_says_what_this_is(server, browser):
     browser.open(running.url + "/")
     assert browser.wait("document.querySelector('[data-state]')?.innerText.startsWith('ok') && document.title") == "Orkosi"
     assert browser.complaints == [] and all(url.startswith((running.url, "data:")) for url in browser.asked)
+
+
+@pytest.mark.slow
+@pytest.mark.story("GET /tasks/{id}")
+def test_a_feeds_link_leads_to_the_page_of_the_task(server, browser):
+    running = server()
+    admin = server.admin(running)
+    task = running.call("POST", "/tasks", {"title": "Write <b>it</b> down", "description": "All of it", "priority": "P1"}, admin)[1]["data"]["id"]
+    running.call("PATCH", f"/tasks/{task}", {"status": "done", "resolution": "Written"}, admin)
+    feed = urllib.request.urlopen(urllib.request.Request(f"{running.url}/api/changelog/feed", headers={"Authorization": f"Bearer {admin}"})).read().decode()
+    link = re.search(r"<item>.*<link>(.*?)</link>", feed)[1]
+    assert link == f"{running.url}/tasks/{task}"
+    fill_in(browser, link, "This is the task", email="root@example.com", password="correct horse battery")
+    shown = browser.run("document.querySelector('[data-task]').innerText")
+    assert all(text in shown for text in ("Write <b>it</b> down", f"Task {task}: done, priority P1", "Written", "All of it"))
+    assert browser.complaints == [] and all(url.startswith((running.url, "data:")) for url in browser.asked)
+    fill_in(browser, link, "Invalid email or password", email="root@example.com", password="wrong password")
+    assert browser.run("document.querySelector('[data-task]').hidden")
+    fill_in(browser, f"{running.url}/tasks/999", "There is no task 999", email="root@example.com", password="correct horse battery")
 
 
 @pytest.mark.slow

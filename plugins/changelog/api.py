@@ -19,7 +19,7 @@ class FeedQuery(OfAgent):
 def index(query: ChangelogQuery) -> Page[ChangelogEntry]:
     """List what got done
 
-    The latest first, by the time it was finished."""
+    The latest first, by the time it was finished, as it was then: what becomes of a task later changes no entry."""
     return changelog.page(query)
 
 
@@ -27,15 +27,16 @@ def index(query: ChangelogQuery) -> Page[ChangelogEntry]:
 def summary(query: SummaryQuery) -> Reply[list[Day]]:
     """What got done each day, by area
 
-    The latest day first. At most the newest 10,000 entries are counted; `meta.total_exceeded` says whether there were more."""
-    days, exceeded = changelog.days(query.days)
-    return Reply(days, meta={"total_exceeded": exceeded})
+    The latest day first; `meta.since` is the first day that is looked at. At most the newest 10,000 entries are counted;
+    `meta.total_exceeded` says whether there were more."""
+    days, since, exceeded = changelog.days(query.days)
+    return Reply(days, meta={"days": query.days, "since": since, "total_exceeded": exceeded})
 
 
 @plugin.get("/api/changelog/feed", auth=may("viewer", "tasks:read"))
 def rss(query: FeedQuery) -> Document:
     """What got done, as RSS 2.0
 
-    The latest first."""
+    The latest first. A link leads to the page of the task."""
     page = changelog.page(ChangelogQuery(limit=query.limit, offset=query.offset, agent=query.whose()), query.product)
     return Document(feed.rss(page.items, server.url()), "application/rss+xml; charset=utf-8")

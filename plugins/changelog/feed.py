@@ -25,8 +25,8 @@ def rss(entries: list[ChangelogEntry], home: str) -> bytes:
     for entry in entries:
         item = ElementTree.SubElement(channel, "item")
         _add(item, "title", entry.title)
-        _add(item, "link", f"{home}/api/tasks/{entry.task_id}")
-        _add(item, "guid", f"orkosi-task-{entry.task_id}").set("isPermaLink", "false")
+        _add(item, "link", home if entry.task_id is None else f"{home}/tasks/{entry.task_id}")
+        _add(item, "guid", entry.guid).set("isPermaLink", "false")
         _add(item, "pubDate", _date(entry.completed_at))
         _add(item, "category", entry.area)
         _add(item, "description", entry.summary or (f"Done by {entry.agent}" if entry.agent else "Done"))

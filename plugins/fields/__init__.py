@@ -65,6 +65,11 @@ def slug(text: str) -> str:
     return text
 
 
+def folded(text: str) -> str:
+    """`text` as it is compared where case and the spelling of characters do not count, in any script."""
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
 def terms(q: str) -> str | None:
     """`q` as a full-text query in which nothing is an operator, each word once; None where no usable term is left. Invalid."""
     found = {re.sub(r"[\u0300-\u036f]", "", unicodedata.normalize("NFD", word)).casefold(): word for word in re.findall(r"\w+", q[:1000])}

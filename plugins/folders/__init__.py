@@ -98,6 +98,22 @@ def write_whole(path: Path, text: str, mode: int = 0o600) -> None:
     fresh.replace(path)
 
 
+def write_in(folder: int, name: str, raw: bytes) -> None:
+    """Write a new file into a folder, by its descriptor. FileExistsError where anything has the name."""
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=folder)
+    with os.fdopen(fd, "wb") as file:
+        file.write(raw)
+
+
+def replace_in(folder: int, name: str, raw: bytes) -> None:
+    """Put a whole new file in the old one's place, so that nobody ever reads half of one."""
+    fresh = f".{name}.new"
+    with suppress(FileNotFoundError):
+        os.unlink(fresh, dir_fd=folder)
+    write_in(folder, fresh, raw)
+    os.replace(fresh, name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
 def plain(info: os.stat_result) -> bool:
     """Whether this is a regular file that has no second name somewhere else."""
     return stat.S_ISREG(info.st_mode) and info.st_nlink == 1

@@ -1,8 +1,10 @@
 """Notifications: what people should know without asking.
 
-Owns notifications. One for a user is that user's alone; one without a user is for everybody of the tenant.
-Surprise: `read` belongs to the notification, not to the reader. What one person reads of the tenant-wide ones
-is read for all, as with a note on a shared board.
+Owns notifications, notification_reads and notification_read_alls. One for a user is that user's alone; one without a
+user is for everybody of the tenant.
+Surprise: what is for everybody has a read mark of each reader's own. Marking everything is one row, up to which all
+is read: a mark for each would be as many rows as there are notifications, for every user. What was read before marks
+were each reader's own is read for all.
 """
 import re
 from typing import Any, Literal
@@ -57,9 +59,18 @@ class NotificationQuery(Paging):
     type: Type | None = None
 
 
+MINE = "tenant_id = :tenant AND (user_id IS NULL OR user_id = :me)"
+_MARK = "FROM notification_reads AS mark WHERE mark.tenant_id = :tenant AND mark.reader = :reader AND mark.notification_id = notifications.id"
+READ = f"(read = 1 OR (user_id IS NULL AND (id <= :up_to OR EXISTS (SELECT 1 {_MARK}))))"
+COLUMNS = f"""id, title, message, type, source, link, user_id, created_at, {READ} AS read,
+              CASE WHEN read = 1 OR user_id IS NOT NULL THEN read_at ELSE coalesce((SELECT mark.read_at {_MARK}), (
+                SELECT whole.read_at FROM notification_read_alls AS whole WHERE whole.tenant_id = :tenant AND whole.reader = :reader
+                   AND whole.up_to >= notifications.id ORDER BY whole.up_to LIMIT 1)) END AS read_at"""
+
+# `floor`: nothing is unread up to there. Whoever has read nearly all finds the rest without walking over it.
 NOTIFICATIONS = Listing(
-    of=Notification, source="notifications", base="tenant_id = :tenant AND (user_id IS NULL OR user_id = :me)",
-    filters={"read": "read = :read", "type": "type = :type"})
+    of=Notification, columns=COLUMNS, source="notifications", base=MINE,
+    filters={"seen": f"{READ} = :seen", "floor": f"id > :floor AND NOT {READ}", "type": "type = :type"})
 
 
 @writes
@@ -81,26 +92,42 @@ def safe(link: str) -> bool:
 
 def page(query: NotificationQuery) -> Page[Notification]:
     """What somebody was told, newest first."""
+    marks = _marks()
+    return db.page(NOTIFICATIONS, query, seen=query.read or None, **marks | {"floor": marks["floor"] if query.read is False else None})
+
+
+def _marks() -> dict[str, Any]:
+    """Who reads, up to where everything is read that is for everybody, and up to where nothing is unread."""
     by = current()
-    return db.page(NOTIFICATIONS, query, me=by.user or 0)
+    up_to = db.value("SELECT max(up_to) FROM notification_read_alls WHERE tenant_id = :tenant AND reader = :reader", reader=by.ref) or 0
+    own = db.value("SELECT min(id) FROM notifications WHERE tenant_id = :tenant AND user_id = :me AND read = 0", me=by.user or 0)
+    return {"me": by.user or 0, "reader": by.ref, "up_to": up_to, "floor": up_to if own is None else min(up_to, own - 1)}
 
 
 def unread() -> Unread:
     """How many wait to be read; counted to 10,000."""
-    by = current()
-    found = db.value("""
-        SELECT count(*) FROM (SELECT 1 FROM notifications
-         WHERE tenant_id = :tenant AND read = 0 AND (user_id IS NULL OR user_id = :me) LIMIT :most) AS counted""", me=by.user or 0, most=COUNTED + 1)
+    found = db.value(f"""SELECT count(*) FROM (SELECT 1 FROM notifications WHERE {MINE} AND id > :floor AND NOT {READ} LIMIT :most) AS counted""",
+                     most=COUNTED + 1, **_marks())
     return Unread(min(found, COUNTED), found > COUNTED)
 
 
 @writes
 def read(id: int) -> Notification:
     """Mark one as read; a second time changes nothing. NotFound also for somebody else's."""
-    by = current()
-    row = db.one(Notification, """
-        UPDATE notifications SET read = 1, read_at = ifnull(read_at, :now)
-         WHERE id = :id AND tenant_id = :tenant AND (user_id IS NULL OR user_id = :me) RETURNING *""", id=id, me=by.user or 0, now=now())
+    marks = _marks()
+    found = _one(id, marks)
+    if found.read:
+        return found
+    if found.user_id is None:
+        db.run("INSERT INTO notification_reads (tenant_id, reader, notification_id, read_at) VALUES (:tenant, :reader, :id, :now)",
+               id=id, reader=marks["reader"], now=now())
+    else:
+        db.run("UPDATE notifications SET read = 1, read_at = :now WHERE id = :id AND tenant_id = :tenant", id=id, now=now())
+    return _one(id, marks)
+
+
+def _one(id: int, marks: dict[str, Any]) -> Notification:
+    row = db.one(Notification, f"SELECT {COLUMNS} FROM notifications WHERE id = :id AND {MINE}", id=id, **marks)
     if row is None:
         raise NotFound(f"There is no notification {id}")
     return row
@@ -108,11 +135,15 @@ def read(id: int) -> Notification:
 
 @writes
 def read_all() -> int:
-    """Mark everything one may see as read; how many were not."""
-    by = current()
-    return db.run("""
-        UPDATE notifications SET read = 1, read_at = :now
-         WHERE tenant_id = :tenant AND read = 0 AND (user_id IS NULL OR user_id = :me)""", me=by.user or 0, now=now())
+    """Mark everything one may see as read; how many were not, counted to 10,000."""
+    marks, before = _marks(), unread()
+    db.run("UPDATE notifications SET read = 1, read_at = :now WHERE tenant_id = :tenant AND user_id = :me AND read = 0", me=marks["me"], now=now())
+    # Those read one by one keep their own time; what is marked here has this one.
+    if before.count:
+        db.run("""INSERT INTO notification_read_alls (tenant_id, reader, up_to, read_at)
+                  SELECT :tenant, :reader, max(id), :now FROM notifications WHERE tenant_id = :tenant
+                  ON CONFLICT (tenant_id, reader, up_to) DO NOTHING""", reader=marks["reader"], now=now())
+    return before.count
 
 
 @plugin.on("session.reused")
@@ -129,6 +160,8 @@ def warn(event: str, user: Any, **facts: Any) -> None:
 def erase(event: str, gone: Any, **facts: Any) -> None:
     """What a user was told goes with them; in what their tenant was told, their address becomes unreadable."""
     db.run("DELETE FROM notifications WHERE user_id = :id", id=gone.id)
+    for table in ("notification_reads", "notification_read_alls"):
+        db.run(f"DELETE FROM {table} WHERE tenant_id = :home AND reader = :reader", home=gone.tenant_id, reader=f"user:{gone.id}")
     for address in gone.addresses:
         for id, title, message in db.all(tuple, """SELECT id, title, message FROM notifications WHERE tenant_id = :home
                                                     AND instr(lower(title || ' ' || message), lower(:address)) > 0""",

@@ -24,7 +24,7 @@ class AllRead(Struct):
 def index(query: NotificationQuery) -> Page[Notification]:
     """List one's own notifications and those for everybody
 
-    Newest first."""
+    Newest first. `read` says whether whoever asks has read it: what is for everybody, each reads for themselves."""
     return notifications.page(query)
 
 
@@ -51,7 +51,7 @@ def unread_count() -> Unread:
 def read_all() -> AllRead:
     """Mark everything as read
 
-    What is for everybody is read for everybody."""
+    Also what is for everybody, but for oneself alone. `updated` is counted to 10,000."""
     return AllRead(True, notifications.read_all())
 
 

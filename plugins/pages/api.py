@@ -38,6 +38,12 @@ def verify(token: str) -> Document:
     return Document(asset("verify.html"), HTML, PAGE_POLICY)
 
 
+@plugin.get("/tasks/{id}", auth=PUBLIC)
+def task(id: int) -> Document:
+    """The page of a task, where a feed's links lead; it shows the task to whoever logs in"""
+    return Document(asset("task.html"), HTML, PAGE_POLICY)
+
+
 @plugin.get("/pages/{file}", auth=PUBLIC)
 def files(file: Literal["pages.js", "pages.css"]) -> Document:
     """The script and the style of the pages"""

@@ -1,13 +1,18 @@
 """Products: what the company makes.
 
-Owns products, and for the host's products the folders `products/<slug>/` with brand.json and brand.md.
-Surprise: brand.json belongs to people as much as to Orkosi. Answers show whatever keys they added to it, and a
-change here writes only the keys it knows (brand.py). The folder is made after the commit: a disk that refuses
-costs the folder, which the next change makes again, and never the product.
+Owns products, and for the host's products the folders `products/<slug>/` with brand.json and brand.md (brand.py)
+and the guidelines that agents get copies of (guidelines.py).
+Surprise: brand.json belongs to people as much as to Orkosi. Answers show whatever keys they added to it, a field
+that only the file has is shown as the product's, and a change here never writes over what they wrote. The folder is
+made after the commit: a disk that refuses costs the folder, which the next change makes again, and never the product.
 """
 import re
 import unicodedata
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Annotated, Any, Literal
+
+import msgspec
 
 from orkosi import (
     UNSET,
@@ -21,18 +26,22 @@ from orkosi import (
     Plugin,
     Struct,
     UnsetType,
+    across_tenants,
+    acting,
     current,
     db,
     emit,
     now,
+    system,
     writes,
 )
-from plugins import fields
+from plugins import changelog, fields
 from plugins.fields import Many, wrong
+from plugins.tasks import of_product
 
 from . import brand
 
-plugin = Plugin("Products", layer="domain")
+plugin = Plugin("Products", layer="domain", needs=("tasks", "changelog", "agents"))
 
 Status = Literal["idea", "building", "active", "live", "launched", "placeholder", "archived"]
 STATUSES: tuple[str, ...] = Status.__args__  # type: ignore[attr-defined]
@@ -57,7 +66,7 @@ class ProductPatch(Struct, forbid_unknown_fields=True):
 
 
 class Product(Struct):
-    """A product; `brand` has what its brand.json says."""
+    """A product; `brand` has what its brand.json says, and for another tenant's product what would stand there."""
     id: int
     name: str
     slug: str
@@ -83,7 +92,10 @@ class ProductQuery(Paging):
 PRODUCTS = Listing(
     of=Product, source="products", order="name COLLATE NOCASE, id",
     filters={"status": "status = :status", "slug": "slug = :slug",
-             "q": "(name LIKE :q ESCAPE '\\' OR slug LIKE :q ESCAPE '\\' OR tagline LIKE :q ESCAPE '\\' OR description LIKE :q ESCAPE '\\')"})
+             "q": "folded LIKE :q ESCAPE '\\'"})
+
+# What brand.json may say where the product does not.
+ADDED = {"tagline": Short, "description": Long, "domain": Domain, "brand_color": Colour, "accent_color": Colour}
 
 
 # ── reading ──
@@ -91,22 +103,18 @@ PRODUCTS = Listing(
 
 def page(query: ProductQuery) -> tuple[Page[Product], dict[str, int]]:
     """Products by name, and how many there are of each status, whatever the filters."""
-    found = db.page(PRODUCTS, query, q=query.q and _like(query.q))
-    for product in found.items:
-        product.brand = _brand(product.slug)
+    found = db.page(PRODUCTS, query, q=query.q and _like(query.q)).map(_branded)
     counts = dict(db.all(tuple, "SELECT status, count(*) FROM products WHERE tenant_id = :tenant GROUP BY status"))
     return found, {status: counts.get(status, 0) for status in STATUSES}
 
 
 def _like(q: str) -> str:
-    return "%" + re.sub(r"([%_\\])", r"\\\1", q[:100]) + "%"
+    return "%" + re.sub(r"([%_\\])", r"\\\1", fields.folded(q[:100])) + "%"
 
 
 def find(slug: str) -> Product:
     """One product, with its brand. NotFound."""
-    product = _row(slug)
-    product.brand = _brand(slug)
-    return product
+    return _branded(_row(slug))
 
 
 def _row(slug: str) -> Product:
@@ -116,9 +124,21 @@ def _row(slug: str) -> Product:
     return product
 
 
-def _brand(slug: str) -> dict[str, Any]:
+def _branded(product: Product) -> Product:
     # Folders have no tenant: they are the host's.
-    return brand.read(slug) if current().host else {}
+    product.brand = brand.read(product.slug) if current().host else brand.facts(product)
+    for name, kind in ADDED.items():
+        if getattr(product, name) is None and name in product.brand:
+            with suppress(msgspec.ValidationError):
+                setattr(product, name, msgspec.convert(product.brand[name], kind))
+    return product
+
+
+def kept(product: Product, sent: Iterable[str]) -> list[str]:
+    """What somebody wrote into brand.json otherwise than was sent, so that it stays: sentences."""
+    row = _row(product.slug)
+    return [f"{name}: brand.json says {str(product.brand[name])[:100]!r}, which somebody wrote there; it was left as it is"
+            for name in sent if current().host and name in brand.KEYS and name in product.brand and product.brand[name] != getattr(row, name)]
 
 
 @plugin.search("products")
@@ -138,24 +158,53 @@ def create(name: str, slug: str | None = None, **more: Any) -> Product:
     if db.value("SELECT 1 FROM products WHERE slug = :slug AND tenant_id = :tenant", slug=slug):
         raise Conflict(f"The slug {slug!r} is taken; choose another")
     made = db.insert(Product, "products", name=name, slug=slug, created_at=now(), updated_at=now(), **more)
+    _fold(made)
     emit("product.created", made)
     _sync(made)
     return made
 
 
 @writes
-def change(slug: str, patch: ProductPatch) -> Product:
-    """Change what is sent. NotFound."""
+def change(slug: str, patch: ProductPatch) -> tuple[Product, dict[str, int]]:
+    """Change what is sent; the product, and what followed from a new status: `archived` archives its open tasks, `live` is an
+    entry of the changelog. NotFound."""
     before = _row(slug)
     after = db.patch(Product, "products", before.id, patch)
+    _fold(after)
     emit("product.updated", after, before=before)
-    _sync(after)
-    return after
+    _sync(after, before)
+    return after, _cascade(after) if after.status != before.status else {}
 
 
-def _sync(product: Product) -> None:
+def _cascade(product: Product) -> dict[str, int]:
+    archived = of_product.archive(product.slug) if product.status == "archived" else 0
+    if product.status == "live":
+        moment = now()
+        changelog.record(f"orkosi-product-{product.slug}-{moment}", f"{product.name} is live", summary=product.tagline, type="launch",
+                         product=product.slug, completed_at=moment)
+    return {"archived_tasks": archived, "changelog_entries": int(product.status == "live")} if product.status in ("archived", "live") else {}
+
+
+def _fold(product: Product) -> None:
+    """Keep a product's texts as a search compares them: SQLite's LIKE knows the case of ASCII alone."""
+    texts = (product.name, product.slug, product.tagline, product.description)
+    db.run("UPDATE products SET folded = :folded WHERE id = :id AND tenant_id = :tenant", id=product.id,
+           folded="\n".join(fields.folded(text) for text in texts if text))
+
+
+def _sync(product: Product, before: Product | None = None) -> None:
     if current().host:
-        db.after_commit(lambda: brand.write(product))
+        db.after_commit(lambda: brand.write(product, before))
+
+
+@plugin.on("opened")
+@across_tenants
+def fold_all(event: str, folder: object) -> None:
+    """Fold what products have that are older than their folded texts."""
+    for tenant, in db.all(tuple, "SELECT DISTINCT tenant_id FROM products WHERE folded IS NULL"):
+        with acting(system(tenant)):
+            for product in db.all(Product, "SELECT * FROM products WHERE folded IS NULL AND tenant_id = :tenant"):
+                _fold(product)
 
 
 def slug_of(name: str) -> str:

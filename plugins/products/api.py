@@ -1,8 +1,11 @@
 """The wire of products: /products."""
 
+from collections.abc import Iterable
+from typing import Any
+
 from msgspec.structs import asdict
 
-from orkosi import Page, Reply, Struct, may
+from orkosi import UNSET, Page, Reply, Struct, may
 from plugins import products
 from plugins.products import Colour, Domain, Long, Name, Product, ProductPatch, ProductQuery, Short, Status, plugin
 
@@ -29,11 +32,12 @@ def index(query: ProductQuery) -> Reply[Page[Product]]:
 
 
 @plugin.post("/api/products", auth=may("member", "products:write"), status=201, raises=(400, 409))
-def create(body: NewProduct) -> Product:
+def create(body: NewProduct) -> Reply[Product]:
     """Add a product
 
     Without a `slug` one is made of the name. A product of the host gets a folder for its brand."""
-    return products.find(products.create(**asdict(body)).slug)
+    made = products.find(products.create(**asdict(body)).slug)
+    return _said(made, {name: value for name, value in asdict(body).items() if value is not None})
 
 
 @plugin.get("/api/products/{slug}", auth=may("viewer", "products:read"), raises=(404,))
@@ -43,8 +47,18 @@ def show(slug: str) -> Product:
 
 
 @plugin.patch("/api/products/{slug}", auth=may("member", "products:write"), raises=(400, 404))
-def update(slug: str, body: ProductPatch) -> Product:
+def update(slug: str, body: ProductPatch) -> Reply[Product]:
     """Change a product
 
-    What is not sent stays as it is; null empties a field. The slug never changes."""
-    return products.find(products.change(slug, body).slug)
+    What is not sent stays as it is; null empties a field. The slug never changes. Of the host's products, brand.json follows,
+    but for what somebody wrote into it: then `meta.warnings` says so. `meta.cascaded` says what a new status brought:
+    `archived` archives the product's open tasks, `live` is an entry of the changelog."""
+    _, cascaded = products.change(slug, body)
+    return _said(products.find(slug), {name for name in body.__struct_fields__ if getattr(body, name) is not UNSET}, cascaded)
+
+
+def _said(product: Product, sent: Iterable[str], cascaded: dict[str, int] | None = None) -> Reply[Product]:
+    meta: dict[str, Any] = {"cascaded": cascaded} if cascaded else {}
+    if warnings := products.kept(product, sent):
+        meta["warnings"] = warnings
+    return Reply(product, meta=meta or None)

@@ -6,7 +6,6 @@ Surprise: nobody sets `in_progress` by hand in the main job. A claim does, a com
 `done`, a failed attempt `todo` again, the last one `blocked`.
 """
 import re
-import unicodedata
 from typing import Annotated, Any, Literal
 
 from orkosi import (
@@ -247,10 +246,6 @@ def warnings(task: Task) -> list[str]:
 # ── writing ──
 
 
-def _key(title: str) -> str:
-    return unicodedata.normalize("NFKC", title).casefold()
-
-
 def assignable(name: str | None) -> str | None:
     """`name` as an assignee: an agent's name, or a person's name or number. Invalid. Whether such an agent exists, `why` says.
 
@@ -274,7 +269,7 @@ def create(new: NewTask) -> tuple[Task, bool]:
     """
     title, assignee = fields.line(new.title, "title", 300), assignable(new.assignee)
     _for_oneself(assignee)
-    if new.dedupe and new.status not in OVER and (same := _the_same(_key(title), assignee, new)):
+    if new.dedupe and new.status not in OVER and (same := _the_same(fields.folded(title), assignee, new)):
         return find(same), True
     shares.require(bytes=len(new.description))
     made = now()
@@ -282,7 +277,7 @@ def create(new: NewTask) -> tuple[Task, bool]:
     row |= {"title": title, "assignee": assignee}
     row |= {"created_by": current().ref, "created_at": made, "updated_at": made, "finished_at": made if new.status in OVER else None}
     # The row is known: reading it again would cost more than writing it.
-    task = Task(id=db.add(ADD, title_key=_key(title), **row) or 0, product=new.product_slug, job_id=None, resolution=None, last_error=None,
+    task = Task(id=db.add(ADD, title_key=fields.folded(title), **row) or 0, product=new.product_slug, job_id=None, resolution=None, last_error=None,
                 blocked_by=sorted(set(new.blocked_by)), blocks=[], **row)
     if task.blocked_by:
         links.put(task.id, task.blocked_by)  # nothing can wait for what was not there: no circle
@@ -301,7 +296,7 @@ def change(id: int, patch: TaskPatch) -> Task:
               if (value := getattr(patch, name)) is not UNSET and name != "blocked_by"}
     if "title" in values:
         values["title"] = fields.line(values["title"], "title", 300)
-        values["title_key"] = _key(values["title"])
+        values["title_key"] = fields.folded(values["title"])
     if "assignee" in values:
         values["assignee"] = assignable(values["assignee"])
         _for_oneself(values["assignee"])

@@ -53,7 +53,11 @@ def test_all_that_one_sees_is_read_at_once(notes, lately):
     assert notes.patch("/notifications/read-all").json == {"data": {"success": True, "updated": 3}}
     assert [one["read_at"] for one in notes.get("/notifications").data] == [lately, lately, "2026-11-02T11:00:00.000Z", lately]
     assert notes.patch("/notifications/read-all").data == {"success": True, "updated": 0}
-    assert db.all(tuple, "SELECT id FROM notifications WHERE read = 0 AND :tenant") == [(5,), (6,)]
+    assert db.all(tuple, "SELECT id FROM notifications WHERE read = 0 AND :tenant") == [(1,), (4,), (5,), (6,)], "what is for all, each reads for themselves"
+    note(7)
+    assert [(one["id"], one["read"]) for one in notes.get("/notifications?read=false").data] == [(7, False)]
+    notes.patch("/notifications/read-all"), note(8, user_id=notes.id)
+    assert notes.get("/notifications/unread-count").data["count"] == 1 and notes.patch("/notifications/read-all").data["updated"] == 1
 
 
 @pytest.mark.story("POST /api/notifications")

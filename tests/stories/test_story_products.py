@@ -13,7 +13,7 @@ def stored(id, home=1, **fields):
     """A product as it is stored, and as it is shown; it has no folder."""
     shown = {"name": f"Product {id}", "slug": f"p{id}", "tagline": f"tag{id}", "description": f"text{id}", "status": "active", "domain": "example.com",
              "brand_color": "#111111", "accent_color": None, "created_at": "2026-11-02T10:00:00.000Z", "updated_at": "2026-11-03T10:00:00.000Z"} | fields
-    put("products", id=id, tenant_id=home, **shown)
+    put("products", id=id, tenant_id=home, **shown, folded="\n".join(shown[name] for name in ("name", "slug", "tagline", "description") if shown[name]).casefold())
     return {"id": id} | shown | {"brand": {}}
 
 
@@ -61,5 +61,6 @@ def test_what_is_sent_of_a_product_is_changed_and_no_more(client, lately, change
     before, other = stored(1), stored(2)
     after = client.patch("/products/p1", change)
     now = before | change
-    assert after.json == {"data": now | {"brand": told(now), "updated_at": lately if change else after.data["updated_at"]}}
+    meta = {"meta": {"cascaded": {"archived_tasks": 0, "changelog_entries": 1}}} if "status" in change else {}
+    assert after.json == {"data": now | {"brand": told(now), "updated_at": lately if change else after.data["updated_at"]}} | meta
     assert client.get("/products/p1").data == after.data and client.get("/products/p2").data == other

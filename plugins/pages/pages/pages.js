@@ -1,6 +1,7 @@
 // A form with data-post sends its fields as JSON there, with the last part of this page's address
 // as the field that data-token names, and says what came of it. A form with data-accept logs in
-// first, accepts the invitation of this page, and logs out again: no token outlives the page.
+// first, accepts the invitation of this page, and logs out again: no token outlives the page. One with
+// data-show shows the task of this page in the same way.
 "use strict";
 
 const token = decodeURIComponent(location.pathname.split("/").pop());
@@ -33,6 +34,20 @@ async function accept(body) {
   }
 }
 
+async function show(body) {
+  const session = (await send("/api/auth/login", body)).token;
+  try {
+    const answer = await fetch(`/api/tasks/${encodeURIComponent(token)}`, {headers: {Authorization: `Bearer ${session}`}});
+    const found = await answer.json();
+    if (!answer.ok) throw new Error(found.error.message);
+    for (const place of document.querySelectorAll("[data-field]")) place.textContent = found.data[place.dataset.field] ?? "–";
+    document.title = found.data.title;
+    document.querySelector("[data-task]").hidden = false;
+  } finally {
+    await send("/api/auth/logout", {}, session);
+  }
+}
+
 const state = document.querySelector("[data-state]");
 if (state) {
   fetch("/api/health").then((answer) => answer.json()).then((health) => {
@@ -54,7 +69,8 @@ for (const form of document.querySelectorAll("form")) {
     const said = form.querySelector("[role=status]");
     said.textContent = "One moment …";
     try {
-      await ("accept" in form.dataset ? accept(fields(form)) : send(form.dataset.post, fields(form)));
+      const body = fields(form);
+      await ("accept" in form.dataset ? accept(body) : "show" in form.dataset ? show(body) : send(form.dataset.post, body));
       said.textContent = form.dataset.done;
       form.querySelector("button").disabled = true;
     } catch (problem) {
