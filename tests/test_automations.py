@@ -19,7 +19,6 @@ from conftest import HOME, eventually
 from orkosi import Unavailable, Unprocessable, settings
 from plugins import supervisor
 from plugins.supervisor import embedded, processes
-from plugins.supervisor.launchd import driver as launchd_driver
 
 NEW = {"name": "nightly", "agent_name": "felix", "type": "script", "path": "agents/felix/run.sh"}
 
@@ -274,7 +273,6 @@ def launchctl(data, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("FAKE_LAUNCHD", str(tmp_path / "launchd.json"))
     monkeypatch.setitem(settings.values, "supervisor", "launchd")
-    launchd_driver._loaded.clear()
     return lambda: [json.loads(line) for line in (tmp_path / "launchd.json.calls").read_text().splitlines()]
 
 

@@ -1,10 +1,12 @@
 """Sentences of the reference that were once false, each held by the case that showed it."""
 import pytest
 from conftest import Client, put
+from test_automations import launchctl as launchctl
 
 import orkosi
 from orkosi import acting, system
 from plugins import keys, supervisor, tenants
+from plugins.agents import paths, rows, settling
 
 LEVELS = {"debug": "info", "info": "info", "notice": "info", "trace": "info", "warn": "warn", "Warning": "warn", "ERROR": "error", "Critical": "error",
           "fatal": "error"}
@@ -218,6 +220,75 @@ def test_a_stops_note_is_in_the_activity_and_in_the_log(client):
     client.post("/agents/felix/stop", {"note": "It loops"})
     assert [one["message"] for one in client.get("/logs?agent=felix").data] == ["stopped: It loops"]
     assert client.get("/activity-log?action=agent.stopped").data[0]["metadata"] == {"note": "It loops"}
+
+
+def test_a_restart_takes_in_a_plist_that_changed_on_the_disk(client, launchctl):
+    """Bootout, wait until it is gone, bootstrap; and where nothing changed, one kickstart - also by a server that was started since."""
+    client.post("/agents", {"name": "felix"})
+    plist = paths.plist_of("felix")
+    verbs = lambda: [call[0] for call in launchctl() if call[0] != "print"]  # noqa: E731
+    assert client.post("/agents/felix/restart").status == 200 and verbs() == ["bootstrap", "kickstart"]
+    supervisor.write(plist.stem, supervisor.read(plist) | {"StartInterval": 7, "EnvironmentVariables": {"PATH": "/bin"}})
+    assert client.post("/agents/felix/restart").data["process"]["loaded"] and verbs()[2:] == ["bootout", "bootstrap"]
+    assert supervisor.read(plist)["StartInterval"] == 7
+    assert client.post("/agents/felix/restart").status == 200 and verbs()[4:] == ["kickstart"]
+
+
+def test_an_embedded_restart_takes_in_a_changed_plist(client):
+    client.post("/agents", {"name": "felix"})
+    plist = paths.plist_of("felix")
+    job = supervisor.embedded.driver.jobs[plist.stem]
+    client.post("/agents/felix/restart")
+    assert supervisor.embedded.driver.jobs[plist.stem] is job
+    supervisor.write(plist.stem, supervisor.read(plist) | {"StartInterval": 7})
+    client.post("/agents/felix/restart")
+    assert supervisor.embedded.driver.jobs[plist.stem].spec["StartInterval"] == 7
+
+
+def test_a_disabled_launch_agent_stays_unloaded(client):
+    made = client.post("/agents", {"name": "felix"}).data
+    launch = next(one for one in made["automations"] if one["type"] == "launchagent")
+    client.patch(f"/automations/{launch['id']}", {"status": "disabled"})
+    loaded = lambda: client.get("/agents/felix").data["process"]["loaded"]  # noqa: E731
+    assert not loaded()
+    for verb in ("start", "restart"):
+        refused = client.post(f"/agents/felix/{verb}")
+        assert refused.status == 409 and f"PATCH /api/automations/{launch['id']}" in refused.error["message"] and not loaded()
+    assert client.patch("/agents/felix", {"interval_sec": 9}).status == 200 and not loaded()
+    assert client.post("/agents/felix/stop").status == 200 and client.post("/agents/felix/start").status == 409
+    assert client.get("/agents/felix").data["wanted"] == "stopped"
+    with pytest.raises(orkosi.Conflict), acting(system()):
+        settling._settle(rows.change("felix", wanted="running"))
+    assert not loaded()
+    client.patch(f"/automations/{launch['id']}", {"status": "active"})
+    assert client.post("/agents/felix/start").status == 200 and loaded()
+
+
+def test_a_deactivated_agent_gives_back_its_job_and_gets_no_other(client, key_for):
+    robot = key_for("agents:read", "agents:write", "tasks:read", "tasks:write", "queue:work")
+    id = robot.post("/v1/public/agents", {"name": "felix", "role": "helper"}).data["id"]
+    task = client.post("/tasks", {"title": "x", "assignee": "felix"}).data["id"]
+    claim = lambda: client.post("/task-queue/claim", {"queue_name": "agent:felix", "worker_id": "w"}).data  # noqa: E731
+    status = lambda: client.get("/agents/felix").data["status"]  # noqa: E731
+    job = claim()
+    assert status() == "working"
+    assert robot.patch(f"/v1/public/agents/{id}", {"status": "blocked"}).data["status"] == "blocked" == status(), "what it says of itself is shown"
+    assert robot.patch(f"/v1/public/agents/{id}", {"status": "idle"}).data["status"] == "working"
+    assert robot.delete(f"/v1/public/agents/{id}").status == 200
+    shown = client.get(f"/task-queue/{job['id']}").data
+    assert (status(), shown["status"], shown["attempt"]) == ("offline", "waiting", 0) and client.get(f"/tasks/{task}").data["status"] == "todo"
+    assert claim() is None and {one["code"] for one in client.get(f"/tasks/{task}").data["why"]} >= {"agent_offline"}
+    client.post("/agents/felix/pause"), client.post("/agents/felix/resume")
+    assert claim() is None, "resuming it here does not wake it there"
+    assert robot.patch(f"/v1/public/agents/{id}", {"status": "idle"}).data["status"] == "idle" and claim()["id"] == job["id"]
+
+
+def test_an_agent_that_is_made_offline_gets_nothing_until_it_is_adopted(client, key_for):
+    key_for("agents:write").post("/v1/public/agents", {"name": "felix", "role": "helper", "status": "offline"})
+    client.post("/tasks", {"title": "x", "assignee": "felix"})
+    claim = lambda: client.post("/task-queue/claim", {"queue_name": "agent:felix", "worker_id": "w"}).data  # noqa: E731
+    assert client.get("/agents/felix").data["status"] == "offline" and claim() is None
+    assert client.post("/agents", {"name": "felix", "adopt": True}).data["status"] in ("idle", "active") and claim() is not None
 
 
 @pytest.mark.story("GET /api/agent-runs/idle-check")

@@ -64,8 +64,10 @@ def company(server, tmp_path):
 
 
 def test_a_task_is_done_from_end_to_end(company):
+    company.call("PATCH", "/agents/felix", {"model": "opus 4", "role": "builder"})
     company.brain(r'''
         cat > told.json
+        echo "$ORKOSI_MODEL, $ORKOSI_ROLE" > tuned.txt
         echo "thinking about it" >&2
         printf 'bad \033[31m bytes \377\n' >&2
         printf '{"tokens_in": 120, "tokens_out": 30, "cost_micros": 4500, "note": "easy"}' > "$ORKOSI_REPORT"
@@ -82,6 +84,7 @@ def test_a_task_is_done_from_end_to_end(company):
         "note": "easy"}
     told = json.loads((company.home / "workspace" / "told.json").read_text())
     assert told["task"]["description"] == "say 'hello'" and sorted(rule["rule"] for rule in told["rules"]) == sorted(rules) and "lease_token" not in told["job"]
+    assert (company.home / "workspace" / "tuned.txt").read_text() == "opus 4, builder\n"
     lines = (company.home / "logs" / "brain.log").read_text().splitlines()
     assert lines[0].endswith(f"Z [task {task}] thinking about it") and "\\x1b[31m" in lines[1]
     assert not list((company.home / "undelivered").iterdir())

@@ -10,11 +10,13 @@ outside of it.
 
 Files, each using those before it: rows, paths, loading, bootstrap, settling, state, idle, runs, templates.
 """
+from contextlib import suppress
+
 from orkosi import HOST_TENANT, Conflict, Problem
 from plugins import logs, queue, supervisor
 
 from . import bootstrap, idle, runs, settling, state, templates
-from .loading import load, unload
+from .loading import load, may_load, unload
 from .paths import drop_flag, folder_of, key_file, plist_of, put_flag, write_file
 from .rows import (
     NAME,
@@ -69,6 +71,7 @@ def stop(name: str, note: str | None = None) -> Agent:
 def start(name: str, note: str | None = None) -> Agent:
     """Let an agent run, whether it was stopped or paused. Unavailable where the supervisor does not take it; then all is as it was."""
     before = find(name)
+    may_load(before)
     agent = want(name, "running", note, "agent.started")
     if agent.local:
         try:
@@ -87,15 +90,17 @@ def start(name: str, note: str | None = None) -> Agent:
 
 
 def restart(name: str, note: str | None = None) -> Agent:
-    """End what runs of an agent, and start it anew; its job waits again at no cost of an attempt."""
+    """End what runs of an agent, and start it anew, with its plist as it is on the disk; its job waits again at no cost of an attempt.
+
+    Conflict where its launch agent is disabled.
+    """
+    may_load(find(name))
     agent = want(name, "running", note, "agent.restarted")
     if agent.local:
+        bootstrap.lay_missing(agent)
         drop_flag(name)
         write_file(name, status="idle", note=note)
-        if supervisor.status(plist_of(name)).loaded:
-            supervisor.kickstart(plist_of(name))
-        else:
-            load(agent)
+        supervisor.restart(plist_of(name))
     log.info("agent %s is restarted", name)
     return agent
 
@@ -129,7 +134,8 @@ def retune(name: str, patch: AgentPatch) -> Agent:
         bootstrap.lay(agent)
         state.look_for_program(agent)
         if agent.wanted != "stopped":
-            load(agent)
+            with suppress(Conflict):  # disabled: it stays unloaded
+                load(agent)
     return agent
 
 

@@ -99,15 +99,19 @@ def stop(name: AgentName, body: Reason) -> SeenAgent:
     return seen(agents.stop(name, body.note))
 
 
-@plugin.post("/api/agents/{name}/start", auth=PROCESS, raises=(400, 404, 422))
+@plugin.post("/api/agents/{name}/start", auth=PROCESS, raises=(400, 404, 409, 422))
 def start(name: AgentName, body: Reason) -> SeenAgent:
-    """Start an agent that is stopped or paused"""
+    """Start an agent that is stopped or paused
+
+    Its files are laid where they are missing. 409 where its launch agent is disabled."""
     return seen(agents.start(name, body.note))
 
 
-@plugin.post("/api/agents/{name}/restart", auth=PROCESS, raises=(400, 404, 422))
+@plugin.post("/api/agents/{name}/restart", auth=PROCESS, raises=(400, 404, 409, 422))
 def restart(name: AgentName, body: Reason) -> SeenAgent:
-    """End what runs of an agent, and start it anew"""
+    """End what runs of an agent, and start it anew
+
+    With its plist as it is on the disk now. 409 where its launch agent is disabled."""
     return seen(agents.restart(name, body.note))
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import orkosi
 from orkosi import HOST_TENANT, UNSET, Conflict, Problem, current, now, settings
-from plugins import automations, folders, keys, supervisor
+from plugins import automations, folders, keys, queue, supervisor
 from plugins.automations import LAUNCHED
 
+from .loading import load
 from .paths import drop_flag, folder_of, key_file, label_of, plist_of, search_path, stop_flag, write_file
 from .rows import Agent, AgentFields, NewAgent, Step, change, has_key, log, note_steps, register, seek
 
@@ -53,6 +54,9 @@ def make(new: NewAgent) -> tuple[Agent, str | None]:
             raise Conflict(f"Agent {name} exists already; change it with PATCH, or delete it first")
         if here and agent and not agent.steps and not new.adopt:
             raise Conflict(f"Agent {name} is driven from outside, through /v1/public; send \"adopt\": true to run it on this machine from now on")
+        if here and agent and not agent.steps:
+            fields["reported"] = "idle"  # what was said of it from outside is over
+            queue.resume(agent.queue)
         agent = change(name, **fields) if agent else register(name, **fields)
         if not here:
             return _row_only(agent)
@@ -107,12 +111,17 @@ def _soul(agent: Agent) -> str:
 
 def _run_script(agent: Agent) -> str:
     folder = folder_of(agent.name)
-    folders.write_whole(folder / "agent.json", json.dumps({"name": agent.name, "command": agent.command, "interval_sec": agent.interval_sec}))
+    folders.write_whole(folder / "agent.json", _for_its_runner(agent))
     facts = {"AGENT": agent.name, "DATA": str(settings.data), "PYTHON": sys.executable, "ORKOSI": str(Path(orkosi.HOME, "orkosi.py")),
              "PATH": search_path(), "STOP_FLAG": str(stop_flag(agent.name)), "ORKOSI_NO_INSTALL": "1"}
     folders.write_whole(folder / "run.env", "".join(f"{name}={shlex.quote(value)}\n" for name, value in facts.items()))
     folders.write_whole(folder / "run.sh", RUN_SH, 0o700)
     return str(folder / "run.sh")
+
+
+def _for_its_runner(agent: Agent) -> str:
+    """What `agent.json` says: what its runner, and the brain through it, must know."""
+    return json.dumps({name: getattr(agent, name) for name in ("name", "display_name", "role", "model", "command", "interval_sec")})
 
 
 def _automations(agent: Agent) -> str:
@@ -144,11 +153,8 @@ def _key(agent: Agent) -> str:
 
 def _load(agent: Agent) -> str:
     drop_flag(agent.name)
-    path = plist_of(agent.name)
-    supervisor.load(path)
-    if not supervisor.status(path).loaded:
-        raise Problem(f"The supervisor does not list {path.stem}")
-    return path.stem
+    load(agent)
+    return label_of(agent.name)
 
 
 def _heartbeat(agent: Agent) -> str:
@@ -181,12 +187,13 @@ def lay_missing(agent: Agent) -> None:
 
 
 def stands_here(agent: Agent) -> bool:
-    """Whether an agent's files were written for this folder and this interpreter."""
+    """Whether an agent's files were written for this folder and this interpreter, and say of it what its row says."""
     folder = folder_of(agent.name)
     try:
         text = folders.read_plain(folder / "run.env", 65536).decode()
+        told = folders.read_plain(folder / "agent.json", 1 << 20).decode()
     except (OSError, UnicodeDecodeError):
         return False
     wanted = [f"DATA={shlex.quote(str(settings.data))}\n", f"PYTHON={shlex.quote(sys.executable)}\n",
               f"ORKOSI={shlex.quote(str(Path(orkosi.HOME, 'orkosi.py')))}\n"]
-    return all(line in text for line in wanted) and plist_of(agent.name).exists()
+    return all(line in text for line in wanted) and told == _for_its_runner(agent) and plist_of(agent.name).exists()

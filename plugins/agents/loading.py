@@ -1,19 +1,27 @@
 """Handing agents to the supervisor, and ending what runs of them."""
-from orkosi import Unavailable
-from plugins import supervisor
+from orkosi import Conflict, Unavailable
+from plugins import automations, supervisor
 from plugins.supervisor import processes
 
-from .paths import folder_of, plist_of
+from .paths import folder_of, label_of, plist_of
 from .rows import Agent
 
 GRACE = 3.0  # seconds a leftover brain has to end
 
 
 def load(agent: Agent) -> None:
-    """Have the supervisor run an agent. Unavailable where it does not take it."""
+    """Have the supervisor run an agent. Conflict where its launch agent is disabled, Unavailable where it is not taken."""
+    may_load(agent)
     supervisor.load(plist_of(agent.name))
     if not supervisor.status(plist_of(agent.name)).loaded:
         raise Unavailable(f"The supervisor does not list {agent.name}")
+
+
+def may_load(agent: Agent) -> None:
+    """Conflict where an operator disabled the agent's launch agent: then nothing loads it but enabling it."""
+    for one in automations.of_agents([agent.name])[agent.name]:
+        if one.type == automations.LAUNCHED and one.label == label_of(agent.name) and one.status == "disabled":
+            raise Conflict(f"The launch agent of {agent.name} is disabled; enable it with PATCH /api/automations/{one.id} {{\"status\": \"active\"}}")
 
 
 def unload(agent: Agent) -> None:

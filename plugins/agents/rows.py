@@ -85,6 +85,11 @@ class Agent(Struct):
         return f"agent:{self.name}"
 
     @property
+    def away(self) -> bool:
+        """Whether it is driven from outside, and was deactivated there."""
+        return self.reported == "offline" and not self.local
+
+    @property
     def local(self) -> bool:
         """Whether it lives on this machine, and has a job of the supervisor."""
         return self.tenant_id == HOST_TENANT and any(step.ok and step.name == "plist" for step in self.steps)
@@ -139,6 +144,8 @@ def register(name: str, *, display_name: str | None = None, role: str = "agent",
                     updated_at=now(), **more)
     agent = _agent(row)
     emit("agent.created", agent)
+    if agent.reported == "offline":
+        queue.pause(agent.queue)
     return agent
 
 
@@ -152,9 +159,18 @@ def change(name: str, patch: AgentPatch | None = None, /, **more: Any) -> Agent:
 
 @writes
 def report(id: int, **more: Any) -> Agent:
-    """What a process-less agent says of itself; a sign of life. NotFound."""
-    agent = _agent(db.patch(dict, "agents", find_id(id).id, last_heartbeat=now(), **more))
+    """What a process-less agent says of itself, or is said of it; a sign of life. NotFound.
+
+    One that is offline gives back what it works on, and gets nothing until it is something else.
+    """
+    before = find_id(id)
+    agent = _agent(db.patch(dict, "agents", id, last_heartbeat=now(), **more))
     emit("agent.updated", agent)
+    if agent.reported == "offline":
+        queue.pause(agent.queue)
+        queue.release_active(agent.queue)
+    elif before.reported == "offline" and agent.wanted != "paused":
+        queue.resume(agent.queue)
     return agent
 
 
@@ -172,7 +188,7 @@ def want(name: str, wanted: Wanted, note: str | None, event: str) -> Agent:
     """Keep what the operator asks for, and say so as `event`. A paused agent's queue is paused with it."""
     from plugins import automations
     agent = _agent(db.patch(dict, "agents", find(name).id, wanted=wanted, note=note))
-    (queue.pause if wanted == "paused" else queue.resume)(agent.queue)
+    (queue.pause if wanted == "paused" or agent.away else queue.resume)(agent.queue)
     automations.switch(name, "inactive" if wanted == "stopped" else "active")
     emit(event, agent, note=note)
     return agent

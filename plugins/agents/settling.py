@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from orkosi import Problem, settings
-from plugins import queue, supervisor
+from plugins import folders, queue, supervisor
 
 from . import bootstrap
 from .loading import end_brain, load
@@ -36,14 +36,23 @@ def settle(stop: threading.Event) -> None:
 def _settle(agent: Agent) -> None:
     if not bootstrap.stands_here(agent):
         log.info("agent %s: its files are written anew for %s", agent.name, settings.data)
+        before = _read(plist_of(agent.name))
         bootstrap.lay(agent)
-        supervisor.unload(plist_of(agent.name))  # what launchd may hold is the old one
+        if _read(plist_of(agent.name)) != before:
+            supervisor.unload(plist_of(agent.name))  # what launchd may hold is the old one
     if agent.wanted == "stopped":
         put_flag(agent.name)
         supervisor.unload(plist_of(agent.name))
     else:
         drop_flag(agent.name)
         load(agent)
+
+
+def _read(plist: Path) -> bytes:
+    try:
+        return folders.read_plain(plist, 1 << 20)
+    except OSError:
+        return b""
 
 
 def _drop_strangers() -> None:

@@ -52,10 +52,11 @@ def process_of(agent: Agent) -> supervisor.Status | None:
 
 
 def status_of(agent: Agent, process: supervisor.Status | None, leased: bool) -> Status:
-    """One word for all of it. A lease outweighs the rest, save that the operator stopped the agent."""
+    """One word for all of it. A lease outweighs the rest, save that the operator stopped the agent, or that one which is driven
+    from outside says otherwise of itself."""
     if agent.wanted == "stopped":
         return "stopped"
-    if leased:
+    if leased and (agent.local or agent.reported in ("idle", "working")):
         return "working"
     if agent.wanted == "paused":
         return "paused"
@@ -118,6 +119,9 @@ def why(job: queue.Job) -> list[queue.Why]:
         return [queue.Why("agent_stopped", f"Agent {name} is stopped; start it" + (f" ({agent.note})" if agent.note else ""))]
     if agent.wanted == "paused":
         return [queue.Why("agent_paused", f"Agent {name} is paused; resume it" + (f" ({agent.note})" if agent.note else ""))]
+    if agent.away:
+        return [queue.Why("agent_offline", f"Agent {name} was deactivated, or says that it is offline; give it another status at "
+                                           f"PATCH /api/v1/public/agents/{agent.id}")]
     return _brainless(agent) if agent.local else []
 
 

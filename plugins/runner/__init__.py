@@ -205,6 +205,7 @@ class Runner:
 
     def _environment(self, task: dict[str, Any] | None, run: int | None, report: Path) -> dict[str, str]:
         own = {"ORKOSI_URL": self.client.url, "ORKOSI_KEY_FILE": str(self.key_file), "ORKOSI_AGENT": self.name,
+               "ORKOSI_ROLE": self.config.get("role") or "", "ORKOSI_MODEL": self.config.get("model") or "",
                "ORKOSI_TASK_ID": str(task["id"]) if task else "", "ORKOSI_RUN_ID": str(run or ""), "ORKOSI_REPORT": str(report)}
         return {name: value for name, value in os.environ.items() if not name.startswith("ORKOSI_")} | own
 

@@ -19,7 +19,7 @@ plugin.setting("supervisor", str, "auto", "What runs the agents: launchd, embedd
 
 
 class Driver(Protocol):
-    def load(self, plist: Path) -> None: ...
+    def load(self, plist: Path) -> bool: ...
     def unload(self, plist: Path) -> None: ...
     def kickstart(self, plist: Path) -> None: ...
     def status(self, plist: Path) -> Status: ...
@@ -37,9 +37,15 @@ def driver() -> Driver:
     raise Invalid(f"supervisor must be auto, launchd or embedded, not {settings.supervisor!r}")
 
 
-def load(plist: Path) -> None:
-    """Take a job into care, or take in its changed plist; nothing happens to one that is loaded as it stands."""
-    driver().load(plist)
+def load(plist: Path) -> bool:
+    """Take a job into care, or take in its changed plist; False where it is loaded as it stands, and nothing happens."""
+    return driver().load(plist)
+
+
+def restart(plist: Path) -> None:
+    """End what runs of a job and start it, with its plist as it is now, whether it was loaded or not."""
+    if not load(plist) or not read(plist).get("RunAtLoad"):
+        kickstart(plist)
 
 
 def unload(plist: Path) -> None:

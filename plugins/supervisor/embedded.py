@@ -126,7 +126,7 @@ class Embedded:
         self._lock = threading.Lock()
         self._wake = threading.Event()
 
-    def load(self, plist: Path) -> None:
+    def load(self, plist: Path) -> bool:
         try:
             job = Job(plist, read(plist))
         except (TypeError, ValueError) as error:
@@ -134,11 +134,12 @@ class Embedded:
         with self._lock:
             old = self.jobs.get(plist.stem)
             if old and old.spec == job.spec:
-                return
+                return False
             self.jobs[plist.stem] = job
         if old:
             old.drop()
         self._wake.set()
+        return True
 
     def unload(self, plist: Path) -> None:
         with self._lock:

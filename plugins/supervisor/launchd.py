@@ -4,6 +4,7 @@ Argument lists only, one absolute `launchctl`, ten seconds at most. Surprise: a 
 `kickstart -k`, never bootout and bootstrap, between which launchd may refuse for seconds;
 a changed plist does take both, for launchd reads the file only at bootstrap.
 """
+import hashlib
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 from orkosi import Unavailable
+from plugins import folders
 
 from .plist import Status, read
 
@@ -22,20 +24,18 @@ GONE = (3, 36, 113)  # no such process, in progress, could not find service
 class Launchd:
     """Jobs in the domain of the signed-in user."""
 
-    def __init__(self) -> None:
-        self._loaded: dict[str, tuple[int, int]] = {}  # label → the plist's time and inode when bootstrapped
-
-    def load(self, plist: Path) -> None:
+    def load(self, plist: Path) -> bool:
         read(plist)
-        mark = plist.stat().st_mtime_ns, plist.stat().st_ino
+        mark = hashlib.sha256(plist.read_bytes()).hexdigest()
         if self.status(plist).loaded:
-            if self._loaded.setdefault(plist.stem, mark) == mark:
-                return
+            if _told(plist) in (mark, None):
+                return False
             self.unload(plist)
         self._must("bootstrap", domain(), str(plist))
         if not self.status(plist).loaded:
             raise Unavailable(f"launchd accepted {plist.stem} but does not list it; look into the system log")
-        self._loaded[plist.stem] = mark
+        folders.write_whole(_mark(plist), mark)
+        return True
 
     def unload(self, plist: Path) -> None:
         done = self._call("bootout", f"{domain()}/{plist.stem}")
@@ -46,7 +46,7 @@ class Launchd:
             if time.monotonic() > end:
                 raise Unavailable(f"launchd still lists {plist.stem} {PATIENCE:.0f} s after its bootout")
             time.sleep(0.05)
-        self._loaded.pop(plist.stem, None)
+        _mark(plist).unlink(missing_ok=True)
 
     def kickstart(self, plist: Path) -> None:
         self._must("kickstart", "-k", f"{domain()}/{plist.stem}")
@@ -73,6 +73,18 @@ class Launchd:
                                   timeout=PATIENCE, stdin=subprocess.DEVNULL)
         except subprocess.TimeoutExpired:
             raise Unavailable(f"launchctl {arguments[0]} did not answer within {PATIENCE:.0f} s") from None
+
+
+def _mark(plist: Path) -> Path:
+    """Where the hash of what launchd was told stands: it outlives this server, as the job does."""
+    return plist.with_suffix(".loaded")
+
+
+def _told(plist: Path) -> str | None:
+    try:
+        return folders.read_plain(_mark(plist), 100).decode()
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def domain() -> str:

@@ -110,7 +110,8 @@ def heartless(agent):
 def test_an_agent_of_this_machine_is_made_with_its_files_and_seen_at_work(client, data, felix, lately):
     assert client.get("/agents/felix").json == {"data": felix} and client.get("/agents").data == [felix]
     assert (data / "agents/felix/workspace/SOUL.md").read_text().startswith("# Félix\n\nRole: builder\n")
-    assert json.loads((data / "agents/felix/agent.json").read_text()) == {"name": "felix", "command": ["/bin/cat", "a b"], "interval_sec": 7}
+    assert json.loads((data / "agents/felix/agent.json").read_text()) == {
+        "name": "felix", "display_name": "Félix", "role": "builder", "model": "opus", "command": ["/bin/cat", "a b"], "interval_sec": 7}
     job = runs(data, "exec sleep 60")
     (data / "agents/felix/state.json").write_text('{"mood": "fine", "status": "asleep"}')
     seen = client.get("/agents/felix").data
@@ -180,7 +181,8 @@ def test_a_change_of_an_agent_that_lives_here_reaches_its_files_and_its_job(clie
     lease = {"job_id": "job_7", "task_id": 10, "title": "Sort it", "claimed_at": OLD, "lease_expires_at": "2099-01-01T00:00:00.000Z"}
     assert after == felix | {"interval_sec": 30, "command": ["/bin/true"], "lease": lease, "status": "working", "current_task": "Sort it",
                              "state": felix["state"] | {"status": "working"}, "completion_rate": {"done": 1, "total": 2, "rate": 0.5}}
-    assert json.loads((data / "agents/felix/agent.json").read_text()) == {"name": "felix", "command": ["/bin/true"], "interval_sec": 30}
+    assert json.loads((data / "agents/felix/agent.json").read_text()) == {
+        "name": "felix", "display_name": "Félix", "role": "builder", "model": "opus", "command": ["/bin/true"], "interval_sec": 30}
     job = embedded.driver.jobs[state.label_of("felix")]
     assert job.interval == 30
     runs(data, "exit 3")
