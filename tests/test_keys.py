@@ -69,7 +69,7 @@ def test_a_key_is_shown_once_and_stored_nowhere(data, ann):
 
 @pytest.mark.parametrize("body, status, field", [
     ({"name": "k"}, 201, None), ({"name": "k", "scopes": ["queue:work", "queue:work"]}, 201, None),
-    ({"name": "k", "scopes": ["credentials:read:stripe"]}, 201, None),
+    ({"name": "k", "scopes": ["credentials:read:stripe", "credentials:read:STRIPE_KEY"]}, 201, None),
     ({"name": "k", "expires_at": "2999-01-01T00:00:00+02:00"}, 201, None), ({"name": "k", "expires_at": None}, 201, None),
     ({}, 400, "name"), ({"name": ""}, 400, "name"), ({"name": "  "}, 400, "name"), ({"name": "a\nb"}, 400, "name"),
     ({"name": "k", "scopes": []}, 400, "scopes"), ({"name": "k", "scopes": ["*"]}, 400, "scopes"),

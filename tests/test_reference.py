@@ -5,8 +5,9 @@ from test_automations import launchctl as launchctl
 
 import orkosi
 from orkosi import acting, system
-from plugins import keys, supervisor, tenants
+from plugins import keys, supervisor, tenants, users
 from plugins.agents import paths, rows, settling
+from plugins.keys import uses
 
 LEVELS = {"debug": "info", "info": "info", "notice": "info", "trace": "info", "warn": "warn", "Warning": "warn", "ERROR": "error", "Critical": "error",
           "fatal": "error"}
@@ -304,3 +305,62 @@ def test_the_idle_check_knows_its_modes_and_the_tenant_of_the_key(client, as_, a
         far = tenants.found("far")
         raw = keys.issue(far, "felix", keys.AGENT_SCOPES, agent="felix")[1]
     assert ask(Client(application, raw)).data["skip"] is True
+
+
+# ── what else keys and people are told ──
+
+
+def test_the_usage_of_a_key_has_what_it_asked_for_in_vain(client, application):
+    org = client.post("/organizations", {"name": "Acme"}).data["id"]
+    made = client.post(f"/organizations/{org}/api-keys", {"name": "k", "scopes": ["tasks:read"]}).data
+    key = Client(application, made["key"])
+    code = "inv_" + "x" * 40
+    asked = [key.get("/tasks"), key.get("/nothing/here"), key.delete("/tasks"), key.get(f"/nothing/{code}"), Client(application, "ork_wrong").get("/nothing")]
+    assert [one.status for one in asked] == [200, 404, 405, 404, 404]
+    uses.flush()
+    found = client.get(f"/organizations/{org}/api-keys/{made['id']}/usage").data
+    assert [(one["method"], one["route"], one["status"]) for one in found] == [
+        ("GET", "/api/nothing/…", 404), ("DELETE", "/api/tasks", 405), ("GET", "/api/nothing/here", 404), ("GET", "/api/tasks", 200)]
+
+
+@pytest.mark.story("POST /api/organizations/{id}/invites", "POST /api/organizations/invites/{token}/accept")
+@pytest.mark.story("POST /api/teams/{id}/invites", "POST /api/teams/invites/{token}/accept")
+@pytest.mark.parametrize("kind, low, middle, top", [("organizations", "viewer", "member", "admin"), ("teams", "member", "admin", "owner")])
+def test_an_invitation_raises_the_role_of_a_member_and_never_lowers_it(client, as_, kind, low, middle, top):
+    ann = as_("ann")
+    id, user = client.post(f"/{kind}", {"name": "Acme"}).data["id"], ann.get("/auth/me").data["id"]
+    role = lambda: next(one["role"] for one in client.get(f"/{kind}/{id}/members").data if one["user_id"] == user)  # noqa: E731
+    issue = lambda role: users.invite(kind.removesuffix("anizations").removesuffix("s"), str(id), "ann@example.com", role,  # noqa: E731
+                                      client.get("/auth/me").data["id"], 1)[1]
+    accept = lambda code: ann.post(f"/{kind}/invites/{code}/accept")  # noqa: E731
+    with acting(system()):
+        early = issue(middle)
+    client.post(f"/{kind}/{id}/members", {"user_id": user, "role": low})
+    answer = accept(early)
+    assert answer.status == 200 and answer.meta == {"was": low} and role() == middle
+    refused = client.post(f"/{kind}/{id}/invites", {"email": "ann@example.com", "role": low})
+    assert refused.status == 409 and "never lowers" in refused.error["message"]
+    raising = client.post(f"/{kind}/{id}/invites", {"email": "ann@example.com", "role": top})
+    assert (raising.status, raising.meta) == (201, {"raises": {"from": middle, "to": top}}) and role() == middle, "it is hers to accept"
+    client.patch(f"/{kind}/{id}/members/{user}", {"role": top})
+    with acting(system()):
+        code = users.invites.mint(raising.data["id"])
+    assert accept(code).meta == {"was": top} and role() == top
+    with acting(system()):
+        lowering = issue(low)
+    assert accept(lowering).meta == {"was": top} and role() == top
+
+
+@pytest.mark.story("POST /api/teams/{id}/invites")
+def test_whoever_lives_in_another_tenant_is_refused_by_a_team_in_words_that_tell_nothing(client, as_):
+    far, near = as_("olga", tenant=None), as_("ann")
+    team = client.post("/teams", {"name": "Makers"}).data["id"]
+    client.post(f"/teams/{team}/members", {"user_id": near.get("/auth/me").data["id"], "role": "member"})
+    said = {}
+    for name in ("olga", "ann"):
+        refused = client.post(f"/teams/{team}/invites", {"email": f"{name}@example.com", "role": "member"})
+        assert refused.status == 409
+        said[name] = refused.error["message"].replace(f"{name}@", "X@")
+    assert said["olga"] == said["ann"] and far.get("/teams").data == []
+    assert client.get(f"/teams/{team}/invites").data == []
+    assert client.post(f"/teams/{team}/invites", {"email": "nobody@example.com", "role": "member"}).status == 201

@@ -4,11 +4,12 @@ A request never waits for its own record. What a kill of the process loses is at
 Surprise: under a flood, the oldest unwritten uses are dropped, and of each key only the newest stay.
 """
 import contextlib
+import re
 import threading
 from collections import deque
 from typing import Any
 
-from orkosi import Listing, Page, Paging, Problem, Request, Struct, across_tenants, db, jsoned, now, writes
+from orkosi import Listing, Page, Paging, Problem, Request, Struct, across_tenants, clean, db, jsoned, now, writes
 
 from . import plugin
 
@@ -16,7 +17,7 @@ KEEP_DAYS, KEEP_EACH, BATCH = 30, 10_000, 1000
 
 
 class Use(Struct):
-    """One request that a key made. `route` is the operation's path, without the ids."""
+    """One request that a key made. `route` is the operation's path, without the ids; or the path asked for, where there is no such operation."""
     id: int
     method: str
     route: str
@@ -46,9 +47,15 @@ def stamp(id: str) -> None:
 @plugin.watch
 def note(request: Request, status: int, seconds: float, size: int) -> None:
     """Note what a key asked for, and what it was answered."""
-    if request.actor.kind == "key" and request.endpoint:
-        _uses.append({"key": request.actor.credential, "method": request.method, "route": request.endpoint.path, "status": status,
+    if request.actor.kind == "key":
+        route = request.endpoint.path if request.endpoint else _unknown(request)
+        _uses.append({"key": request.actor.credential, "method": request.method, "route": route, "status": status,
                       "address": request.address, "at": now()})
+
+
+def _unknown(request: Request) -> str:
+    """A path that leads nowhere, without what may be a code or a key in it."""
+    return clean(re.sub(r"[^/]{25,}", "…", request.path), 200)
 
 
 @plugin.every("1s")

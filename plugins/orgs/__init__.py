@@ -276,15 +276,22 @@ def _keep_an_owner(id: str, user_id: int) -> None:
 
 
 def _join(id: str, user_id: int | None, role: str) -> None:
-    db.run("""INSERT INTO org_members (org_id, user_id, role, joined_at) VALUES (:id, :user, :role, :now)
-              ON CONFLICT DO NOTHING""", id=id, user=user_id, role=role, now=now())
+    """Make somebody a member; one who is a member already keeps the higher of the two ranks."""
+    if (there := _member(id, user_id)) is None:
+        db.run("INSERT INTO org_members (org_id, user_id, role, joined_at) VALUES (:id, :user, :role, :now)",
+               id=id, user=user_id, role=role, now=now())
+    elif not at_least(there.role, role):
+        db.run("UPDATE org_members SET role = :role WHERE org_id = :id AND user_id = :user", id=id, user=user_id, role=role)
 
 
 # ── invitations ──
 
 
-def invite(id: str, email: str, role: Rank) -> Pending:
-    """Invite an address by mail. NotFound, Denied, Conflict, TooMany."""
+def invite(id: str, email: str, role: Rank) -> tuple[Pending, str | None]:
+    """Invite an address by mail; the invitation, and the rank of a member whose rank it raises once it is accepted.
+
+    NotFound, Denied, Conflict, TooMany.
+    """
     require(id, "admin")
     limiter.take("org_invites", id)
     users.count_invitation()
@@ -293,18 +300,19 @@ def invite(id: str, email: str, role: Rank) -> Pending:
 
 @writes
 @across_tenants
-def _invite(id: str, email: str, role: Rank) -> Pending:
+def _invite(id: str, email: str, role: Rank) -> tuple[Pending, str | None]:
     me = current()
     found = require(id, "admin")
     _grant(found, role)
-    if db.value("""SELECT 1 FROM org_members JOIN users ON users.id = user_id WHERE org_id = :id AND email_key = :key""",
-                id=id, key=users.folded(email)):
-        raise Conflict(f"{email} is a member already")
+    has = db.value("""SELECT org_members.role FROM org_members JOIN users ON users.id = user_id WHERE org_id = :id AND email_key = :key""",
+                   id=id, key=users.folded(email))
+    if at_least(has, role):
+        raise Conflict(f"{email} is a member already, as {has}; an invitation never lowers a role, PATCH does")
     made, _ = users.invite("org", id, email, role, me.user, found.tenant_id)
     mail.send(made.email, *users.invitation(made, users.find(me.user or 0).username, found.name), about=me.user,
               wanted=mail.Wanted("invite", invite_id=made.id))
     emit("organization.invited", found)
-    return made.pending()
+    return made.pending(), has
 
 
 def invites(id: str, query: Paging) -> Page[Pending]:
@@ -320,16 +328,18 @@ def revoke(id: str, invite_id: int) -> None:
     users.revoke("org", id, invite_id)
 
 
-def accept(code: str) -> Organization:
-    """Become a member by the invitation that names one's address. NotFound."""
-    return find(_accept(code))
+def accept(code: str) -> tuple[Organization, str | None]:
+    """Become a member by the invitation that names one's address, or get the higher rank it promises; the rank one had before. NotFound."""
+    id, before = _accept(code)
+    return find(id), before
 
 
 @writes
-def _accept(code: str) -> str:
+def _accept(code: str) -> tuple[str, str | None]:
     found, user = users.addressed(code, "org")
+    before = _member(str(found.target), user.id)
     users.accept(found, user)
-    return str(found.target)
+    return str(found.target), before and before.role
 
 
 @plugin.on("invite.accepted")

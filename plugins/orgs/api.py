@@ -1,7 +1,7 @@
 """The wire of organizations: /organizations. No API key may come in here: keys are what organizations hand out."""
 from typing import Annotated, Literal
 
-from orkosi import Deleted, Meta, Page, Paging, Struct, may
+from orkosi import Deleted, Meta, Page, Paging, Reply, Struct, may
 from plugins import orgs
 from plugins.fields import wrong
 from plugins.orgs import Organization, OrganizationMember, OrganizationPatch, Rank, plugin
@@ -127,11 +127,12 @@ def invites(id: str, query: OrganizationQuery) -> Page[Pending]:
 
 
 @plugin.post("/api/organizations/{id}/invites", auth=may("viewer", within="admin"), status=201, raises=(404, 409, 429))
-def invite(id: str, body: NewInvite) -> Pending:
+def invite(id: str, body: NewInvite) -> Reply[Pending]:
     """Invite somebody by mail
 
-    The mail has a link, good once and for seven days."""
-    return orgs.invite(id, body.email, body.role)
+    The mail has a link, good once and for seven days. For a member with a lower role, `meta.raises` says what it will raise."""
+    made, has = orgs.invite(id, body.email, body.role)
+    return Reply(made, meta={"raises": {"from": has, "to": made.role}} if has else None)
 
 
 @plugin.delete("/api/organizations/{id}/invites/{inviteId}", auth=may("viewer", within="admin"), raises=(404,))
@@ -142,6 +143,9 @@ def revoke(id: str, invite_id: int) -> Deleted:
 
 
 @plugin.post("/api/organizations/invites/{token}/accept", auth=may("viewer"), raises=(404, 409))
-def accept(token: str) -> Organization:
-    """Become a member by an invitation that names one's address"""
-    return orgs.accept(token)
+def accept(token: str) -> Reply[Organization]:
+    """Become a member by an invitation that names one's address
+
+    It raises the role of somebody who is a member already, and never lowers it: then `meta.was` is the role before."""
+    found, was = orgs.accept(token)
+    return Reply(found, meta={"was": was} if was else None)

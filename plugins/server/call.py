@@ -7,6 +7,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -77,6 +78,8 @@ class Call:
         self.application.hosts.require(self.request.header("Host"))
         if self.endpoint is None:
             assert self.missed
+            with suppress(Problem):  # who asks for what is not there is known all the same: a key's requests are counted
+                self.request.actor = self.application.authenticate(self.request)
             raise self.missed
         if not self.endpoint.anonymous:
             self.request.actor = self.application.authenticate(self.request)

@@ -221,8 +221,16 @@ def _keep_an_owner(id: int, user_id: int) -> None:
 
 
 def _join(id: int, user_id: int | None, role: str) -> None:
-    db.run("""INSERT INTO team_members (team_id, user_id, role, joined_at) VALUES (:id, :user, :role, :now)
-              ON CONFLICT DO NOTHING""", id=id, user=user_id, role=role, now=now())
+    """Make somebody a member; one who is a member already keeps the higher of the two ranks."""
+    if (there := _rank(id, user_id)) is None:
+        db.run("INSERT INTO team_members (team_id, user_id, role, joined_at) VALUES (:id, :user, :role, :now)",
+               id=id, user=user_id, role=role, now=now())
+    elif not at_least(there, role):
+        db.run("UPDATE team_members SET role = :role WHERE team_id = :id AND user_id = :user", id=id, user=user_id, role=role)
+
+
+def _rank(id: int, user_id: int | None) -> str | None:
+    return db.value("SELECT role FROM team_members WHERE team_id = :id AND user_id = :user", id=id, user=user_id)
 
 
 # ── invitations ──
@@ -234,8 +242,11 @@ def invites(id: int, query: Paging) -> Page[Pending]:
     return users.open_invites("team", str(id), query)
 
 
-def invite(id: int, email: str, role: Rank) -> Pending:
-    """Invite an address by mail. NotFound, Denied, Conflict, TooMany."""
+def invite(id: int, email: str, role: Rank) -> tuple[Pending, str | None]:
+    """Invite an address by mail; the invitation, and the rank of a member whose rank it raises once it is accepted.
+
+    NotFound, Denied, Conflict, TooMany.
+    """
     require(id, "admin")
     limiter.take("team_invites", str(id))
     users.count_invitation()
@@ -243,31 +254,39 @@ def invite(id: int, email: str, role: Rank) -> Pending:
 
 
 @writes
-def _invite(id: int, email: str, role: Rank) -> Pending:
+@across_tenants
+def _invite(id: int, email: str, role: Rank) -> tuple[Pending, str | None]:
     me = current()
     found, mine = require(id, "admin")
     _grant(mine, role)
-    home = db.one(tuple, """SELECT id, EXISTS (SELECT 1 FROM team_members WHERE team_id = :id AND user_id = users.id)
-                              FROM users WHERE email_key = :key AND tenant_id = :tenant""", id=id, key=users.folded(email))
-    if home and home[1]:
-        raise Conflict(f"{email} is a member already")
+    person = db.one(tuple, "SELECT id, tenant_id FROM users WHERE email_key = :key", key=users.folded(email))
+    has = _rank(id, person[0]) if person else None
+    # A team has people of its own tenant alone. The words are the same for both, and so tell nobody who has an account elsewhere.
+    if at_least(has, role) or (person and person[1] != found.tenant_id):
+        raise Conflict(f"{email} cannot be invited into this team as {role}: it is a member with that role or a higher one, which an "
+                       "invitation never lowers, or cannot become one")
     made, _ = users.invite("team", str(id), email, role, me.user, found.tenant_id)
     mail.send(made.email, *users.invitation(made, users.find(me.user or 0).username, f"the team {found.name}"), about=me.user,
               wanted=mail.Wanted("invite", invite_id=made.id))
     emit("team.invited", found)
-    return made.pending()
+    return made.pending(), has
 
 
-def accept(code: str) -> Team:
-    """Become a member by the invitation that names one's address. NotFound also in another tenant."""
-    return find(_accept(code))
+def accept(code: str) -> tuple[Team, str | None]:
+    """Become a member by the invitation that names one's address, or get the higher rank it promises; the rank one had before.
+
+    NotFound also in another tenant.
+    """
+    id, before = _accept(code)
+    return find(id), before
 
 
 @writes
-def _accept(code: str) -> int:
+def _accept(code: str) -> tuple[int, str | None]:
     found, user = users.addressed(code, "team")
+    before = _rank(int(found.target or 0), user.id)
     users.accept(found, user)
-    return int(found.target or 0)
+    return int(found.target or 0), before
 
 
 @plugin.on("invite.accepted")

@@ -3,7 +3,7 @@ from typing import Annotated
 
 import msgspec
 
-from orkosi import Deleted, Meta, Page, Paging, Struct, may
+from orkosi import Deleted, Meta, Page, Paging, Reply, Struct, may
 from plugins import teams
 from plugins.teams import Description, Rank, Team, TeamMember, TeamPatch, TeamQuery, plugin
 from plugins.users import Pending
@@ -124,14 +124,19 @@ def invites(id: int, query: MemberQuery) -> Page[Pending]:
 
 
 @plugin.post("/api/teams/{id}/invites", auth=may("viewer", within="admin"), status=201, raises=(404, 409, 429))
-def invite(id: int, body: NewTeamInvite) -> Pending:
+def invite(id: int, body: NewTeamInvite) -> Reply[Pending]:
     """Invite somebody by mail
 
-    The mail has a link, good once and for seven days. It lets a new user register into the tenant."""
-    return teams.invite(id, body.email, body.role)
+    The mail has a link, good once and for seven days. For a member with a lower role, `meta.raises` says what it will raise.
+    It lets a new user register into the tenant."""
+    made, has = teams.invite(id, body.email, body.role)
+    return Reply(made, meta={"raises": {"from": has, "to": made.role}} if has else None)
 
 
 @plugin.post("/api/teams/invites/{token}/accept", auth=may("viewer"), raises=(404, 409))
-def accept(token: str) -> Team:
-    """Become a member by an invitation that names one's address"""
-    return teams.accept(token)
+def accept(token: str) -> Reply[Team]:
+    """Become a member by an invitation that names one's address
+
+    It raises the role of somebody who is a member already, and never lowers it: then `meta.was` is the role before."""
+    found, was = teams.accept(token)
+    return Reply(found, meta={"was": was} if was else None)
