@@ -5,7 +5,7 @@
 -- An index is idx_<table>_by_<columns>, with a word for its rows before `by` where it holds but some (open, done, …);
 -- tenant_id, with which most begin, goes without saying. The comment above it names what needs it.
 -- Raise the version with every change, so that an older Orkosi refuses a newer file.
-PRAGMA user_version = 5;
+PRAGMA user_version = 6;
 
 -- ════════════════════════════ tenants ════════════════════════════
 
@@ -417,6 +417,7 @@ CREATE TABLE agent_runs (
   duration_ms INTEGER,
   note TEXT,
   error TEXT,
+  unpaid_tokens INTEGER NOT NULL DEFAULT 0,     -- what its tenant's balance did not cover
   started_at TEXT NOT NULL,
   finished_at TEXT
 ) STRICT;
@@ -713,6 +714,50 @@ CREATE TRIGGER changelog_weighed AFTER INSERT ON changelog BEGIN
 END;
 CREATE TRIGGER changelog_lifted AFTER DELETE ON changelog BEGIN
   UPDATE tenant_shares SET bytes = bytes - 200 - ifnull(octet_length(old.summary), 0) WHERE tenant_id = old.tenant_id;
+END;
+
+-- ═════════════════════════════ tokens ════════════════════════════
+
+CREATE TABLE token_accounts (
+  tenant_id INTEGER PRIMARY KEY REFERENCES tenants (id),
+  balance INTEGER NOT NULL CHECK (balance >= 0),
+  granted INTEGER NOT NULL,
+  purchased INTEGER NOT NULL,
+  consumed INTEGER NOT NULL,
+  out_since TEXT,                               -- since a run was not covered, until something is added
+  updated_at TEXT NOT NULL,
+  CHECK (balance = granted + purchased - consumed)
+) STRICT;
+
+CREATE TABLE token_ledger (                     -- append-only
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL REFERENCES tenants (id),
+  type TEXT NOT NULL,
+  amount INTEGER NOT NULL CHECK (amount <> 0),  -- what it adds
+  balance_after INTEGER NOT NULL CHECK (balance_after >= 0),
+  action TEXT NOT NULL,
+  reference_id TEXT,
+  metadata TEXT,
+  actor TEXT NOT NULL,
+  created_at TEXT NOT NULL,
+  CHECK (type IN ('consume', 'purchase', 'bonus', 'signup_bonus', 'admin_grant', 'refund') AND (type = 'consume') = (amount < 0))
+) STRICT;
+-- tokens._repeated
+CREATE UNIQUE INDEX idx_token_ledger_by_reference_id ON token_ledger (tenant_id, reference_id) WHERE reference_id IS NOT NULL;
+-- tokens.page, tokens.reconcile
+CREATE INDEX idx_token_ledger_by_id ON token_ledger (tenant_id, id);
+-- tokens.page by type
+CREATE INDEX idx_token_ledger_by_type ON token_ledger (tenant_id, type, id);
+-- tokens.page by actor
+CREATE INDEX idx_token_ledger_by_actor ON token_ledger (tenant_id, actor, id);
+CREATE TRIGGER token_ledger_stays BEFORE DELETE ON token_ledger BEGIN
+  SELECT RAISE(ABORT, 'the ledger of tokens is append-only');
+END;
+CREATE TRIGGER token_ledger_stays_as_it_is BEFORE UPDATE ON token_ledger BEGIN
+  SELECT RAISE(ABORT, 'the ledger of tokens is append-only');
+END;
+CREATE TRIGGER token_ledger_weighed AFTER INSERT ON token_ledger BEGIN
+  UPDATE tenant_shares SET bytes = bytes + 200 + ifnull(octet_length(new.metadata), 0) WHERE tenant_id = new.tenant_id;
 END;
 
 -- ══════════════════════════════ once ═════════════════════════════

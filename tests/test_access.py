@@ -10,8 +10,8 @@ from conftest import Client
 from test_shape import TENANT_OWNED
 
 import orkosi
-from orkosi import HOST_TENANT, NOBODY, db, now, settings
-from plugins import access, keys, queue, users
+from orkosi import HOST_TENANT, NOBODY, acting, db, now, settings, system
+from plugins import access, keys, queue, tokens, users
 from plugins.access import PRINCIPALS, cell, table
 from plugins.orgs.ranks import RANK
 
@@ -45,6 +45,9 @@ class Cast:
         self.enter()
         self.give_keys()
         self.found()
+        for tenant, in db.all(tuple, "SELECT id FROM tenants"):
+            with acting(system(tenant)):
+                tokens.credit(10**6, "bonus", MARK)
 
     def person(self, name, role="member", tenant=HOST_TENANT):
         return users.add(name, address(name), users.passwords.hashed("correct horse"), role, tenant)
@@ -285,6 +288,7 @@ def theirs(client, data):
     org, team = made("/organizations", {"name": MARK})["id"], made("/teams", {"name": MARK})["id"]
     invite = made(f"/organizations/{org}/invites", {"email": f"{MARK}@example.com"})["id"]
     template = made("/v1/public/templates", {"name": MARK, "slug": MARK}, headers={"Idempotency-Key": MARK})["id"]
+    made("/tokens/grant", {"company_id": HOST_TENANT, "amount": 100, "note": MARK})
     me = client.get("/auth/me").data["id"]
     key, _ = keys.issue(HOST_TENANT, MARK, keys.DEFAULT_SCOPES, org_id=org, by=me)
     ids = {"agent-runs": made("/agent-runs", {"agent": "felix", "task_id": task}), "notifications": made("/notifications", {"title": MARK, "message": MARK}),

@@ -56,12 +56,13 @@ class Run(Struct):
     duration_ms: int | None
     note: str | None
     error: str | None
+    unpaid_tokens: int
     started_at: str
     finished_at: str | None
 
 
 COLUMNS = """id, agent, task_id, 'job_' || job_id AS job_id, mode, status, exit_code, tokens_in, tokens_out, cost_micros,
-             duration_ms, note, error, started_at, finished_at"""
+             duration_ms, note, error, unpaid_tokens, started_at, finished_at"""
 LIST = Listing(of=Run, source="agent_runs", columns=COLUMNS, heavy="ifnull(octet_length(error), 0) + ifnull(octet_length(note), 0)", light=2,
                filters={"agent": "agent = :agent", "status": "status = :status", "task_id": "task_id = :task_id"})
 
@@ -73,10 +74,8 @@ def page(query: Paging, **given: Any) -> Page[Run]:
 
 def find(id: int, agent: str | None = None) -> Run:
     """One run, of `agent` where that is given. NotFound."""
-    run = db.one(Run, """
-        SELECT id, agent, task_id, 'job_' || job_id AS job_id, mode, status, exit_code, tokens_in, tokens_out, cost_micros,
-               duration_ms, note, error, started_at, finished_at
-          FROM agent_runs WHERE id = :id AND tenant_id = :tenant AND (agent = :agent OR :agent IS NULL)""", id=id, agent=agent)
+    run = db.one(Run, f"SELECT {COLUMNS} FROM agent_runs WHERE id = :id AND tenant_id = :tenant AND (agent = :agent OR :agent IS NULL)",
+                 id=id, agent=agent)
     if run is None:
         raise NotFound(f"There is no run {id}")
     return run
@@ -113,7 +112,14 @@ def change(id: int, patch: RunPatch, agent: str | None = None) -> Run:
     run = find(id)
     if ends:
         emit("run.finished", run)
+        run = find(id)  # whoever heard it may have written what was left unpaid
     return run
+
+
+@writes
+def leave_unpaid(id: int, tokens: int) -> None:
+    """Note what the balance of its tenant did not cover of a run."""
+    db.run("UPDATE agent_runs SET unpaid_tokens = :tokens WHERE id = :id AND tenant_id = :tenant", id=id, tokens=tokens)
 
 
 @plugin.every("15s")

@@ -178,8 +178,7 @@ def claim(queue: str, worker: str, *, task_type: str | None = None, batch: int =
 def _claim(queue: str, worker: str, task_type: str | None = None, batch: int = 1) -> list[Job]:
     # Two statements a job: one UPDATE over a subquery, RETURNING *, takes three times as long.
     _polled[current().tenant, queue] = time.monotonic()
-    if batch > 16:
-        batch = _that_fit(queue, task_type, batch)
+    batch = 0 if shut(queue) else batch if batch <= 16 else _that_fit(queue, task_type, batch)
     jobs = db.all(Job, NEXT_OF_TYPE if task_type else NEXT, queue=queue, task_type=task_type, batch=batch)
     moment, random = now(), secrets.token_hex(16 * len(jobs))
     ends = {seconds: now(seconds) for seconds in {job.timeout_seconds for job in jobs}}
@@ -397,4 +396,4 @@ from .waiting import wait_and_claim as wait_and_claim  # noqa: E402
 from .deciding import cancel, hold, pause, paused, release_active, reprioritize, resume, retry, retry_dead, unhold  # noqa: E402, F401
 from . import executor as executor  # noqa: E402
 from .executor import later as later  # noqa: E402
-from .seeing import QueueStats as QueueStats, explained as explained, explains as explains, names as names, stats as stats, why as why  # noqa: E402
+from .seeing import QueueStats, explained, explains, names, shut, shuts, stats, why  # noqa: E402, F401

@@ -54,6 +54,20 @@ def explains(ask: Callable[[Job], list[Why]]) -> Callable[[Job], list[Why]]:
     return ask
 
 
+_shutters: list[Callable[[str], bool]] = []
+
+
+def shuts(ask: Callable[[str], bool]) -> Callable[[str], bool]:
+    """Register a function that says, quickly, whether nobody may claim from a queue of this name now; `explains` says why."""
+    _shutters.append(ask)
+    return ask
+
+
+def shut(queue: str) -> bool:
+    """Whether another plugin lets nobody claim from a queue."""
+    return any(ask(queue) for ask in _shutters)
+
+
 def why(job: Job) -> list[Why]:
     """Why an unfinished or dead job is not running; empty while it is, or once it is done."""
     found: list[Why] = []

@@ -5,10 +5,16 @@ other was founded by the person who registered it.
 """
 import msgspec
 
-from orkosi import HOST_TENANT, RANKS, Actor, NotFound, Plugin, across_tenants, current, db, now, writes
+from orkosi import HOST_TENANT, RANKS, Actor, NotFound, Plugin, Struct, across_tenants, current, db, emit, now, writes
 
 plugin = Plugin("Tenants", layer="ground", needs=("storage",))
 RANKS.update(demo=1, viewer=2, member=3, builder=3, editor=4, admin=5)  # what somebody may be in a tenant
+
+
+class Founded(Struct):
+    """A tenant that was just founded."""
+    id: int
+    tenant_id: int
 
 
 @plugin.on("opened")
@@ -23,6 +29,7 @@ def make_host(event: str, folder: object) -> None:
 def found(name: str) -> int:
     """Make a tenant; its number. Who founded it is said with `founded_by`, once they are on record."""
     made: int = db.value("INSERT INTO tenants (name, created_at) VALUES (:name, :now) RETURNING id", name=name, now=now())
+    emit("tenant.founded", Founded(made, made))
     return made
 
 

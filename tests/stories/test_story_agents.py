@@ -256,7 +256,7 @@ def test_the_process_of_an_agent_is_shown_after_each_turn(client, data, felix, v
 def run(id, home=1, **fields):
     """A run as it is stored, and as it is shown."""
     shown = {"agent": "felix", "task_id": 10, "job_id": "job_7", "mode": "task", "status": "running", "exit_code": 3, "tokens_in": 5, "tokens_out": 6,
-             "cost_micros": 1200, "duration_ms": 90, "note": "n", "error": "e", "started_at": OLD, "finished_at": None} | fields
+             "cost_micros": 1200, "duration_ms": 90, "note": "n", "error": "e", "unpaid_tokens": 3, "started_at": OLD, "finished_at": None} | fields
     put("agent_runs", **shown | {"id": id, "tenant_id": home, "job_id": shown["job_id"] and int(shown["job_id"][4:])})
     return {"id": id} | shown
 
@@ -281,7 +281,7 @@ def test_a_run_is_what_was_sent_and_a_sign_of_life(client, application, lately):
     remote(1, "felix"), holds(7, "felix", 10)
     made = client.post("/agent-runs", {"agent": "felix", "task_id": 10, "job_id": "job_7", "mode": "discovery"})
     told = {"status": "running", "exit_code": None, "tokens_in": 0, "tokens_out": 0, "cost_micros": 0, "duration_ms": None, "note": None, "error": None,
-            "started_at": lately, "finished_at": None}
+            "unpaid_tokens": 0, "started_at": lately, "finished_at": None}
     assert (made.status, made.json) == (201, {"data": told | {"id": 1, "agent": "felix", "task_id": 10, "job_id": "job_7", "mode": "discovery"}})
     assert client.get("/agents/felix").data["last_heartbeat"] == lately
     felix = Client(application, keys.issue(1, "felix", keys.AGENT_SCOPES, agent="felix")[1])
