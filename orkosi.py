@@ -905,9 +905,8 @@ def admit(policy: Policy, actor: Actor) -> None:
 
 def scope_covers(scopes: frozenset[str], needed: str) -> bool:
     """Whether a key's scopes allow `needed`; one with a `<name>` is checked again by its verb."""
-    if needed.endswith(":<name>"):
-        return any(scope.startswith(needed[:-6]) for scope in scopes)
-    return needed in scopes or any(scope in scopes for scope in needed.split(" or "))
+    return needed in scopes or any(one in scopes or (one.endswith(":<name>") and any(scope.startswith(one[:-6]) for scope in scopes))
+                                   for one in needed.split(" or "))
 
 # ──────────────────────────────── 5  Plugin ────────────────────────────────
 # Eleven verbs, one object. Every registration is inert data until `load`.

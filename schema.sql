@@ -5,7 +5,7 @@
 -- An index is idx_<table>_by_<columns>, with a word for its rows before `by` where it holds but some (open, done, …);
 -- tenant_id, with which most begin, goes without saying. The comment above it names what needs it.
 -- Raise the version with every change, so that an older Orkosi refuses a newer file.
-PRAGMA user_version = 6;
+PRAGMA user_version = 7;
 
 -- ════════════════════════════ tenants ════════════════════════════
 
@@ -714,6 +714,72 @@ CREATE TRIGGER changelog_weighed AFTER INSERT ON changelog BEGIN
 END;
 CREATE TRIGGER changelog_lifted AFTER DELETE ON changelog BEGIN
   UPDATE tenant_shares SET bytes = bytes - 200 - ifnull(octet_length(old.summary), 0) WHERE tenant_id = old.tenant_id;
+END;
+
+-- ═════════════════════════════ vault ═════════════════════════════
+
+CREATE TABLE vault_masters (                    -- the master key that wraps the data keys; it is in a file elsewhere
+  kek_id TEXT PRIMARY KEY,
+  created_at TEXT NOT NULL,
+  confirmed_at TEXT                             -- since when somebody says that the recovery key is kept
+) STRICT;
+
+CREATE TABLE vault_keys (                       -- data keys, wrapped; the newest one seals
+  id INTEGER PRIMARY KEY,
+  kek_id TEXT NOT NULL,
+  nonce BLOB NOT NULL,
+  wrapped BLOB NOT NULL,
+  canary_nonce BLOB NOT NULL,
+  canary BLOB NOT NULL,
+  created_at TEXT NOT NULL
+) STRICT;
+
+-- ══════════════════════════ credentials ══════════════════════════
+
+CREATE TABLE credentials (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL,
+  key TEXT NOT NULL,
+  description TEXT,
+  version INTEGER NOT NULL,
+  last_used_at TEXT,
+  used_by TEXT,
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL,
+  UNIQUE (tenant_id, key)
+) STRICT;
+
+CREATE TABLE credential_versions (
+  credential_id INTEGER NOT NULL REFERENCES credentials (id) ON DELETE CASCADE,
+  version INTEGER NOT NULL,
+  vault_key_id INTEGER NOT NULL,
+  nonce BLOB NOT NULL,
+  sealed BLOB NOT NULL,
+  created_at TEXT NOT NULL,
+  PRIMARY KEY (credential_id, version)
+) STRICT;
+-- credentials.reseal
+CREATE INDEX idx_credential_versions_by_vault_key_id ON credential_versions (vault_key_id);
+
+CREATE TABLE credential_grants (
+  credential_id INTEGER NOT NULL REFERENCES credentials (id) ON DELETE CASCADE,
+  agent TEXT NOT NULL,
+  PRIMARY KEY (credential_id, agent)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE credential_reads (                 -- append-only: who was given which value
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL,
+  key TEXT NOT NULL,
+  version INTEGER NOT NULL,
+  actor TEXT NOT NULL,
+  read_at TEXT NOT NULL
+) STRICT;
+CREATE TRIGGER credential_reads_stay BEFORE DELETE ON credential_reads BEGIN
+  SELECT RAISE(ABORT, 'the record of readings is append-only');
+END;
+CREATE TRIGGER credential_reads_stay_as_they_are BEFORE UPDATE ON credential_reads BEGIN
+  SELECT RAISE(ABORT, 'the record of readings is append-only');
 END;
 
 -- ═════════════════════════════ tokens ════════════════════════════

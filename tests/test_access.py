@@ -143,6 +143,7 @@ def ticket(cast, kind, n, **more):
 # What an operation uses up, and what its body must say: for each who may call it, what stands in the path, and the body.
 ANEW = {
     "DELETE /api/users/{id}": lambda cast, who, n: ({"id": cast.person(n).id}, None),
+    "DELETE /api/credentials/{key}": lambda cast, who, n: ({"key": cast.make("/credentials", {"key": n.upper().replace("-", "_"), "value": "x"})["key"]}, None),
     "DELETE /api/agents/{name}": lambda cast, who, n: ({"name": cast.make("/agents", {"name": n})["name"]}, None),
     "DELETE /api/automations/{id}": lambda cast, who, n: (
         {"id": cast.make("/automations", {"name": n, "agent_name": "felix", "type": "script", "path": f"{n}.sh"})["id"]}, None),
@@ -289,6 +290,8 @@ def theirs(client, data):
     invite = made(f"/organizations/{org}/invites", {"email": f"{MARK}@example.com"})["id"]
     template = made("/v1/public/templates", {"name": MARK, "slug": MARK}, headers={"Idempotency-Key": MARK})["id"]
     made("/tokens/grant", {"company_id": HOST_TENANT, "amount": 100, "note": MARK})
+    made("/credentials", {"key": MARK.upper(), "value": MARK, "description": MARK, "grants": ["felix"]})
+    assert client.get(f"/credentials/{MARK.upper()}").status == 200
     me = client.get("/auth/me").data["id"]
     key, _ = keys.issue(HOST_TENANT, MARK, keys.DEFAULT_SCOPES, org_id=org, by=me)
     ids = {"agent-runs": made("/agent-runs", {"agent": "felix", "task_id": task}), "notifications": made("/notifications", {"title": MARK, "message": MARK}),
@@ -297,7 +300,7 @@ def theirs(client, data):
     assert client.patch(f"/notifications/{ids['notifications']['id']}/read").status == client.patch("/notifications/read-all").status == 200
     made("/notifications", {"title": MARK, "message": MARK}), client.patch("/notifications/read-all")
     ids = {name: {"id": one["id"]} for name, one in ids.items()}
-    return ids | {"organizations": {"id": org, "orgId": org}, "teams": {"id": team}, "tasks": {"id": task}, "task-queue": {"id": job}, "users": {"id": me},
+    return ids | {"organizations": {"id": org, "orgId": org}, "teams": {"id": team}, "tasks": {"id": task}, "task-queue": {"id": job}, "users": {"id": me}, "credentials": {"key": MARK.upper()},
                   "templates": {"id": template}, "auth": {"id": db.value("SELECT min(id) FROM sessions WHERE user_id = :id", id=me)},
                   "*": {"name": "felix", "orgId": org, "keyId": key.id, "slug": f"{MARK}-shop", "id": 1, "userId": me, "inviteId": invite, "token": "none", "file": "pages.js"}}
 

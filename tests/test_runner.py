@@ -1,4 +1,6 @@
 """The main job, end to end: a real server, a real shell, a real brain; and all that can go wrong with it."""
+import base64
+import io
 import json
 import os
 import signal
@@ -6,10 +8,12 @@ import subprocess
 import sys
 import textwrap
 import time
+from urllib.parse import quote
 
 import pytest
 from conftest import HOME, eventually
 
+from plugins.runner.secrets import Blotter
 from plugins.supervisor import processes
 
 FOLDER = "my 'data' ü"
@@ -19,7 +23,7 @@ class Company:
     """A server with one agent whose brain the test writes. Nothing starts it but the test, or its interval."""
 
     def __init__(self, server, tmp_path, interval=3600, env=None):
-        self.running = server(folder=tmp_path / FOLDER, env=env)
+        self.server, self.running = server, server(folder=tmp_path / FOLDER, env=env)
         self.folder, self.token = self.running.folder, server.admin(self.running)
         self.home = self.folder / "agents" / "felix"
         made = self.call("POST", "/agents", {"name": "felix", "interval_sec": interval})
@@ -290,3 +294,68 @@ def test_an_unknown_agent_is_one_sentence(company):
     done = subprocess.run([sys.executable, str(HOME / "orkosi.py"), "run-agent", "../x", "--data", str(company.folder)], text=True,
                           capture_output=True, env=os.environ | {"ORKOSI_NO_INSTALL": "1"})
     assert done.returncode == 1 and "There is no agent" in done.stderr and "Traceback" not in done.stderr
+
+
+# ── granted credentials ──
+
+
+def test_a_granted_credential_is_in_the_brains_environment_and_in_nothing_that_is_kept(company):
+    """Printed plainly, in base64 at every place in a group, URL-encoded, as JSON, cut by long lines: nothing of it is in the data folder."""
+    secrets = {"STRIPE_KEY": "sk_live_51H8xQ+/z?=&ü", "PEM_KEY": "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0B\nAQEFAASCBKcwggSjAgEAAoIB\n-----END KEY-----\n"}
+    for key, value in secrets.items():
+        company.call("POST", "/credentials", {"key": key, "value": value, "grants": ["felix"]})
+    company.call("POST", "/credentials", {"key": "OTHER", "value": "not for felix"})
+    company.brain(f"""exec {sys.executable} - <<'EOF'
+import base64, json, os, sys, urllib.parse
+assert "OTHER" not in os.environ and os.environ["ORKOSI_AGENT"] == "felix"
+for out in (sys.stdout, sys.stderr):
+    for value in (os.environ["STRIPE_KEY"], os.environ["PEM_KEY"]):
+        raw = value.encode()
+        print("plain", value, "json", json.dumps(value), "url", urllib.parse.quote(value, safe=""), urllib.parse.quote_plus(value), file=out)
+        for before in (b"", b"u:", b"x"):
+            print(base64.b64encode(before + raw).decode(), base64.urlsafe_b64encode(before + raw + b"tail").decode(), file=out)
+        for pad in range(8150, 8200, 7):
+            print("p" * pad + value.splitlines()[-1], file=sys.stderr)
+print("n" * (65536 - 3000) + (os.environ["STRIPE_KEY"] + " ") * 400)
+json.dump({{"note": "used " + os.environ["STRIPE_KEY"], "tokens_in": 1}}, open(os.environ["ORKOSI_REPORT"], "w"))
+EOF""")
+    task = company.task()
+    company.run()
+    shown, run = company.show(task), company.runs()[0]
+    assert shown["status"] == "done" and "plain [STRIPE_KEY] json" in shown["resolution"] and run["note"] == "used [STRIPE_KEY]"
+    company.running.stop()
+    wanted = [value.encode() for value in secrets.values()] + [b"MIIEvQIBADANBgkqhkiG9w0B", b"sk_live_51H8xQ", base64.b64encode(b"sk_live_51H8xQ+/z?=")[:20],
+                                                               base64.b64encode(b"u:sk_live_51H8xQ+/z?")[4:20], base64.b64encode(b"xsk_live_51H8xQ+/z?=")[4:20]]
+    for file in company.folder.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            raw = file.read_bytes()
+            assert not [one for one in wanted if one in raw], file
+
+
+def test_a_sealed_vault_costs_a_brain_nothing_but_time(company):
+    company.call("POST", "/credentials", {"key": "STRIPE_KEY", "value": "x" * 20, "grants": ["felix"]})
+    company.running.stop()
+    key_file = company.folder.parent / "master.key"
+    key_file.rename(key_file.with_suffix(".away"))
+    company.running = company.server(folder=company.folder)
+    company.brain("echo never > ran.txt")
+    task = company.task()
+    company.run()
+    shown = company.show(task)
+    assert shown["status"] == "todo" and "STRIPE_KEY cannot be read: " in shown["last_error"] and "import-key" in shown["last_error"]
+    assert not (company.home / "workspace/ran.txt").exists()
+
+
+@pytest.mark.parametrize("value", ["abcd", "é" * 5, "a b+c/d?&=%", "x" * 3000, "two\nlines of eight", "ab"])
+def test_every_face_of_a_value_is_blotted(value):
+    blot = Blotter({"K": value})
+    texts = [value, quote(value, safe=""), json.dumps(value)] if len(value) >= 4 else []
+    for text in texts:
+        assert value not in blot(f"<{text}>") and "[K]" in blot(text), text
+    for before in range(3):
+        core = base64.b64encode(b"\0" * before + value.encode())
+        assert len(value) < 7 or "[K]" in blot(core.decode())
+    assert Blotter({})("anything") == "anything"
+    piped = io.BytesIO(b"p" * 90 + value.encode() + b"q" * 90 + b"\n" + value.encode())
+    out = "".join(blot.lines(piped, 50))
+    assert ("\n" in value or len(value) < 4) or (value not in out and out.count("[K]") == 2), out

@@ -151,6 +151,13 @@ def _key(agent: Agent) -> str:
     return str(path)
 
 
+def rekey(agent: Agent) -> None:
+    """Give an agent a new key in its key file; the one before is revoked."""
+    keys.drop_agent_key(agent.tenant_id, agent.name)
+    key_file(agent.name).unlink(missing_ok=True)
+    _key(agent)
+
+
 def _load(agent: Agent) -> str:
     drop_flag(agent.name)
     load(agent)

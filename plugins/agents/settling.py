@@ -11,7 +11,7 @@ from plugins import folders, queue, supervisor
 
 from . import bootstrap
 from .loading import end_brain, load
-from .paths import drop_flag, plist_of, put_flag
+from .paths import drop_flag, key_file, plist_of, put_flag
 from .rows import Agent, everyone, log, plugin
 
 
@@ -40,6 +40,9 @@ def _settle(agent: Agent) -> None:
         bootstrap.lay(agent)
         if _read(plist_of(agent.name)) != before:
             supervisor.unload(plist_of(agent.name))  # what launchd may hold is the old one
+    if not key_file(agent.name).exists():
+        log.warning("agent %s: its key file is gone, so it gets a new key, and the old one is revoked", agent.name)
+        bootstrap.rekey(agent)
     if agent.wanted == "stopped":
         put_flag(agent.name)
         supervisor.unload(plist_of(agent.name))

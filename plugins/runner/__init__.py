@@ -26,6 +26,7 @@ from plugins.supervisor import processes
 
 from .brain import Brain, Ending, Outcome, Report, append, read_report
 from .client import Client, Unreachable
+from .secrets import Blotter, Refused, Wallet
 
 plugin = Plugin("Runner", layer="domain", needs=("agents",))
 
@@ -88,6 +89,7 @@ class Runner:
         self.workspace = folder / "workspace"
         self.key_file = settings.data / "keys" / name
         self.client = Client(settings.data, self.key_file)
+        self.wallet = Wallet(self.client)
         self.log = folder / "logs" / "brain.log"
         self.scratch = folder / "scratch"
         self.told_to_end = False
@@ -164,9 +166,15 @@ class Runner:
         limit = float(task.get("max_duration_seconds") or 3600) if task else 3600.0
         with tempfile.TemporaryDirectory(dir=self.scratch) as scratch:
             report_file = Path(scratch, "report.json")
-            argv, environment = self._brain(), self._environment(task, run, report_file)
             try:
-                brain = Brain(argv, self.workspace, environment, self.folder / "brain.pid", self.log, mark)
+                granted = self.wallet.open()
+            except Refused as refused:
+                failure = self._failure(lease, str(refused), retry_in_seconds=RETRY)
+                return self._settle(lease, run, failure, {"status": "retry", "error": str(refused)})
+            blot = Blotter(granted)
+            argv, environment = self._brain(), granted | self._environment(task, run, report_file)
+            try:
+                brain = Brain(argv, self.workspace, environment, self.folder / "brain.pid", self.log, mark, blot)
             except OSError as error:
                 problem = f"The brain {argv[0]} cannot be run: {error.strerror}. Put an executable there, or give the agent a command"
                 append(self.log, f"{now()} [{mark}] {problem}\n")
@@ -174,8 +182,9 @@ class Runner:
             told = json.dumps({"task": task, "rules": rules, "job": {k: v for k, v in lease.job.items() if k != "lease_token"}})
             outcome = brain.run(told.encode(), limit, lambda: "stopped" if self.told_to_end else lease.verdict)
             report, wrong = read_report(report_file)
+            report.note = report.note and blot(report.note)[:4000]
         if wrong:
-            append(self.log, f"{now()} [{mark}] {clean(wrong)}\n")
+            append(self.log, f"{now()} [{mark}] {clean(blot(wrong))}\n")
         return self._conclude(lease, run, outcome, report, limit)
 
     def _conclude(self, lease: Lease, run: int | None, outcome: Outcome, report: Report, limit: float) -> bool:

@@ -18,6 +18,8 @@ from orkosi import Meta, Struct, clean, now
 from plugins import folders
 from plugins.supervisor import processes
 
+from .secrets import Blotter
+
 RESOLUTION = 64 << 10  # bytes of stdout that are kept
 TAIL = 4096            # characters of stderr that an error shows
 LOG = 10 << 20         # bytes after which a log is turned over
@@ -48,8 +50,8 @@ class Outcome(Struct):
 class Brain:
     """A brain at work."""
 
-    def __init__(self, argv: list[str], workspace: Path, environment: dict[str, str], pid_file: Path, log: Path, mark: str):
-        self.log, self.mark, self.pid_file = log, mark, pid_file
+    def __init__(self, argv: list[str], workspace: Path, environment: dict[str, str], pid_file: Path, log: Path, mark: str, blot: Blotter):
+        self.log, self.mark, self.pid_file, self.blot = log, mark, pid_file, blot
         self._kept, self._tail = bytearray(), deque[str](maxlen=60)
         self.began = time.monotonic()
         self.child = subprocess.Popen(argv, cwd=workspace, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -76,8 +78,11 @@ class Brain:
         for thread in threads:
             thread.join(1.0)  # a grandchild that left the group may hold a pipe open: it is not waited for
         self.pid_file.unlink(missing_ok=True)
-        return Outcome(code, self._kept.decode(errors="replace").replace("\0", "").rstrip(), "\n".join(self._tail)[-TAIL:],
-                       ended, time.monotonic() - self.began)
+        said = self.blot(self._kept.decode(errors="replace"))
+        if len(self._kept) >= self._most():
+            said = said[:max(0, len(said) - self.blot.longest)]  # the end may be the beginning of a value
+        said = said.encode()[:RESOLUTION].decode(errors="ignore")
+        return Outcome(code, said.replace("\0", "").rstrip(), "\n".join(self._tail)[-TAIL:], ended, time.monotonic() - self.began)
 
     def _feed(self, pipe: IO[bytes], told: bytes) -> None:
         try:
@@ -88,11 +93,14 @@ class Brain:
 
     def _keep(self, pipe: IO[bytes]) -> None:
         while chunk := os.read(pipe.fileno(), 65536):
-            self._kept += chunk[:RESOLUTION - len(self._kept)]
+            self._kept += chunk[:self._most() - len(self._kept)]
+
+    def _most(self) -> int:
+        return RESOLUTION + 4 * self.blot.longest  # a value that is cut is not found
 
     def _write_down(self, pipe: IO[bytes]) -> None:
-        while line := pipe.readline(8192):
-            text = clean(line.decode(errors="replace").rstrip("\r\n"), 8192)
+        for line in self.blot.lines(pipe, 8192):
+            text = clean(line, 8192)
             self._tail.append(text)
             append(self.log, f"{now()} [{self.mark}] {text}\n")
 

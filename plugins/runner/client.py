@@ -15,6 +15,9 @@ class Unreachable(OSError):
     """The server does not answer, or says that it cannot just now."""
 
 
+SAID = ("vault_sealed", "decryption_failed")  # asking again soon does not mend these: whoever asked must hear it
+
+
 class Client:
     def __init__(self, data: Path, key_file: Path):
         self.address, self.key_file = data / "server.url", key_file
@@ -28,7 +31,7 @@ class Client:
             raise Unreachable("The server is not running: there is no server.url in its data folder") from None
 
     def call(self, method: str, path: str, body: Any = None, timeout: float = 10.0) -> tuple[int, Any]:
-        """(status, the answer's `data` or `error`). Unreachable also where the server answers 429 or 5xx."""
+        """(status, the answer's `data` or `error`). Unreachable also where the server answers 429 or 5xx, but for `SAID`."""
         request = urllib.request.Request(f"{self.url}/api{path}", method=method, data=None if body is None else json.dumps(body).encode())
         request.add_header("Content-Type", "application/json")
         request.add_header("Authorization", f"Bearer {self.key_file.read_text().strip()}")
@@ -37,9 +40,10 @@ class Client:
                 return answer.status, json.loads(answer.read()).get("data")
         except urllib.error.HTTPError as error:
             said = error.read()
-            if error.code == 429 or error.code >= 500:
+            told = _error(said)
+            if (error.code == 429 or error.code >= 500) and told.get("code") not in SAID:
                 raise Unreachable(f"{method} {path}: {error.code}") from None
-            return error.code, _error(said)
+            return error.code, told
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise Unreachable(f"{method} {path}: {error}") from None
 

@@ -63,9 +63,10 @@ def serve(host: str | None, port: int | None, demo: bool, data: Path | None) -> 
         for change in changed:
             log.info("schema: %s", change)
         links: list[str] = []
+        said: list[str] = []
         with acting(system()):
-            db.write(lambda: emit("serving", settings.data, demo=demo, link=links.append))
-        _run(listener, began, links)
+            db.write(lambda: emit("serving", settings.data, demo=demo, link=links.append, say=said.append))
+        _run(listener, began, links, said)
     finally:
         for name in ("server.json", "server.url"):
             (settings.data / name).unlink(missing_ok=True)
@@ -94,7 +95,7 @@ def _bind() -> Any:
         raise Unavailable(f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another with --port") from None
 
 
-def _run(listener: Any, began: float, links: list[str]) -> None:
+def _run(listener: Any, began: float, links: list[str], said: list[str]) -> None:
     """Serve until a signal; then answer what is under way, stop the services, and close the files."""
     def stop(number: int, _: Any) -> None:
         # Only flags and a wake-up: whatever this interrupts goes on, so that no commit stays without its answer.
@@ -107,7 +108,7 @@ def _run(listener: Any, began: float, links: list[str]) -> None:
     settings.values["port"] = listener.effective_port
     (settings.data / "server.url").write_text(local_url() + "\n")  # before the services: what they start reads it with `read`
     orkosi.start_services()
-    _announce(began, links)
+    _announce(began, links, said)
     try:
         listener.run()
     finally:
@@ -122,13 +123,15 @@ def _run(listener: Any, began: float, links: list[str]) -> None:
         flush()
 
 
-def _announce(began: float, links: list[str]) -> None:
+def _announce(began: float, links: list[str], said: list[str]) -> None:
     file = settings.data / "server.json"
     file.write_text(json.dumps({"url": url(), "pid": os.getpid(), "started_at": now(), "version": orkosi.VERSION}))
     log.info("ready at %s in %.0f ms", url(), (time.monotonic() - began) * 1000)
     print(f"Orkosi {orkosi.VERSION} is ready at {url()}  (API: {url()}/api/docs, data: {settings.data})", flush=True)
     for path in links:
         print(f"Nobody has an account yet. Make the first administrator (once, within a day): {url()}{path}", flush=True)
+    for line in said:
+        print(line, flush=True)
 
 
 def _log_to(folder: Path) -> None:

@@ -209,7 +209,7 @@ def unclaimed() -> bool:
 
 @plugin.on("serving")
 def offer_set_up(event: str, folder: object, demo: bool = False,
-                 link: Callable[[str], None] = lambda path: None) -> None:
+                 link: Callable[[str], None] = lambda path: None, **facts: object) -> None:
     """Where nobody has an account, the server prints a one-time link to make the first administrator; the demo makes its own."""
     if unclaimed() and not demo:
         link(f"/setup/{ticket('setup', None, SET_UP)}")

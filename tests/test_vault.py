@@ -1,0 +1,277 @@
+"""The vault: what was changed does not open, what is interrupted loses nothing, and where the key is not as it must be, it says so."""
+import json
+import os
+import random
+import re
+import secrets as random_bytes
+import stat
+import subprocess
+
+import pytest
+from conftest import Client, command, eventually
+
+from orkosi import acting, db, settings, system
+from plugins import credentials, keys, vault
+from plugins.vault import master
+
+
+@pytest.fixture
+def secret(client):
+    """Twelve credentials, by key."""
+    values = {f"KEY_{number}": f"value {number} " * (number + 1) for number in range(12)}
+    for key, value in values.items():
+        assert client.post("/credentials", {"key": key, "value": value}).status == 201
+    return values
+
+
+def shown(client, key):
+    return client.get(f"/credentials/{key}")
+
+
+def unlimited(monkeypatch):
+    monkeypatch.setitem(settings.values, "limit_credential_read", "off")
+
+
+@pytest.mark.parametrize("body, field", [
+    ({"key": "lower", "value": "x"}, "key"), ({"key": "", "value": "x"}, "key"), ({"key": "1A", "value": "x"}, "key"), ({"key": "A" * 65, "value": "x"}, "key"),
+    ({"key": "A\n", "value": "x"}, "key"), ({"key": "A", "value": ""}, "value"), ({"key": "A", "value": "x" * (64 * 1024 + 1)}, "value"),
+    ({"key": "A", "value": "é" * 32 * 1024 + "x"}, "value"), ({"key": "A", "value": 5}, "value"), ({"key": "A", "value": "a\u0000b"}, "NUL"),
+    ({"key": "A", "value": "x", "grants": ["nobody"]}, "grants"), ({"key": "A", "value": "x", "grants": "felix"}, "grants"), ({"key": "A"}, "value"),
+    ({"key": "A", "value": "x", "extra": 1}, "extra")])
+def test_what_is_no_credential_is_refused_and_nothing_is_kept(client, body, field):
+    refused = client.post("/credentials", body)
+    assert refused.status == 400 and field in json.dumps(refused.error) and client.get("/credentials").data == []
+
+
+def test_a_lone_surrogate_is_refused(client):
+    assert client.request("POST", "/credentials", raw=b'{"key": "A", "value": "\\ud800"}').status == 400 and client.get("/credentials").data == []
+
+
+def test_the_largest_value_comes_back_whole(client):
+    for value in ("x" * 64 * 1024, "é" * 32 * 1024, "\x01\x7f \t"):
+        client.post("/credentials", {"key": "A", "value": value})
+        assert shown(client, "A").data["value"] == value
+
+
+def test_nothing_that_was_changed_opens_and_the_server_lives_on(client, secret, monkeypatch):
+    """A thousand flips of bits, and rows and fields in each other's places."""
+    unlimited(monkeypatch)
+    rows = {(id, version): (nonce, sealed) for id, version, nonce, sealed in db.all(tuple, "SELECT credential_id, version, nonce, sealed FROM credential_versions WHERE :tenant")}
+    dice, ids = random.Random(7), {f"KEY_{number}": number + 1 for number in range(12)}
+
+    def store(key, nonce, sealed):
+        db.write(lambda: db.run("UPDATE credential_versions SET nonce = :nonce, sealed = :sealed WHERE credential_id = :id AND :tenant", id=ids[key], nonce=nonce, sealed=sealed))
+
+    for _ in range(1000):
+        key = dice.choice(list(secret))
+        nonce, sealed = rows[ids[key], 1]
+        raw = bytearray(nonce + sealed)
+        raw[dice.randrange(len(raw))] ^= 1 << dice.randrange(8)
+        store(key, bytes(raw[:12]), bytes(raw[12:]))
+        with acting(system()), pytest.raises(vault.Unreadable):
+            credentials.reveal(key)
+        store(key, nonce, sealed)
+    for one, other in (("KEY_1", "KEY_2"), ("KEY_5", "KEY_0")):
+        store(one, *rows[ids[other], 1])
+        answer = shown(client, one)
+        assert (answer.status, answer.code) == (500, "decryption_failed") and one in answer.error["message"] and secret[other].strip() not in answer.body.decode()
+        store(one, *rows[ids[one], 1])
+    client.post("/credentials", {"key": "KEY_3", "value": "newer"})
+    db.write(lambda: db.run("UPDATE credentials SET version = 1 WHERE key = 'KEY_4' AND tenant_id = 1"))
+    db.write(lambda: db.run("UPDATE credential_versions SET version = 3 WHERE credential_id = 4 AND version = 1 AND :tenant"))
+    db.write(lambda: db.run("UPDATE credentials SET version = 3 WHERE id = 4 AND tenant_id = 1"))
+    assert shown(client, "KEY_3").code == "decryption_failed", "an old version under a new number"
+    assert all(shown(client, key).data["value"] == value for key, value in secret.items() if key != "KEY_3")
+    db.write(lambda: db.run("UPDATE vault_keys SET wrapped = :wrapped", wrapped=random_bytes.token_bytes(48)))
+    assert shown(client, "KEY_1").code == "vault_sealed" and client.get("/tasks").status == 200
+
+
+def broken(file, how):
+    raw = file.read_bytes()
+    match how:
+        case "missing":
+            file.unlink()
+        case "another":
+            master.write(file, random_bytes.token_bytes(32))
+        case "readable":
+            file.chmod(0o644)
+        case "linked":
+            file.rename(file.with_suffix(".real")), file.symlink_to(file.with_suffix(".real"))
+        case "short":
+            file.write_bytes(raw[:40])
+        case "nonsense":
+            file.write_bytes(b"\xff" * 90)
+        case "pipe":
+            file.unlink(), os.mkfifo(file, 0o600)
+        case "folder":
+            file.unlink(), file.mkdir()
+
+
+@pytest.mark.parametrize("how", ["missing", "another", "readable", "linked", "short", "nonsense", "pipe", "folder"])
+def test_a_key_file_that_is_not_as_it_must_be_seals_the_vault_in_one_sentence(client, secret, how):
+    vault._data_keys.clear()
+    broken(master.path(), how)
+    for answer in (shown(client, "KEY_1"), client.post("/credentials", {"key": "KEY_1", "value": "x"})):
+        assert (answer.status, answer.code) == (503, "vault_sealed") and str(master.path()) in answer.error["message"]
+        assert re.search(r"vault import-key|chmod 600", answer.error["message"]) and "\n" not in answer.error["message"]
+    assert client.get("/credentials").meta["total"] == 12 and client.get("/tasks").status == 200
+    check = vault.health()
+    assert not check.ok and str(master.path()) in check.detail
+
+
+def test_the_key_file_is_made_for_its_owner_alone_and_never_written_over(client, secret, tmp_path):
+    file = master.path()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600 and not list(file.parent.glob("*.next"))
+    before = file.read_bytes()
+    with acting(system()):
+        vault.make()
+    assert file.read_bytes() == before
+
+
+# ── other keys ──
+
+
+def test_a_recovery_key_is_the_key_in_writing(client):
+    for _ in range(50):
+        key = random_bytes.token_bytes(32)
+        text = master.recovery(key)
+        assert re.fullmatch(r"([0-9A-HJKMNP-TV-Z]{4}-){13}[0-9A-HJKMNP-TV-Z]{4}", text) and master.from_recovery(text) == key
+        assert master.from_recovery(text.lower().replace("-", " ").replace("0", "o").replace("1", "l")) == key
+        at = random.randrange(len(text))
+        if text[at] != "-":
+            wrong = text[:at] + ("2" if text[at] != "2" else "3") + text[at + 1:]
+            with pytest.raises(Exception, match="no recovery key"):
+                master.from_recovery(wrong)
+    for text in ("", "abcd", "é" * 56, "0" * 57):
+        with pytest.raises(Exception, match="no recovery key"):
+            master.from_recovery(text)
+
+
+def test_a_new_master_key_opens_what_the_old_one_sealed_and_rewrap_seals_it_anew(client, secret, monkeypatch):
+    unlimited(monkeypatch)
+    before = master.read(master.path())
+    told = vault.rotate()
+    assert master.recovery(master.read(master.path())) == told and master.read(master.path()) != before
+    vault._data_keys.clear()
+    assert all(shown(client, key).data["value"] == value for key, value in secret.items())
+    client.post("/credentials", {"key": "NEWEST", "value": "n"})
+    assert vault.rewrap() == 12 and vault.rewrap() == 0
+    assert db.all(tuple, "SELECT id FROM vault_keys WHERE :tenant") == [(2,)] and db.value("SELECT min(vault_key_id) FROM credential_versions WHERE :tenant") == 2
+    vault._data_keys.clear()
+    assert all(shown(client, key).data["value"] == value for key, value in (secret | {"NEWEST": "n"}).items())
+    master.write(master.path(), before)
+    vault._data_keys.clear()
+    assert shown(client, "KEY_1").code == "vault_sealed", "the old master key opens nothing any more"
+
+
+class Killed(BaseException):
+    """What a kill is to the code that it ends."""
+
+
+@pytest.mark.parametrize("moment", range(24))
+def test_a_change_of_keys_that_is_killed_at_any_moment_loses_nothing(client, secret, monkeypatch, moment):
+    """Each step that touches a file or the database may be the last one: before it, or in the middle of the transaction."""
+    unlimited(monkeypatch)
+    steps = iter(range(1000))
+
+    def killing(fn):
+        def step(*args, **more):
+            if next(steps) == moment:
+                raise Killed
+            return fn(*args, **more)
+        return step
+
+    with monkeypatch.context() as patch:
+        for place, name in ((os, "replace"), (os, "fsync"), (master, "write"), (db, "run"), (vault, "_add_data_key"), (master, "take_next"), (master, "put_next")):
+            patch.setattr(place, name, killing(getattr(place, name)))
+        try:
+            vault.rotate()
+            vault.rewrap()
+            finished = True
+        except Killed:
+            finished = False
+    vault._data_keys.clear()
+    assert finished or next(steps) == moment + 1
+    for key, value in secret.items():
+        assert shown(client, key).data["value"] == value, (moment, key)
+    assert client.post("/credentials", {"key": "KEY_1", "value": "after"}).status == 201 and shown(client, "KEY_1").data["value"] == "after"
+    vault.rotate(), vault.rewrap()
+    assert shown(client, "KEY_2").data["value"] == secret["KEY_2"]
+
+
+# ── the commands, and another machine ──
+
+
+def test_the_recovery_key_is_shown_once_confirmed_and_enough_on_another_machine(server, tmp_path):
+    running = server(folder=tmp_path / "one" / "data", env={"ORKOSI_MASTER_KEY_FILE": str(tmp_path / "one" / "master.key"), "HOME": str(tmp_path / "one")})
+    setup, lines = None, []
+    for line in iter(running.process.stdout.readline, ""):
+        lines.append(line)
+        setup = setup or (line.split("/setup/")[1].strip() if "/setup/" in line else None)
+        if "vault confirm" in line:
+            break
+    recovery = re.search(r"([0-9A-Z]{4}-){13}[0-9A-Z]{4}", "".join(lines))[0]
+    token = running.call("POST", "/auth/setup", {"token": setup, "username": "root", "email": "root@example.com", "password": "correct horse battery"})[1]["token"]
+    running.call("POST", "/agents", {"name": "felix"}, token)
+    running.call("POST", "/credentials", {"key": "A_KEY", "value": "the value", "grants": ["felix"]}, token)
+    one = {"folder": running.folder, "env": {"ORKOSI_MASTER_KEY_FILE": str(tmp_path / "one" / "master.key")}}
+    assert "not confirmed" in command("vault", "status", **one).stdout
+    assert command("vault", "confirm", stdin="WXYZ\n", check=False, **one).returncode and "noted as kept" in command("vault", "confirm", stdin=recovery[-4:] + "\n", **one).stdout
+    assert "somebody said" in command("vault", "status", **one).stdout and command("vault", "recovery-key", **one).stdout.strip() == recovery
+    running.stop()
+
+    there = tmp_path / "two" / "data"
+    there.parent.mkdir()
+    running.folder.rename(there)
+    for file in (there / "keys").iterdir():
+        file.unlink()
+    two = {"ORKOSI_MASTER_KEY_FILE": str(tmp_path / "two" / "master.key"), "HOME": str(tmp_path / "two")}
+    sealed = server(folder=there, env=two)
+    assert sealed.call("GET", "/credentials/A_KEY", None, token)[1]["error"]["code"] == "vault_sealed"
+    other = master.recovery(random_bytes.token_bytes(32))
+    refused = command("vault", "import-key", folder=there, env=two, stdin=other + "\n", check=False)
+    assert refused.returncode and "another vault" in refused.stderr and not (tmp_path / "two" / "master.key").exists()
+    assert "is open" in command("vault", "import-key", folder=there, env=two, stdin=recovery + "\n").stdout
+    assert sealed.call("GET", "/credentials/A_KEY", None, token)[1]["data"]["value"] == "the value", "without a new start"
+    raw = eventually(lambda: (there / "keys/felix").exists() and (there / "keys/felix").read_text().strip())
+    assert sealed.call("GET", "/credentials/A_KEY", None, raw)[1]["data"]["value"] == "the value", "the agent has a new key"
+    assert "new key" in command("agent", "rekey", "felix", folder=there, env=two).stdout
+    assert sealed.call("GET", "/auth/me", None, raw)[0] == 401 and sealed.call("GET", "/auth/me", None, (there / "keys/felix").read_text().strip())[0] == 200
+
+
+def test_no_key_stands_where_others_read(server, tmp_path):
+    """Neither the master key nor its recovery key is in an argument of a process, in the data folder, in a log or in the description of the API."""
+    running = server()
+    admin = server.admin(running)
+    running.call("POST", "/credentials", {"key": "A_KEY", "value": "canary-value-1"}, admin)
+    running.call("GET", "/credentials/A_KEY", None, admin)
+    key = (running.folder.parent / "master.key").read_text().strip().partition(":")[2]
+    said = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout + json.dumps(running.call("GET", "/openapi.json"))
+    running.stop()
+    wanted = [key.encode(), bytes.fromhex(key), master.recovery(bytes.fromhex(key)).encode(), b"canary-value-1"]
+    assert not any(one.decode(errors="replace") in said for one in wanted if one != wanted[1])
+    for file in running.folder.rglob("*"):
+        if file.is_file():
+            assert not [one for one in wanted if one in file.read_bytes()], file
+
+
+def test_readings_are_limited(client, monkeypatch):
+    client.post("/credentials", {"key": "A", "value": "x"})
+    monkeypatch.setitem(settings.values, "limit_credential_read", "3/m")
+    answers = [shown(client, "A") for _ in range(5)]
+    assert [one.status for one in answers] == [200, 200, 200, 429, 429] and answers[0].headers["Cache-Control"] == "no-store"
+
+
+def test_no_record_no_value(client, secret):
+    db.writer.execute("CREATE TRIGGER full BEFORE INSERT ON credential_reads BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    answer = shown(client, "KEY_1")
+    assert answer.status >= 400 and secret["KEY_1"].strip() not in answer.body.decode() and client.get("/credentials").data[1]["last_used_at"] is None
+
+
+def test_other_tenants_and_their_keys_have_no_vault(as_, application):
+    olga = as_("olga", tenant=None)
+    assert [olga.get("/credentials").status, olga.post("/credentials", {"key": "A", "value": "x"}).status, olga.delete("/credentials/A").status] == [403] * 3
+    with acting(system()):
+        home = db.value("SELECT max(id) FROM tenants")
+        agent = Client(application, keys.issue(home, "felix", keys.AGENT_SCOPES, agent="felix")[1])
+    assert agent.get("/credentials").status == 403
