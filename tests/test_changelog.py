@@ -81,9 +81,9 @@ def test_the_summary_is_by_day_and_area(client):
     add("e", at="2001-01-01T00:00:00.000Z")
     answer = client.get("/changelog/summary")
     assert answer.data == [
-        {"date": today, "total": 3, "summary": "3 tasks done: 2 in unosend, 1 in general",
+        {"date": today, "total": 3, "summary": "3 done: 2 in unosend, 1 in general",
          "areas": [{"area": "unosend", "count": 2}, {"area": "general", "count": 1}]},
-        {"date": before, "total": 1, "summary": "1 task done: 1 in general", "areas": [{"area": "general", "count": 1}]}]
+        {"date": before, "total": 1, "summary": "1 done: 1 in general", "areas": [{"area": "general", "count": 1}]}]
     assert answer.meta == {"days": 30, "since": now(-30 * 86400)[:10], "total_exceeded": False}
     assert client.get("/changelog/summary?days=0").status == 400
 

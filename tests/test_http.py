@@ -319,6 +319,7 @@ def test_who_expects_in_chunks_gets_a_100_too(wire, ask, jobs):
     assert (found.status, found.id) == (201, "chunks") and jobs.types() == ["chunks"]
 
 
+@pytest.mark.slow
 def test_a_100_waits_for_the_answer_that_is_still_under_way(wire, ask, jobs):
     """Answers come in order, and an interim one belongs to its request: before the first answer it would be that one's."""
     request = ask("POST", "/api/task-queue/submit", "Expect: 100-continue", body=jobs.submit("behind"), id="behind")
@@ -420,6 +421,7 @@ def test_where_a_send_ends_does_not_matter(wire, ask, jobs, size):
     in_order(one, plan, 2)
 
 
+@pytest.mark.slow
 def test_requests_behind_a_long_poll_wait_for_it_and_none_of_them_is_done_before(wire, ask, jobs):
     one = wire()
     began = time.monotonic()
@@ -502,6 +504,7 @@ def test_a_connection_of_http_1_0_is_kept_where_it_asks_for_that(wire, ask, jobs
     assert one.send(ask("GET", "/api/ready", id="last", version="1.0")).answer().id == "last" and one.closed()
 
 
+@pytest.mark.slow
 def test_a_connection_that_was_idle_for_a_while_is_served_at_once(wire, ask, jobs):
     used, unused = wire(), wire()
     assert used.send(ask("GET", "/api/ready", id="first")).answer().id == "first"
@@ -514,6 +517,7 @@ def test_a_connection_that_was_idle_for_a_while_is_served_at_once(wire, ask, job
     assert jobs.types() == ["late", "late"]
 
 
+@pytest.mark.slow
 def test_fifty_idle_connections_are_each_served_when_they_speak_again(wire, ask, jobs):
     idle = [wire() for _ in range(50)]
     waits = []

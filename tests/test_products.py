@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+import threading
 from urllib.parse import quote
 
 import pytest
@@ -31,6 +32,7 @@ NEW = {"name": "My Product"}
     (NEW | {"colour": "#000000"}, 400),
     ({"name": ""}, 400),
     ({"name": "   "}, 400),
+    ({"name": "A\nB"}, 201),
     ({"name": "日本"}, 400),
     ({}, 400),
 ])
@@ -122,6 +124,34 @@ def test_another_tenants_product_has_its_facts_and_no_folder(as_, data):
         "name": "My Product", "slug": "my-product", "status": "building", "domain": "a.example"}
     assert "domain" not in olga.patch("/products/my-product", {"domain": None}).data["brand"]
     assert not (data / "products").exists()
+
+
+def test_of_changes_at_once_the_files_have_the_last(client, data):
+    client.post("/products", NEW | {"tagline": "t"})
+    threads = [threading.Thread(target=lambda one=one: [client.patch("/products/my-product", {"tagline": f"t{one}-{turn}"}) for turn in range(8)]) for one in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    row = client.get("/products/my-product").data["tagline"]
+    folder = data / "products/my-product"
+    assert json.loads((folder / "brand.json").read_text())["tagline"] == row and (folder / "brand.md").read_text().startswith(f"# My Product\n\n{row}\n")
+    assert "meta" not in client.patch("/products/my-product", {"tagline": "final"}).json and json.loads((folder / "brand.json").read_text())["tagline"] == "final"
+
+
+@pytest.mark.parametrize("broken", ["{oops", "", "[]"])
+def test_a_file_that_cannot_be_read_is_said_and_followed_again_once_it_is_mended(client, data, broken):
+    client.post("/products", NEW | {"tagline": "one"})
+    file = data / "products/my-product/brand.json"
+    fine = file.read_text()
+    file.write_text(broken)
+    said = client.patch("/products/my-product", {"tagline": "two"}).meta["warnings"]
+    assert len(said) == 1 and "cannot be read" in said[0] and file.read_text() == broken
+    file.write_text(fine)
+    assert "meta" not in client.patch("/products/my-product", {"tagline": "three"}).json and json.loads(file.read_text())["tagline"] == "three"
+    file.unlink()
+    client.patch("/products/my-product", {"status": "idea"})
+    assert json.loads(file.read_text()) == {"name": "My Product", "slug": "my-product", "tagline": "three", "status": "idea"}
 
 
 # ── what a new status brings ──

@@ -294,6 +294,7 @@ def test_an_answer_that_cannot_be_kept_creates_nothing(robot, monkeypatch):
     assert db.value("SELECT count(*) FROM tasks WHERE :tenant") == 0
 
 
+@pytest.mark.slow
 def test_a_key_holds_across_a_killed_server(server, tmp_path):
     import urllib.request
     folder = tmp_path / "data"

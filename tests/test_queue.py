@@ -314,6 +314,7 @@ def waiting_clients(client, count, **fields):
     return got, threads
 
 
+@pytest.mark.slow
 def test_as_many_wake_as_there_are_jobs_and_the_oldest_first(client, monkeypatch):
     claims = []
     monkeypatch.setattr(queue.waiting, "claim", lambda *args, **more: claims.append(args) or queue.claim(*args, **more))

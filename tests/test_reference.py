@@ -219,7 +219,9 @@ def test_a_start_lays_what_is_missing_and_one_that_fails_changes_nothing(client,
 def test_a_stops_note_is_in_the_activity_and_in_the_log(client):
     client.post("/agents", {"name": "felix"})
     client.post("/agents/felix/stop", {"note": "It loops"})
-    assert [one["message"] for one in client.get("/logs?agent=felix").data] == ["stopped: It loops"]
+    client.post("/agents/felix/start", {"note": "mended"}), client.post("/agents/felix/restart")
+    said = [one["message"] for one in client.get("/logs?agent=felix").data]
+    assert said[:3] == ["restarted", "started: mended", "stopped: It loops"] and said[3].startswith("made: every 60 s")
     assert client.get("/activity-log?action=agent.stopped").data[0]["metadata"] == {"note": "It loops"}
 
 
@@ -364,3 +366,57 @@ def test_whoever_lives_in_another_tenant_is_refused_by_a_team_in_words_that_tell
     assert said["olga"] == said["ann"] and far.get("/teams").data == []
     assert client.get(f"/teams/{team}/invites").data == []
     assert client.post(f"/teams/{team}/invites", {"email": "nobody@example.com", "role": "member"}).status == 201
+
+
+# ── what a second reading found ──
+
+
+def test_an_automation_that_cannot_be_loaded_leaves_nothing_and_changes_nothing(client, data):
+    (data / "jobs").mkdir(exist_ok=True)
+    plist = data / "jobs/own.plist"
+    plist.write_text("no plist")
+    body = {"name": "own", "agent_name": "felix", "type": "launchagent", "path": str(plist)}
+    for _ in range(2):
+        assert client.post("/automations", body).status == 422 and client.get("/automations").data == []
+    made = client.post("/automations", body | {"status": "inactive"}).data
+    before = client.get(f"/automations/{made['id']}").data
+    assert client.patch(f"/automations/{made['id']}", {"status": "active", "name": "renamed"}).status == 422
+    assert client.get(f"/automations/{made['id']}").data == before | {"updated_at": client.get(f"/automations/{made['id']}").data["updated_at"]}
+
+
+def test_a_task_for_me_is_mine_and_a_person_is_found_by_any_spelling(client, as_, application):
+    ann = as_("Ann")
+    mine = ann.post("/tasks", {"title": "x", "assignee": "me"}).data
+    assert mine["assignee"] == "Ann" and mine["job_id"] is None
+    id = ann.get("/auth/me").data["id"]
+    for spelled in ("me", "Ann", "ann", str(id)):
+        assert [one["id"] for one in ann.get(f"/tasks?assignee={spelled}").data] == [mine["id"]], spelled
+    client.post("/agents", {"name": "felix"})
+    with acting(system()):
+        felix = Client(application, keys.issue(1, "felix", keys.AGENT_SCOPES, agent="felix")[1])
+    assert felix.post("/tasks", {"title": "y", "assignee": "me"}).data["assignee"] == "felix"
+
+
+def test_an_unknown_product_of_a_task_is_said(client):
+    said = client.post("/tasks", {"title": "x", "product_slug": "nosuch"})
+    assert said.status == 201 and said.meta["warnings"] == ["There is no product nosuch; create it, or correct the slug"]
+    assert client.post("/tasks", {"title": "x", "product_slug": ""}).wrong == ["product_slug"]
+
+
+def test_an_agent_that_says_it_is_paused_gets_nothing(client, key_for):
+    robot = key_for("agents:read", "agents:write")
+    id = robot.post("/v1/public/agents", {"name": "felix", "role": "helper"}).data["id"]
+    client.post("/tasks", {"title": "x", "assignee": "felix"})
+    claim = lambda: client.post("/task-queue/claim", {"queue_name": "agent:felix", "worker_id": "w"}).data  # noqa: E731
+    robot.patch(f"/v1/public/agents/{id}", {"status": "paused"})
+    assert claim() is None and client.get("/agents/felix").data["status"] == "paused"
+    robot.patch(f"/v1/public/agents/{id}", {"status": "working"})
+    assert claim() is not None
+
+
+def test_blank_words_and_empty_addresses_are_refused(client):
+    org = client.post("/organizations", {"name": "Acme"}).data["id"]
+    assert client.patch(f"/organizations/{org}", {"avatar_url": ""}).wrong == ["avatar_url"]
+    for body in ({"title": " ", "message": "x"}, {"title": "x", "message": "\n"}):
+        assert client.post("/notifications", body).status == 400
+    assert client.post("/products", {"name": "A\nB"}).data["name"] == "A B"

@@ -262,6 +262,7 @@ def test_a_killed_runner_leaves_a_brain_that_the_next_one_ends(company):
     assert not processes.born(pid)
 
 
+@pytest.mark.slow
 def test_a_cancelled_task_ends_its_brain(company):
     company.brain("echo $$ > pid; trap 'exit 0' TERM; sleep 60 & wait")
     id = company.task()
@@ -299,6 +300,7 @@ def test_an_unknown_agent_is_one_sentence(company):
 # ── granted credentials ──
 
 
+@pytest.mark.slow
 def test_a_granted_credential_is_in_the_brains_environment_and_in_nothing_that_is_kept(company):
     """Printed plainly, in base64 at every place in a group, URL-encoded, as JSON, cut by long lines: nothing of it is in the data folder."""
     secrets = {"STRIPE_KEY": "sk_live_51H8xQ+/z?=&ü", "PEM_KEY": "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0B\nAQEFAASCBKcwggSjAgEAAoIB\n-----END KEY-----\n"}
@@ -332,6 +334,7 @@ EOF""")
             assert not [one for one in wanted if one in raw], file
 
 
+@pytest.mark.slow
 def test_a_sealed_vault_costs_a_brain_nothing_but_time(company):
     company.call("POST", "/credentials", {"key": "STRIPE_KEY", "value": "x" * 20, "grants": ["felix"]})
     company.running.stop()

@@ -118,6 +118,7 @@ def test_a_write_that_is_large_or_not_alone_goes_to_a_lane(listening, where):
     assert seen[2].startswith("disk"), "another request follows on its connection"
 
 
+@pytest.mark.slow
 def test_a_quick_read_that_takes_long_goes_to_a_lane_and_stays_there(listening, monkeypatch):
     plain, asked = tasks.page, []
 
@@ -347,6 +348,7 @@ def test_a_thousand_claims_wait_and_a_thousand_jobs_go_to_one_each(server):
     assert (stats["data"][0]["counts"]["active"], stats["data"][0]["counts"]["waiting"]) == (900, 100)
 
 
+@pytest.mark.slow
 def test_a_waiting_claim_holds_no_thread_and_ends_in_time(listening):
     server = listening()
     before = threading.active_count()
@@ -398,6 +400,7 @@ def test_waiting_claims_are_answered_when_the_server_ends(application, client):
     one.close()
 
 
+@pytest.mark.slow
 def test_a_waiting_claim_whose_key_ends_is_told_so(listening, client):
     server = listening()
     one = server.send("POST", "/task-queue/claim", {"worker_id": "w", "wait_seconds": 20})
@@ -408,6 +411,7 @@ def test_a_waiting_claim_whose_key_ends_is_told_so(listening, client):
     assert not queue.waiting._sleepers
 
 
+@pytest.mark.slow
 def test_silent_connections_stand_aside_and_are_heard(listening):
     server = listening()
     silent = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(50)]

@@ -86,6 +86,7 @@ def test_two_at_once_take_what_there_is_once(client):
 STEP = st.tuples(st.sampled_from(["consume", "grant"]), st.integers(1, 60), st.sampled_from([None, "a", "b", "c"]))
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(plans=st.lists(st.lists(STEP, min_size=1, max_size=6), min_size=8, max_size=8), broken=st.integers(0, 30))
 def test_whatever_eight_threads_do_the_sum_is_the_balance(data, plans, broken):
@@ -187,6 +188,7 @@ def test_another_tenant_is_charged_once_it_bought_some(client, as_, felix, monke
 # ── the command ──
 
 
+@pytest.mark.slow
 def test_the_command_grants_and_proves(tmp_path):
     said = command("tokens", "grant", "1", "500", "--type", "bonus", "--note", "hello", folder=tmp_path).stdout
     assert "tenant 1 has 500 tokens now" in said and "of 1 tenant agree" in command("tokens", "reconcile", folder=tmp_path).stdout

@@ -53,6 +53,7 @@ def test_the_largest_value_comes_back_whole(client):
         assert shown(client, "A").data["value"] == value
 
 
+@pytest.mark.slow
 def test_nothing_that_was_changed_opens_and_the_server_lives_on(client, secret, monkeypatch):
     """A thousand flips of bits, and rows and fields in each other's places."""
     unlimited(monkeypatch)
@@ -168,6 +169,7 @@ class Killed(BaseException):
     """What a kill is to the code that it ends."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", range(24))
 def test_a_change_of_keys_that_is_killed_at_any_moment_loses_nothing(client, secret, monkeypatch, moment):
     """Each step that touches a file or the database may be the last one: before it, or in the middle of the transaction."""
@@ -202,6 +204,7 @@ def test_a_change_of_keys_that_is_killed_at_any_moment_loses_nothing(client, sec
 # ── the commands, and another machine ──
 
 
+@pytest.mark.slow
 def test_the_recovery_key_is_shown_once_confirmed_and_enough_on_another_machine(server, tmp_path):
     running = server(folder=tmp_path / "one" / "data", env={"ORKOSI_MASTER_KEY_FILE": str(tmp_path / "one" / "master.key"), "HOME": str(tmp_path / "one")})
     setup, lines = None, []
@@ -239,6 +242,7 @@ def test_the_recovery_key_is_shown_once_confirmed_and_enough_on_another_machine(
     assert sealed.call("GET", "/auth/me", None, raw)[0] == 401 and sealed.call("GET", "/auth/me", None, (there / "keys/felix").read_text().strip())[0] == 200
 
 
+@pytest.mark.slow
 def test_no_key_stands_where_others_read(server, tmp_path):
     """Neither the master key nor its recovery key is in an argument of a process, in the data folder, in a log or in the description of the API."""
     running = server()

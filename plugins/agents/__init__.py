@@ -62,9 +62,7 @@ def stop(name: str, note: str | None = None) -> Agent:
         write_file(name, status="stopped", note=note)
         unload(agent)
     queue.release_active(agent.queue)
-    if agent.tenant_id == HOST_TENANT:
-        logs.record(name, f"stopped: {note}" if note else "stopped")
-    log.info("agent %s is stopped", name)
+    _tell(agent, "stopped", note)
     return agent
 
 
@@ -85,7 +83,7 @@ def start(name: str, note: str | None = None) -> Agent:
             if before.wanted == "stopped":
                 put_flag(name)
             raise
-    log.info("agent %s is started", name)
+    _tell(agent, "started", note)
     return agent
 
 
@@ -101,8 +99,15 @@ def restart(name: str, note: str | None = None) -> Agent:
         drop_flag(name)
         write_file(name, status="idle", note=note)
         supervisor.restart(plist_of(name))
-    log.info("agent %s is restarted", name)
+    _tell(agent, "restarted", note)
     return agent
+
+
+def _tell(agent: Agent, what: str, note: str | None) -> None:
+    """What was done with an agent stands among its lines, where the operator looks for it."""
+    if agent.tenant_id == HOST_TENANT:
+        logs.record(agent.name, f"{what}: {note}" if note else what)
+    log.info("agent %s is %s", agent.name, what)
 
 
 def pause(name: str, note: str | None = None) -> Agent:

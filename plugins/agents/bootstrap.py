@@ -13,7 +13,7 @@ from pathlib import Path
 
 import orkosi
 from orkosi import HOST_TENANT, UNSET, Conflict, Problem, current, now, settings
-from plugins import automations, folders, keys, queue, supervisor
+from plugins import automations, folders, keys, logs, queue, supervisor
 from plugins.automations import LAUNCHED
 
 from .loading import load
@@ -171,6 +171,7 @@ def _heartbeat(agent: Agent) -> str:
 
 
 def _log(agent: Agent) -> str:
+    logs.record(agent.name, f"made: every {agent.interval_sec} s, in {folder_of(agent.name)}")
     log.info("agent %s is made: every %d s, in %s", agent.name, agent.interval_sec, folder_of(agent.name))
     return "written"
 

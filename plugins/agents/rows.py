@@ -17,6 +17,9 @@ Reported = Literal["idle", "working", "blocked", "offline", "paused", "error"]
 Status = Literal["active", "idle", "working", "blocked", "paused", "stopped", "offline", "error"]
 
 
+HOLDING = ("offline", "paused")  # reported of one that is driven from outside, these hold its queue
+
+
 class Step(Struct):
     """One step of an agent's creation."""
     step: int
@@ -86,8 +89,8 @@ class Agent(Struct):
 
     @property
     def away(self) -> bool:
-        """Whether it is driven from outside, and was deactivated there."""
-        return self.reported == "offline" and not self.local
+        """Whether it is driven from outside, and gets nothing to do by what was said of it there."""
+        return self.reported in HOLDING and not self.local
 
     @property
     def local(self) -> bool:
@@ -144,7 +147,7 @@ def register(name: str, *, display_name: str | None = None, role: str = "agent",
                     updated_at=now(), **more)
     agent = _agent(row)
     emit("agent.created", agent)
-    if agent.reported == "offline":
+    if agent.reported in HOLDING:
         queue.pause(agent.queue)
     return agent
 
@@ -161,15 +164,16 @@ def change(name: str, patch: AgentPatch | None = None, /, **more: Any) -> Agent:
 def report(id: int, **more: Any) -> Agent:
     """What a process-less agent says of itself, or is said of it; a sign of life. NotFound.
 
-    One that is offline gives back what it works on, and gets nothing until it is something else.
+    One that is offline or paused gets nothing until it is something else; one that is offline gives back what it works on.
     """
     before = find_id(id)
     agent = _agent(db.patch(dict, "agents", id, last_heartbeat=now(), **more))
     emit("agent.updated", agent)
-    if agent.reported == "offline":
+    if agent.reported in HOLDING:
         queue.pause(agent.queue)
-        queue.release_active(agent.queue)
-    elif before.reported == "offline" and agent.wanted != "paused":
+        if agent.reported == "offline":
+            queue.release_active(agent.queue)
+    elif before.reported in HOLDING and agent.wanted != "paused":
         queue.resume(agent.queue)
     return agent
 

@@ -120,7 +120,7 @@ def why(job: queue.Job) -> list[queue.Why]:
     if agent.wanted == "paused":
         return [queue.Why("agent_paused", f"Agent {name} is paused; resume it" + (f" ({agent.note})" if agent.note else ""))]
     if agent.away:
-        return [queue.Why("agent_offline", f"Agent {name} was deactivated, or says that it is offline; give it another status at "
+        return [queue.Why("agent_offline", f"Agent {name} is {agent.reported}, as was said through the public API; give it another status at "
                                            f"PATCH /api/v1/public/agents/{agent.id}")]
     return _brainless(agent) if agent.local else []
 

@@ -122,6 +122,14 @@ def change(id: int, patch: AutomationPatch) -> Automation:
 
 
 @writes
+def put_back(before: Automation) -> None:
+    """Undo a change that the supervisor did not follow."""
+    db.patch(dict, "automations", before.id, name=before.name, agent_name=before.agent_name, type=before.type, path=before.path, label=before.label,
+             status=before.status)
+    emit("automation.updated", before)
+
+
+@writes
 def delete(id: int) -> Automation:
     """Take one off the record; NotFound. Its file stays where it is."""
     gone = find(id)

@@ -1,7 +1,7 @@
 """The wire of automations. Sessions only: no key may make this machine run something."""
 from typing import Annotated
 
-from orkosi import Deleted, Meta, Page, may
+from orkosi import Deleted, Meta, Page, Problem, may
 from plugins import automations
 from plugins.automations import Automation, AutomationPatch, AutomationStatus, NewAutomation, plugin
 from plugins.automations.live import Live, follow, let_go, look
@@ -42,7 +42,11 @@ def create(body: NewAutomation) -> SeenAutomation:
 
     An active `launchagent` whose plist is in the data folder's `jobs/` is loaded at once."""
     made = automations.create(body)
-    follow(made)
+    try:
+        follow(made)
+    except Problem:
+        automations.delete(made.id)  # what cannot be loaded is not on record either
+        raise
     return seen(made)
 
 
@@ -57,9 +61,13 @@ def update(id: int, body: AutomationPatch) -> SeenAutomation:
     """Change an automation; the supervisor follows its status"""
     before = automations.find(id)
     made = automations.change(id, body)
+    try:
+        follow(made)
+    except Problem:
+        automations.put_back(before)
+        raise
     if (before.path, before.type) != (made.path, made.type):
         let_go(before)
-    follow(made)
     return seen(made)
 
 

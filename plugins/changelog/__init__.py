@@ -80,8 +80,7 @@ def days(back: int) -> tuple[list[Day], str, bool]:
         day.areas.append(Area(area, count))
         day.total += count
     for day in found.values():
-        day.summary = f"{day.total} {'task' if day.total == 1 else 'tasks'} done: " + ", ".join(
-            f"{area.count} in {area.area}" for area in day.areas)
+        day.summary = f"{day.total} done: " + ", ".join(f"{area.count} in {area.area}" for area in day.areas)
     return list(found.values()), since, sum(day.total for day in found.values()) > COUNTED
 
 

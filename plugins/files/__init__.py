@@ -28,7 +28,7 @@ from orkosi import (
     scope_covers,
     writes,
 )
-from plugins.fields import terms, wrong
+from plugins.fields import Many, terms, wrong
 from plugins.tenants import shares
 
 plugin = Plugin("Files", layer="domain")
@@ -87,6 +87,7 @@ class Seen(Struct):
 
 class SearchQuery(Paging):
     """What a search for files takes."""
+    limit: Many = 1000
     q: str = ""
     workspace: str | None = None
     category: str | None = None

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from orkosi import UNSET, Deleted, Meta, Page, Paging, Struct, acting, may, now
 from plugins import keys
-from plugins.fields import wrong
+from plugins.fields import Many, wrong
 from plugins.keys import About, Key, KeyPatch, Name, Scopes, plugin
 from plugins.keys.uses import Use
 from plugins.keys.uses import page as uses_of
@@ -53,8 +53,12 @@ def moment(text: str | None) -> str | None:
     return stamp
 
 
+class KeyQuery(Paging):
+    limit: Many = 1000
+
+
 @plugin.get("/api/organizations/{orgId}/api-keys", auth=MANAGE, raises=(404,))
-def index(org_id: str, query: Paging) -> Page[Key]:
+def index(org_id: str, query: KeyQuery) -> Page[Key]:
     """List an organization's API keys, newest first; secrets are masked"""
     with acting(keys.administrator(org_id)):
         return keys.page(org_id, query)

@@ -26,7 +26,7 @@ from orkosi import (
     system,
     writes,
 )
-from plugins.fields import wrong
+from plugins.fields import required, wrong
 
 plugin = Plugin("Notifications", layer="ground", needs=("users", "tenants", "fields"))
 
@@ -79,6 +79,7 @@ def notify(title: str, message: str, type: Type = "info", source: str | None = N
     """Tell one user, or without `user_id` everybody of the tenant. Invalid where the link leads anywhere odd."""
     if link is not None and not safe(link):
         raise wrong("link", "Use an http(s) URL, or a path that begins with one /")
+    required(title, "title", "Say what it is about"), required(message, "message", "Say what there is to know")
     made = db.insert(Notification, "notifications", title=title, message=message, type=type, source=source, link=link,
                      user_id=user_id, created_at=now())
     emit("notification.sent", made)

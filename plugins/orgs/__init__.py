@@ -138,7 +138,7 @@ def change(id: str, patch: OrganizationPatch) -> Organization:
     require(id, "admin")
     values = {"name": patch.name if patch.name is UNSET else fields.printable(str(patch.name), "name", 100),
               "slug": patch.slug if patch.slug is UNSET else slug_of(str(patch.slug)),
-              "avatar_url": patch.avatar_url if not patch.avatar_url else picture(str(patch.avatar_url))}
+              "avatar_url": patch.avatar_url if patch.avatar_url in (None, UNSET) else picture(str(patch.avatar_url))}
     old = db.one(dict, "SELECT name, slug, avatar_url FROM organizations WHERE id = :id", id=id)
     new = old | {name: value for name, value in values.items() if value is not UNSET}
     db.run("UPDATE organizations SET name = :name, slug = :slug, avatar_url = :avatar_url, updated_at = :now WHERE id = :id", id=id, now=now(), **new)

@@ -3,7 +3,7 @@ from typing import Annotated, Literal
 
 from orkosi import Deleted, Meta, Page, Paging, Reply, Struct, may
 from plugins import orgs
-from plugins.fields import wrong
+from plugins.fields import Many, wrong
 from plugins.orgs import Organization, OrganizationMember, OrganizationPatch, Rank, plugin
 from plugins.users import Pending
 
@@ -30,7 +30,7 @@ class NewInvite(Struct, forbid_unknown_fields=True):
 
 
 class OrganizationQuery(Paging):
-    pass
+    limit: Many = 1000
 
 
 class MineQuery(Paging):

@@ -135,8 +135,10 @@ def _branded(product: Product) -> Product:
 
 
 def kept(product: Product, sent: Iterable[str]) -> list[str]:
-    """What somebody wrote into brand.json otherwise than was sent, so that it stays: sentences."""
+    """Where brand.json does not follow what was sent, since somebody wrote it or it cannot be read: sentences."""
     row = _row(product.slug)
+    if current().host and brand.look(product.slug) is None:
+        return ["brand.json cannot be read as JSON, so nothing was written into it; mend it, or remove it"]
     return [f"{name}: brand.json says {str(product.brand[name])[:100]!r}, which somebody wrote there; it was left as it is"
             for name in sent if current().host and name in brand.KEYS and name in product.brand and product.brand[name] != getattr(row, name)]
 
@@ -154,6 +156,7 @@ def hits(q: str, limit: int) -> list[Hit]:
 @writes
 def create(name: str, slug: str | None = None, **more: Any) -> Product:
     """Add a product; `more` are its other columns. Without a slug it gets one from its name. Conflict, Invalid."""
+    name = fields.line(name, "name", 100)
     slug = slug_of(name) if slug is None else fields.slug(slug)
     if db.value("SELECT 1 FROM products WHERE slug = :slug AND tenant_id = :tenant", slug=slug):
         raise Conflict(f"The slug {slug!r} is taken; choose another")
@@ -169,6 +172,8 @@ def change(slug: str, patch: ProductPatch) -> tuple[Product, dict[str, int]]:
     """Change what is sent; the product, and what followed from a new status: `archived` archives its open tasks, `live` is an
     entry of the changelog. NotFound."""
     before = _row(slug)
+    if patch.name is not UNSET:
+        patch.name = fields.line(patch.name, "name", 100)
     after = db.patch(Product, "products", before.id, patch)
     _fold(after)
     emit("product.updated", after, before=before)
@@ -193,8 +198,12 @@ def _fold(product: Product) -> None:
 
 
 def _sync(product: Product, before: Product | None = None) -> None:
+    def now_is() -> Product:
+        with acting(system()):
+            return _row(product.slug)
+
     if current().host:
-        db.after_commit(lambda: brand.write(product, before))
+        db.after_commit(lambda: brand.write(product.slug, now_is, before))
 
 
 @plugin.on("opened")

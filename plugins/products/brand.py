@@ -1,29 +1,32 @@
 """Brand folders: `products/<slug>/brand.json` and brand.md, one folder a product of the host.
 
 Owns no table. Surprise: people edit these files, and so does whoever works on the product: what stands there
-is read as data of unknown origin, at most 64 KiB, and no link is followed in reading or writing. A change to a
-product touches the keys that it changes, and of those not the ones that somebody has written otherwise; a file that
-cannot be read is not written either.
+is read as data of unknown origin, at most 64 KiB, and no link is followed in reading or writing. What was last written
+here stands in `.laid.json`: a key that says otherwise is somebody's, and is never written over. A file that cannot be
+read is not written either.
 """
 import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from orkosi import Problem, settings, strict
+from orkosi import NotFound, Problem, settings, strict
 from plugins import folders
 
 if TYPE_CHECKING:
     from plugins.products import Product
 
 log = logging.getLogger("orkosi")
+_writing = threading.Lock()
 
 LARGEST = 64 << 10
 KEYS = ("name", "slug", "tagline", "status", "domain", "brand_color", "accent_color")
 TEXT = "# {name}\n\n{told}\n\n## Voice\n\n## Colours\n\n## Do and do not\n"
+LAID = ".laid.json"
 UNTOLD = "What it is, in a sentence."
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -35,65 +38,88 @@ def facts(product: "Product") -> dict[str, Any]:
 
 def read(slug: str) -> dict[str, Any]:
     """What brand.json says; {} where there is none, or none that can be read."""
+    return look(slug) or {}
+
+
+def look(slug: str) -> dict[str, Any] | None:
+    """What brand.json says; {} where there is none, None where there is one that cannot be read."""
     try:
         with _folder(slug) as folder:
-            return _json(folder) or {}
-    except OSError:
+            return _json(folder)
+    except FileNotFoundError:
         return {}
+    except OSError:
+        return None
 
 
-def write(product: "Product", before: "Product | None" = None) -> None:
-    """Make the folder and its files if need be, and write into them what is other than it was before."""
+def write(slug: str, now_is: Callable[[], "Product"], before: "Product | None" = None) -> None:
+    """Make the folder and its files if need be, and write into them what is other than was laid there; `now_is` gives the product.
+
+    One at a time, each with the product as it is by then: of two changes at once, the files have the last.
+    """
     try:
-        with suppress(FileExistsError):
-            os.mkdir(settings.data / "products", 0o755)
-        with _folder(product.slug, make=True) as folder:
-            _write_json(folder, product, before)
+        with _writing, suppress(NotFound):
+            product = now_is()
             with suppress(FileExistsError):
-                folders.write_in(folder, "brand.md", TEXT.format(name=_line(product.name), told=_told(product)).encode())
-            if before is not None:
-                _write_text(folder, product, before)
+                os.mkdir(settings.data / "products", 0o755)
+            with _folder(slug, make=True) as folder:
+                laid = before_laid = _laid(folder) or (facts(before) | {"#": _line(before.name), "##": _told(before)} if before else {})
+                laid = _write_json(folder, product, laid)
+                laid = _write_text(folder, product, laid)
+                if laid != before_laid or LAID not in os.listdir(folder):
+                    folders.replace_in(folder, LAID, json.dumps(laid, ensure_ascii=False).encode())
     except OSError as error:
-        log.warning("the brand folder of %s could not be written: %s", product.slug, error.strerror)
+        log.warning("the brand folder of %s could not be written: %s", slug, error.strerror)
 
 
-def _write_json(folder: int, product: "Product", before: "Product | None") -> None:
-    told = _json(folder)
+def _laid(folder: int) -> dict[str, Any]:
+    """What was last written here by us, by key; `#` and `##` are the heading and first paragraph of brand.md."""
+    try:
+        found = strict(_raw(folder, LAID) or b"{}")
+    except Problem:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write_json(folder: int, product: "Product", laid: dict[str, Any]) -> dict[str, Any]:
+    """Bring brand.json up to date where it says what was laid; what was laid, afterwards."""
+    told, wanted = _json(folder), facts(product)
     if told is None:
         log.warning("products/%s/brand.json cannot be read as JSON, so nothing is written into it", product.slug)
-        return
-    after = dict(told)
+        return laid
+    fresh = "brand.json" not in os.listdir(folder)
+    after, laid = dict(told), dict(laid)
     for key in KEYS:
-        value, was = getattr(product, key), getattr(before, key) if before else None
-        if told and before and value == was:
-            continue  # not changed, whatever the file says
-        if key in told and told[key] != was:
-            continue  # somebody wrote it there
-        if value is None:
-            after.pop(key, None)
-        else:
-            after[key] = value
-    if after != told:
+        if not fresh and (wanted.get(key) == laid.get(key) or (key in told and told[key] != laid.get(key))):
+            continue  # it did not change, or somebody wrote it there
+        for there in (after, laid):
+            there.pop(key, None)
+            if key in wanted:
+                there[key] = wanted[key]
+    if after != told or fresh:
         folders.replace_in(folder, "brand.json", json.dumps(after, indent=2, ensure_ascii=False).encode() + b"\n")
+    return laid
 
 
-def _write_text(folder: int, product: "Product", before: "Product") -> None:
-    """Let heading and first paragraph of brand.md follow, where they are as they were laid."""
-    if (_line(product.name), _told(product)) == (_line(before.name), _told(before)):
-        return
+def _write_text(folder: int, product: "Product", laid: dict[str, Any]) -> dict[str, Any]:
+    """Let heading and first paragraph of brand.md follow, where they are as they were laid; what was laid, afterwards."""
+    name, told = _line(product.name), _told(product)
+    with suppress(FileExistsError):
+        folders.write_in(folder, "brand.md", TEXT.format(name=name, told=told).encode())
+        return laid | {"#": name, "##": told}
     raw = _raw(folder, "brand.md")
     try:
         text = raw.decode() if raw and len(raw) <= LARGEST else ""
     except UnicodeDecodeError:
-        return
+        return laid
     found = re.match(r"(?P<heading>#[^\n]*)(?P<gap>\s*\n\s*\n)(?P<told>.+?)(?P<rest>\n\s*\n.*|\s*)\Z", text, re.DOTALL)
     if not found:
-        return
-    heading = f"# {_line(product.name)}" if found["heading"].rstrip() == f"# {_line(before.name)}" else found["heading"]
-    told = _told(product) if found["told"].strip() == _told(before) else found["told"]
-    after = heading + found["gap"] + told + found["rest"]
+        return laid
+    same = {"#": found["heading"].rstrip() == f"# {laid.get('#')}", "##": found["told"].strip() == laid.get("##")}
+    after = (f"# {name}" if same["#"] else found["heading"]) + found["gap"] + (told if same["##"] else found["told"]) + found["rest"]
     if after != text:
         folders.replace_in(folder, "brand.md", after.encode())
+    return laid | {key: value for key, value in (("#", name), ("##", told)) if same[key]}
 
 
 def _told(product: "Product") -> str:

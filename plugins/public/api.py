@@ -134,10 +134,10 @@ def create_task(body: NewPublicTask) -> Reply[PublicTask]:
     """Create a task
 
     With `assigned_to`, that agent gets it as a job. An open task with the same title, product
-    and assignee, and no other description, is answered instead, with 200 and `meta.duplicate`."""
+    and assignee, and no other description, is answered instead, with 200 and `meta.duplicate`. `meta.warnings` says where the assignee is
+    unknown, or has nothing to run."""
     task, duplicate = tasks.create(tasks.NewTask(**public.inward(body)))
-    shown = public.outward(task)
-    return Reply(shown, 200, {"duplicate": True}) if duplicate else Reply(shown)
+    return Reply(public.outward(task), 200 if duplicate else 0, said(task, duplicate))
 
 
 @plugin.get("/api/v1/public/tasks/{id}", quick=True, auth=READ_TASKS, raises=(404,))
@@ -147,9 +147,18 @@ def show_task(id: int) -> PublicTask:
 
 
 @plugin.patch("/api/v1/public/tasks/{id}", quick=True, auth=WRITE_TASKS, raises=(404, 409))
-def update_task(id: int, body: PublicTaskPatch) -> PublicTask:
-    """Change a task; its job follows"""
-    return public.outward(tasks.change(id, tasks.TaskPatch(**public.inward(body))))
+def update_task(id: int, body: PublicTaskPatch) -> Reply[PublicTask]:
+    """Change a task; its job follows
+
+    `meta.warnings` as in creation."""
+    task = tasks.change(id, tasks.TaskPatch(**public.inward(body)))
+    return Reply(public.outward(task), meta=said(task))
+
+
+def said(task: tasks.Task, duplicate: bool = False) -> dict[str, Any] | None:
+    """What stands beside a task: that it was there already, and what its maker should know."""
+    warnings = tasks.warnings(task)
+    return (({"duplicate": True} if duplicate else {}) | ({"warnings": warnings} if warnings else {})) or None
 
 
 @plugin.delete("/api/v1/public/tasks/{id}", quick=True, auth=WRITE_TASKS, raises=(404,))

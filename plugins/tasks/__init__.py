@@ -5,7 +5,6 @@ the same transaction; from then on the queue moves it, and this file follows by 
 Surprise: nobody sets `in_progress` by hand in the main job. A claim does, a completion makes it
 `done`, a failed attempt `todo` again, the last one `blocked`.
 """
-import re
 from typing import Annotated, Any, Literal
 
 from orkosi import (
@@ -28,7 +27,7 @@ from orkosi import (
     system,
     writes,
 )
-from plugins import fields, queue, users
+from plugins import fields, queue
 from plugins.fields import terms, wrong
 from plugins.queue import Why
 from plugins.tenants import shares
@@ -42,14 +41,13 @@ Status = Literal["todo", "in_progress", "review", "done", "blocked", "archived"]
 Priority = Literal["P0", "P1", "P2", "P3"]
 Type = Literal["feature", "bug", "research", "ops", "infra", "content", "other"]
 OVER = ("done", "archived")
-ASSIGNEE = r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,60}\Z"
 RANK = {"P0": 0, "P1": 1, "P2": 2, "P3": 3}  # the job's priority: lower runs first
 LEASE, ATTEMPTS = 300, 3
 
 
 Title = Annotated[str, Meta(min_length=1, max_length=300)]
 Body = Annotated[str, Meta(max_length=65536)]
-Line = Annotated[str, Meta(max_length=500)]
+Line = Annotated[str, Meta(min_length=1, max_length=500)]
 Day = Annotated[str, Meta(pattern=r"\A\d{4}-\d{2}-\d{2}(T[0-9:.]+(Z|[+-]\d\d:\d\d)?)?\Z", description="ISO date")]
 Minutes = Annotated[int, Meta(ge=0, le=10_000_000)]
 Length = Annotated[int, Meta(ge=1, le=7 * 86400, description="Seconds one attempt may take")]
@@ -183,8 +181,9 @@ def _row(id: int) -> Task:
 def page(query: TaskQuery) -> Page[Task]:
     """Tasks, newest first; with `q`, those whose title or description has every term. An agent's key sees the agent's own."""
     me = current()
-    assignee = me.name if me.kind == "agent" else query.assignee
-    if query.assignee not in (None, assignee):
+    asked = spelled(query.assignee)
+    assignee = me.name if me.kind == "agent" else asked
+    if asked not in (None, assignee):
         return Page.empty(query)
     if query.next:
         return _following(assignee, query)
@@ -198,12 +197,6 @@ def _linked(found: Page[Task]) -> Page[Task]:
     for task in found.items:
         task.blocked_by, task.blocks = task.blocked_by or [], task.blocks or []
     return found
-
-
-def my_name() -> str:
-    """What `assignee=me` means: an agent's name, or a person's."""
-    me = current()
-    return users.find(me.user).username if me.user else me.name
 
 
 def _following(assignee: str | None, query: TaskQuery) -> Page[Task]:
@@ -236,28 +229,16 @@ def why(task: Task) -> list[Why]:
 
 
 def warnings(task: Task) -> list[str]:
-    """What a person who just made or changed a task should know of whom it is assigned to."""
+    """What a person who just made or changed a task should know of whom it is assigned to, and of its product."""
+    known = task.product_slug is None or of_product.is_one(task.product_slug)
+    said = [] if known else [f"There is no product {task.product_slug}; create it, or correct the slug"]
     if task.job_id is None:
-        return []
-    said = queue.explained(queue.find(queue.id_of(task.job_id)))
-    return [one.sentence for one in said if one.code in ("agent_unknown", "agent_brainless")]
+        return said
+    about = queue.explained(queue.find(queue.id_of(task.job_id)))
+    return said + [one.sentence for one in about if one.code in ("agent_unknown", "agent_brainless", "agent_offline")]
 
 
 # ── writing ──
-
-
-def assignable(name: str | None) -> str | None:
-    """`name` as an assignee: an agent's name, or a person's name or number. Invalid. Whether such an agent exists, `why` says.
-
-    An agent comes first: nobody gets its work by choosing a name like its own.
-    """
-    if name is None or is_an_agent(name):
-        return name
-    person = users.named(name)
-    if person is None and not re.match(ASSIGNEE, name):
-        raise wrong("assignee", "There is nobody of that name here; use an agent's name (letters, digits and . _ -, 61 at most), "
-                                "or the name or number of a person")
-    return person.username if person else name
 
 
 @writes
@@ -388,4 +369,6 @@ def search(q: str, limit: int) -> list[Hit]:
          ORDER BY tasks_fts.rowid DESC LIMIT :most""", words=words, most=limit, agent=current().name if current().kind == "agent" else None)
 
 
-from .jobs import _drop_job, _follow, is_a_person, is_an_agent  # noqa: E402  # last: it uses the verbs above
+from . import of_product  # noqa: E402, I001  # last: these use the verbs above
+from .assignees import ASSIGNEE as ASSIGNEE, assignable, is_a_person, is_an_agent as is_an_agent, my_name as my_name, spelled  # noqa: E402
+from .jobs import _drop_job, _follow  # noqa: E402

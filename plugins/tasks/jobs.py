@@ -5,10 +5,11 @@ Owns nothing; writes `tasks` as the face does. Surprise: a job knows no task. He
 from typing import Any
 
 from orkosi import across_tenants, db, jsoned, now
-from plugins import notifications, queue, users
+from plugins import notifications, queue
 from plugins.queue import Job
 
 from . import ATTEMPTS, COLUMNS, LEASE, RANK, Task, _tell, find, links, plugin
+from .assignees import is_a_person
 
 
 def _follow(task: Task) -> None:
@@ -34,16 +35,6 @@ def _follow(task: Task) -> None:
     elif not held and job.held_for:
         queue.unhold(job.id)
     return None
-
-
-def is_a_person(assignee: str) -> bool:
-    """Whether nobody claims such work: it is a person's, and no agent has that name."""
-    return not is_an_agent(assignee) and users.named(assignee) is not None
-
-
-def is_an_agent(name: str) -> bool:
-    """Whether an agent of this tenant has that name."""
-    return db.value("SELECT 1 FROM agents WHERE tenant_id = :tenant AND name = :name", name=name) is not None
 
 
 @plugin.on("user.erased")

@@ -24,6 +24,11 @@ def archive(slug: str) -> int:
     return len(found)
 
 
+def is_one(slug: str) -> bool:
+    """Whether this tenant has a product of that slug."""
+    return bool(db.value("SELECT 1 FROM products WHERE tenant_id = :tenant AND slug = :slug", slug=slug))
+
+
 @across_tenants
 def at_work() -> list[tuple[str, str]]:
     """(agent, product) of the host's open tasks, each once."""

@@ -5,6 +5,7 @@ import msgspec
 
 from orkosi import Deleted, Meta, Page, Paging, Reply, Struct, may
 from plugins import teams
+from plugins.fields import Many
 from plugins.teams import Description, Rank, Team, TeamMember, TeamPatch, TeamQuery, plugin
 from plugins.users import Pending
 
@@ -43,7 +44,7 @@ class TeamWithMembers(Struct):
 
 
 class MemberQuery(Paging):
-    pass
+    limit: Many = 1000
 
 
 @plugin.get("/api/teams", quick=True, auth=may("viewer", "teams:read"))

@@ -36,7 +36,7 @@ class Consumed(Struct):
     balance: int
 
 
-@plugin.get("/api/tokens/balance", quick=True, auth=may("viewer", "tokens:consume"), raises=(404,))
+@plugin.get("/api/tokens/balance", quick=True, auth=may("member", "tokens:consume"), raises=(404,))
 def balance(query: BalanceQuery) -> Balance:
     """How many tokens a tenant has
 
@@ -45,7 +45,7 @@ def balance(query: BalanceQuery) -> Balance:
         return tokens.balance()
 
 
-@plugin.get("/api/tokens/transactions", quick=True, auth=may("viewer", "tokens:consume"), raises=(404,))
+@plugin.get("/api/tokens/transactions", quick=True, auth=may("member", "tokens:consume"), raises=(404,))
 def transactions(query: TransactionQuery) -> Page[Transaction]:
     """List a tenant's movements of tokens
 

@@ -50,9 +50,9 @@ def invite(kind: str, target: str | None, email: str, role: str, by: int | None,
     email = email_of(email)
     db.run("""UPDATE invites SET revoked_at = :now WHERE kind = :kind AND target IS NOT DISTINCT FROM :target AND email_key = :key
                AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at <= :now""", kind=kind, target=target, key=folded(email), now=now())
-    if db.value("""SELECT 1 FROM invites WHERE kind = :kind AND target IS NOT DISTINCT FROM :target AND email_key = :key
-                    AND accepted_at IS NULL AND revoked_at IS NULL""", kind=kind, target=target, key=folded(email)):
-        raise Conflict(f"{email} has an open invitation already; revoke it first to send another")
+    if until := db.value("""SELECT expires_at FROM invites WHERE kind = :kind AND target IS NOT DISTINCT FROM :target AND email_key = :key
+                             AND accepted_at IS NULL AND revoked_at IS NULL""", kind=kind, target=target, key=folded(email)):
+        raise Conflict(f"{email} has an open invitation already, until {until}")
     code = tokens.mint("inv")
     made = db.one(Invite, """
         INSERT INTO invites (tenant_id, kind, target, email, email_key, role, hash, invited_by, expires_at, created_at)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from orkosi import Check, Invalid, Plugin, Problem, Struct, across_tenants, acting, db, emit, now, system, writes
+from orkosi import Check, Invalid, Plugin, Problem, Struct, across_tenants, acting, db, now, system, writes
 
 from . import master
 from .master import Sealed
@@ -117,7 +117,6 @@ def make() -> None:
     """Make the vault: a master key where the file has none, and the first data key. Nothing happens where there is one."""
     if newest() is None:
         _add_data_key(master.make_or_read())
-        emit("vault.made", None)
 
 
 def _add_data_key(kek: bytes) -> int:

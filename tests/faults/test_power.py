@@ -143,6 +143,7 @@ def test_with_full_durability_no_acknowledged_write_is_lost(disk, tmp_path):
     assert [lost(known, left, tmp_path / f"cut{at}") for at, (known, left) in enumerate(found)] == [0] * 20
 
 
+@pytest.mark.slow
 def test_the_model_can_see_a_loss(disk, tmp_path):
     """The same cuts without the flush do lose: the test above is able to fail."""
     found = cuts(disk("process"), 8)

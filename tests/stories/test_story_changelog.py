@@ -34,10 +34,10 @@ def test_the_summary_counts_each_day_by_area(client):
         done(id, product=product, completed_at=now(-ago))
     done(7, home=2, completed_at=now())
     day = lambda ago: now(-86400 * ago)[:10]  # noqa: E731
-    days = [{"date": day(0), "total": 3, "summary": "3 tasks done: 2 in shop, 1 in general", "areas": [{"area": "shop", "count": 2}, {"area": "general", "count": 1}]},
-            {"date": day(1), "total": 1, "summary": "1 task done: 1 in general", "areas": [{"area": "general", "count": 1}]},
-            {"date": day(3), "total": 1, "summary": "1 task done: 1 in bank", "areas": [{"area": "bank", "count": 1}]},
-            {"date": day(40), "total": 1, "summary": "1 task done: 1 in old", "areas": [{"area": "old", "count": 1}]}]
+    days = [{"date": day(0), "total": 3, "summary": "3 done: 2 in shop, 1 in general", "areas": [{"area": "shop", "count": 2}, {"area": "general", "count": 1}]},
+            {"date": day(1), "total": 1, "summary": "1 done: 1 in general", "areas": [{"area": "general", "count": 1}]},
+            {"date": day(3), "total": 1, "summary": "1 done: 1 in bank", "areas": [{"area": "bank", "count": 1}]},
+            {"date": day(40), "total": 1, "summary": "1 done: 1 in old", "areas": [{"area": "old", "count": 1}]}]
     for query, back, found in [("", 30, days[:3]), ("?days=2", 2, days[:2]), ("?days=366", 366, days)]:
         meta = {"days": back, "since": day(back), "total_exceeded": False}
         assert client.get(f"/changelog/summary{query}").json == {"data": found, "meta": meta}, query

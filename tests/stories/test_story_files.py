@@ -40,10 +40,10 @@ def test_a_search_finds_words_in_names_and_contents(client):
     stored(4, name="Other", content="nothing"), stored(5, home=2)
     one["excerpt"], two["excerpt"] = "Grow slowly", None
     three["excerpt"] = "…" + "far " * 12 + "and then grow " + "more " * 22 + "more…"
-    assert listed(client, "/files/search?q=gro", [three, two, one])
+    assert listed(client, "/files/search?q=gro", [three, two, one], default=1000)
     for query, found in [("workspace=felix", [two]), ("category=docs", [three, one]), ("ext=py", [two]), ("ext=py&category=docs", [])]:
-        assert listed(client, f"/files/search?q=gro&{query}", found)
-    assert listed(client, "/files/search?q=grow+slowly", [one]) and listed(client, "/files/search", [])
+        assert listed(client, f"/files/search?q=gro&{query}", found, default=1000)
+    assert listed(client, "/files/search?q=grow+slowly", [one], default=1000) and listed(client, "/files/search", [], default=1000)
 
 
 @pytest.mark.story("GET /api/files/{id}", "GET /api/files", "GET /api/files/search")

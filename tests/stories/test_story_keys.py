@@ -44,7 +44,7 @@ def test_the_keys_of_an_organization_are_listed_newest_first(ann, stored):
     one = stored(1, is_active=False, revoked_at=OLD, agent="felix")
     two, three = stored(2, expires_at=None, last_used_at=None, old_until=None, created_by=None), stored(3, scopes=["queue:work", "tasks:write"], description="")
     stored(4, org_id="bank"), stored(5, deleted_at=OLD)
-    assert listed(ann, PATH, [three, two, one])
+    assert listed(ann, PATH, [three, two, one], default=1000)
     for key in (one, two, three):
         assert ann.get(f"{PATH}/{key['id']}").json == {"data": key}
 

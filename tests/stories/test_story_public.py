@@ -52,7 +52,8 @@ def test_tasks_are_listed_in_the_publics_words(robot):
 def test_a_task_is_what_was_sent_and_the_house_has_it_in_its_words(client, robot, lately):
     made = robot.post(TASKS, SAID | {"status": "todo"})
     told = {"resolution": None, "created_at": lately, "updated_at": lately, "finished_at": None}
-    assert (made.status, made.json) == (201, {"data": SAID | told | {"id": 1, "status": "todo"}})
+    unknown = {"warnings": ["There is no agent felix; create it, or assign the task to another"]}
+    assert (made.status, made.json) == (201, {"data": SAID | told | {"id": 1, "status": "todo"}, "meta": unknown})
     inside = client.get("/tasks/1").data
     assert inside.items() >= {"title": "Fix it", "description": "It loops.", "type": "bug", "priority": "P0", "status": "todo", "assignee": "felix",
                               "product_slug": "shop", "max_duration_seconds": 60, "job_id": "job_1"}.items()
@@ -61,7 +62,9 @@ def test_a_task_is_what_was_sent_and_the_house_has_it_in_its_words(client, robot
                            "product_id": None, "max_duration_seconds": 3600}
     assert robot.post(TASKS, {"title": "y", "status": "review"}).data["status"] == robot.get(f"{TASKS}/3").data["status"] == "review"
     again = robot.post(TASKS, SAID | {"status": "todo"})
-    assert (again.status, again.json) == (200, {"data": made.data, "meta": {"duplicate": True}})
+    assert (again.status, again.json) == (200, {"data": made.data, "meta": {"duplicate": True} | unknown})
+    assert robot.patch(f"{TASKS}/2", {"assigned_to": "ghost"}).meta["warnings"][0].startswith("There is no agent ghost")
+    bare |= {"assigned_to": "ghost", "updated_at": lately}
     assert robot.get(TASKS).data[1:] == [bare, made.data]
 
 

@@ -75,6 +75,7 @@ def test_one_task_names_its_job_and_why_that_waits(client):
 @pytest.mark.story("POST /api/tasks")
 def test_a_task_is_what_was_sent_and_its_assignee_has_a_job(client, lately):
     me, first = client.get("/auth/me").data["id"], stored(1)
+    client.post("/products", {"name": "Shop", "slug": "shop"})
     made = client.post("/tasks", FULL | {"blocked_by": [1]})
     told = UNTOLD | {"created_by": f"user:{me}", "created_at": lately, "updated_at": lately, "blocks": [], "why": None}
     job = db.one(dict, "SELECT id, queue, task_type, payload, priority, state, held_for FROM jobs WHERE :tenant")
@@ -111,6 +112,8 @@ CHANGED = {"title": "Other", "description": "d", "priority": "P3", "product_slug
 @pytest.mark.parametrize("change", [*({name: value} for name, value in CHANGED.items()), CHANGED, {}])
 def test_what_is_sent_of_a_task_is_changed_and_no_more(client, lately, change):
     before, other = stored(1, assignee=None), stored(2)
+    for slug in ("shop", change.get("product_slug")):
+        client.post("/products", {"name": "Some", "slug": slug})
     after = client.patch("/tasks/1", change)
     now = before | change | {"updated_at": lately if change else after.data["updated_at"]}
     assert after.json == {"data": now | {"product": now["product_slug"], "blocked_by": [], "blocks": []}}
