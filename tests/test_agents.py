@@ -252,6 +252,7 @@ def test_files_are_written_anew_where_the_folder_has_moved(client, data, felix, 
         elsewhere.rename(data)
 
 
+@pytest.mark.slow
 def test_under_launchd_an_agent_is_booted_kicked_and_put_out(client, data, launchctl):
     made = client.post("/agents", {"name": "felix"}).data
     assert made["status"] == "active" and made["process"]["pid"] == 4242

@@ -189,6 +189,7 @@ def test_the_end_of_the_server_ends_its_children(driver, data):
     assert not processes.born(pid)
 
 
+@pytest.mark.slow
 def test_what_a_killed_server_left_is_adopted_and_not_started_twice(driver, data):
     path = sleeper("com.a", data, "echo $$ >> out; sleep 60", RunAtLoad=True)
     driver.load(path)

@@ -88,6 +88,7 @@ def test_the_summary_is_by_day_and_area(client):
     assert client.get("/changelog/summary?days=0").status == 400
 
 
+@pytest.mark.slow
 def test_the_summary_has_an_end(client):
     add("x", times=COUNTED + 5)
     assert client.get("/changelog/summary").meta["total_exceeded"] is True

@@ -46,6 +46,7 @@ def test_parallel_calls_are_admitted_exactly_to_the_limit(data, monkeypatch):
     assert len(admitted) == 10
 
 
+@pytest.mark.slow
 def test_the_limiter_is_bounded(data, monkeypatch):
     monkeypatch.setitem(settings.values, "limit_login", "10/minute")
     limiter = Limiter()

@@ -198,6 +198,7 @@ def test_lines_and_their_mark_are_kept_together_or_not_at_all(data, stderr, monk
     assert look(Tailer(data)) == ["one", "two"]
 
 
+@pytest.mark.slow
 def test_the_observer_takes_lines_in_while_the_file_turns_over(data, folder, stderr):
     stop = threading.Event()
 

@@ -252,6 +252,7 @@ def test_no_copy_leaves_the_workspace_and_no_secret_enters_it(client, data, laid
     assert [file.name for file in outside.iterdir()] == ["secret.md"], "no folder is made through a link"
 
 
+@pytest.mark.slow
 def test_a_guideline_reaches_the_workspace_by_itself(server):
     running = server()
     admin = server.admin(running)

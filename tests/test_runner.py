@@ -94,6 +94,7 @@ def test_a_task_is_done_from_end_to_end(company):
     assert not list((company.home / "undelivered").iterdir())
 
 
+@pytest.mark.slow
 def test_all_that_waits_is_done_in_one_cycle(company):
     company.brain("echo ok")
     tasks = [company.task(f"task {number}") for number in range(3)]
@@ -132,6 +133,7 @@ def test_a_missing_brain_is_named(company):
     assert company.show(id)["resolution"] == "by command"
 
 
+@pytest.mark.slow
 def test_much_output_is_cut_and_never_stops_the_brain(company):
     company.brain("head -c 3000000 /dev/zero | tr '\\0' 'x'; head -c 3000000 /dev/zero | tr '\\0' 'y' >&2; printf '\\000'")
     id = company.task()
@@ -150,6 +152,7 @@ def test_a_task_that_takes_too_long_is_ended_with_all_its_children(company):
     assert not processes.born(int((company.home / "workspace" / "child").read_text()))
 
 
+@pytest.mark.slow
 def test_what_a_brain_leaves_running_ends_with_it(company):
     company.brain("sleep 60 & echo $! > child; echo done")
     id = company.task()
@@ -241,6 +244,7 @@ def test_a_result_is_kept_until_the_server_is_back(company, server, tmp_path):
     assert eventually(lambda: not list((company.home / "undelivered").glob("*.json")))
 
 
+@pytest.mark.slow
 def test_a_result_whose_lease_is_lost_is_dropped(company):
     (company.home / "undelivered" / "job_1-1.json").write_text(json.dumps([
         ["POST", "/task-queue/job_999/complete", {"lease_token": "x", "result": {}}]]))
@@ -248,6 +252,7 @@ def test_a_result_whose_lease_is_lost_is_dropped(company):
     assert not list((company.home / "undelivered").iterdir())
 
 
+@pytest.mark.slow
 def test_a_killed_runner_leaves_a_brain_that_the_next_one_ends(company):
     company.brain(SLOW)
     company.task()
@@ -291,6 +296,7 @@ def test_a_lease_is_kept_alive_while_the_brain_thinks(company):
     assert (shown["status"], shown["attempt"], shown["result"]["resolution"]) == ("completed", 1, "slow but sure")
 
 
+@pytest.mark.slow
 def test_an_unknown_agent_is_one_sentence(company):
     done = subprocess.run([sys.executable, str(HOME / "orkosi.py"), "run-agent", "../x", "--data", str(company.folder)], text=True,
                           capture_output=True, env=os.environ | {"ORKOSI_NO_INSTALL": "1"})

@@ -233,6 +233,7 @@ def test_hanging_calls_outside_stop_nobody(listening, monkeypatch):
 # ── the writer ──
 
 
+@pytest.mark.slow
 def test_what_needs_no_flush_is_answered_before_what_does(listening, monkeypatch):
     plain, flushing = db._commit, threading.Event()
 

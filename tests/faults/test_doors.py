@@ -101,6 +101,7 @@ def test_a_quick_request_behind_a_slow_one_waits_for_nobody_else(server):
     assert time.monotonic() - began < 1.6, "nobody else spoke to the server meanwhile"
 
 
+@pytest.mark.slow
 def test_idle_connections_make_room(server):
     running = server()
     crowd = [connect(running) for _ in range(1250)]

@@ -60,6 +60,7 @@ def test_after_a_hundred_killed_long_polls_all_jobs_go_to_the_living(server):
     assert {id for id, _ in got} == jobs and len(got) == 100 and {attempt for _, attempt in got} == {1}
 
 
+@pytest.mark.slow
 def test_one_that_speaks_while_it_waits_and_then_dies_gets_nothing(server):
     """A request behind the claim hides the end of the connection from who only tries to read."""
     running = server()
@@ -73,6 +74,7 @@ def test_one_that_speaks_while_it_waits_and_then_dies_gets_nothing(server):
     assert (answer["data"]["id"], answer["data"]["attempt"]) == (job, 1)
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_never_read_comes_back(server):
     running = server()
     token = server.admin(running)

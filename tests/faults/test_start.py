@@ -28,6 +28,7 @@ def one_sentence(done, *words):
     assert len(lines) == 1 and all(word in lines[0] for word in words), done.stderr
 
 
+@pytest.mark.slow
 def test_a_second_server_leaves_at_once(server, tmp_path):
     running = server()
     second = serve(running.folder)
