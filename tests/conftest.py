@@ -25,7 +25,7 @@ from orkosi import HOST_TENANT, acting, db, emit, seconds, settings, system
 
 HOME = Path(orkosi.HOME)
 orkosi.load()
-from plugins import storage  # noqa: E402
+from plugins import storage, supervisor  # noqa: E402
 from plugins.docs.openapi import declared_errors  # noqa: E402
 from plugins.server.application import Application  # noqa: E402
 from plugins.server.limits import limiter  # noqa: E402
@@ -175,6 +175,7 @@ def data(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     settings.load(data=tmp_path / "data")
     limiter.__init__()
+    supervisor.embedded.driver.jobs.clear()
     storage.open_data(exclusive=True)
     try:
         with acting(system()):

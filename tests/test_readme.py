@@ -49,6 +49,22 @@ def test_the_demo_finishes_tasks_by_itself(server):
 
 
 @pytest.mark.slow
+def test_secrets_and_tokens_go_as_written(server, tmp_path):
+    required("curl", "curl")
+    running = server()
+    admin = server.admin(running)
+    running.call("POST", "/agents", {"name": "felix"}, admin)
+    key = {"ORKOSI_MASTER_KEY_FILE": str(running.folder.parent / "master.key"), "ORKOSI_DATA": str(running.folder), "ORKOSI_NO_INSTALL": "1"}
+    recovery = subprocess.run([sys.executable, f"{HOME}/orkosi.py", "vault", "recovery-key"], capture_output=True, text=True, env=os.environ | key).stdout
+    for words, said in (("vault confirm", ["noted as kept", '"created":true', '"grants":["felix"]', '"value":"sk_test_1"', "A new master key", "1 secret was sealed anew"]),
+                        ("tokens/consume", ['"balance_after":100000', '"balance":98800', "agree"])):
+        script = next(block for block in blocks() if words in block).replace("python3 orkosi.py", f"{sys.executable} {HOME}/orkosi.py")
+        script = f"U={running.url}/api; T={admin}; J='Content-Type: application/json'\n" + script
+        done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=90, env=os.environ | key, input=recovery.strip()[-4:] + "\n")
+        assert done.stderr == "" and '"error"' not in done.stdout and all(one in done.stdout for one in said), done.stdout + done.stderr
+
+
+@pytest.mark.slow
 def test_letting_others_in_goes_as_written(server, tmp_path):
     required("curl", "curl")
     running = server()

@@ -1,10 +1,11 @@
 """Tokens: no amount that is none, no balance below nothing, no movement twice, and runs that are paid."""
 import json
 import threading
+import time
 
 import apsw
 import pytest
-from conftest import Client, command
+from conftest import Client, command, eventually
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -81,6 +82,40 @@ def test_two_at_once_take_what_there_is_once(client):
     for thread in threads:
         thread.join()
     assert sorted(answers) == [200] + [402] * 7 and client.get("/tokens/balance").data["balance"] == 3
+
+
+@pytest.mark.slow
+def test_a_kill_between_loses_and_doubles_nothing(server):
+    """Eight clients take and are given tokens, the server is killed in the middle of it three times, and each asks again until it is answered."""
+    running = server(env={"ORKOSI_TOKENS_CHARGE_RUNS": "off"})
+    admin, taken = server.admin(running), []
+    assert running.call("POST", "/tokens/grant", {"company_id": 1, "amount": 100_000}, admin)[0] == 201
+
+    def go(client):
+        for number in range(25):
+            body, status = {"amount": 1 + number, "action": f"c{client}", "reference_id": f"{client}-{number}"}, 0
+            while status != 200:
+                try:
+                    status, _ = company[0].call("POST", "/tokens/consume", body, admin)
+                except OSError:
+                    time.sleep(0.05)  # a client that asks again, at its pace
+            taken.append(body["amount"])
+
+    company = [running]
+    threads = [threading.Thread(target=go, args=(client,)) for client in range(8)]
+    for thread in threads:
+        thread.start()
+    for _ in range(3):
+        wanted = len(taken) + 30
+        eventually(lambda wanted=wanted: len(taken) >= min(wanted, 190))
+        company[0].process.kill()
+        company[0].process.wait()
+        company[0] = server(folder=running.folder, env={"ORKOSI_TOKENS_CHARGE_RUNS": "off"})
+    for thread in threads:
+        thread.join(60)
+    assert len(taken) == 200 and company[0].call("GET", "/tokens/balance", None, admin)[1]["data"]["balance"] == 100_000 - sum(taken)
+    assert company[0].call("GET", "/tokens/transactions?type=consume", None, admin)[1]["meta"]["total"] == 200
+    assert "agree" in command("tokens", "reconcile", folder=running.folder).stdout
 
 
 STEP = st.tuples(st.sampled_from(["consume", "grant"]), st.integers(1, 60), st.sampled_from([None, "a", "b", "c"]))

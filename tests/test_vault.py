@@ -279,3 +279,75 @@ def test_other_tenants_and_their_keys_have_no_vault(as_, application):
         home = db.value("SELECT max(id) FROM tenants")
         agent = Client(application, keys.issue(home, "felix", keys.AGENT_SCOPES, agent="felix")[1])
     assert agent.get("/credentials").status == 403
+
+
+# ── canaries: every door that takes text ──
+
+CANARIES = {f"CANARY_{number}": f"cnry-{number:02}-{random_bytes.token_hex(8)}" + ('"q\\ü' if number % 4 == 0 else "") for number in range(20)}
+
+
+def texts(schema, value, whole, depth=0):
+    """A body in which every text is `value`, as far as the description of the API lets it be one."""
+    while "$ref" in schema:
+        schema = whole["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    for either in ("anyOf", "oneOf"):
+        if either in schema:
+            return texts(next((one for one in schema[either] if one.get("type") != "null"), {}), value, whole, depth)
+    if "enum" in schema or "const" in schema:
+        return schema.get("const", (schema.get("enum") or [None])[0])
+    match schema.get("type"):
+        case "object":
+            return {name: texts(one, value, whole, depth + 1) for name, one in schema.get("properties", {}).items()} or {"note": value}
+        case "array":
+            return [texts(schema.get("items", {}), value, whole, depth + 1)]
+        case "integer" | "number":
+            return 1
+        case "boolean":
+            return False
+    return value
+
+
+@pytest.mark.slow
+def test_no_door_that_takes_text_keeps_a_secret(server, tmp_path):
+    """Each canary through each field of each operation, alone and all at once, as the route table has them; then through a log file and a workspace."""
+    running = server(env={f"ORKOSI_LIMIT_{name}": "off" for name in ("CREDENTIAL_READ", "TASK_CREATE", "REGISTER", "FORGOT", "INVITES", "ORG_INVITES", "TEAM_INVITES")})
+    admin = server.admin(running)
+    whole = running.call("GET", "/openapi.json")[1]
+    running.call("POST", "/agents", {"name": "felix", "interval_sec": 3600}, admin)
+    for key, value in CANARIES.items():
+        assert running.call("POST", "/credentials", {"key": key, "value": value, "grants": ["felix"]}, admin)[0] == 201
+    known = {"POST /tasks": {"title": "x"}, "POST /rules": {"rule": "x"}, "POST /products": {"name": "x"}, "POST /teams": {"name": "x"},
+             "POST /notifications": {"title": "x", "message": "x"}, "POST /logs": {"agent": "felix", "message": "x"}, "POST /files": {"name": "x", "path": "x"},
+             "POST /task-queue/submit": {"task_type": "x"}, "POST /activity-log": {"actor_type": "user", "actor_id": "1", "action": "x"},
+             "POST /tokens/grant": {"company_id": 1, "amount": 1}, "POST /agents/{name}/stop": {}, "POST /agents/{name}/start": {}}
+    doors = kept = 0
+    for path, operations in whole["paths"].items():
+        for method, operation in operations.items():
+            schema = (operation.get("requestBody") or {}).get("content", {}).get("application/json", {}).get("schema")
+            if schema is None or path.startswith(("/credentials", "/auth", "/users")):
+                continue
+            door = f"{method.upper()} {path}"
+            where = re.sub(r"\{name\}", "felix", re.sub(r"\{\w*[iI]d\}", "1", path)).replace("{slug}", "x").replace("{token}", "none")
+            for turn, value in enumerate(CANARIES.values()):
+                body = texts(schema, value, whole)
+                fields = list(body) if isinstance(body, dict) else []
+                plans = [body, known.get(door, {}) | ({fields[turn % len(fields)]: body[fields[turn % len(fields)]]} if fields else {})]
+                for plan in plans:
+                    status, _ = running.call(method.upper(), where, plan, admin)
+                    assert status < 500, (door, plan)
+                    kept += status in (200, 201)
+            doors += 1
+    assert doors >= 35 and kept >= 250, (doors, kept)
+    (running.folder / "agents/felix/logs/own.log").write_text("".join(f"INFO it is {value}\n" for value in CANARIES.values()))
+    (running.folder / "agents/felix/workspace/notes.md").write_text("\n".join(CANARIES.values()))
+    assert eventually(lambda: running.call("GET", "/logs?q=CANARY_19&agent=felix", None, admin)[1]["meta"]["total"] >= 1)
+    assert eventually(lambda: "[CANARY_3]" in json.dumps(running.call("GET", "/files/search?q=CANARY_3&ext=md", None, admin)[1]))
+    told = json.dumps([running.call("GET", path, None, admin)[1] for path in ("/activity-log", "/agent-runs", "/notifications", "/tasks", "/logs?limit=200", "/rules", "/products")])
+    said = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    running.stop()
+    own = {running.folder / "agents/felix/logs/own.log", running.folder / "agents/felix/workspace/notes.md"}
+    raws = {str(file): file.read_bytes() for file in running.folder.rglob("*") if file.is_file() and file not in own}
+    for value in CANARIES.values():
+        core = value[:24]
+        assert core not in told and core not in said
+        assert not [(name, raw[max(0, raw.index(core.encode()) - 80):][:200]) for name, raw in raws.items() if core.encode() in raw], value

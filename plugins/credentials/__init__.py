@@ -4,12 +4,13 @@ Owns credentials, credential_versions, credential_grants and credential_reads. S
 written, and flushed, before the value leaves: no record, no value. A secret that is not granted is answered as one that is
 not there. Of a value nothing is told beside itself, neither its length nor a hash.
 """
+from contextlib import suppress
 from typing import Annotated
 
 from orkosi import RANKS, Denied, Meta, NotFound, Page, Paging, Plugin, Struct, across_tenants, current, db, emit, now, seconds, writes
 from plugins import agents, vault
 from plugins.fields import wrong
-from plugins.vault import Envelope, Unreadable
+from plugins.vault import Envelope, Unreadable, canaries
 
 plugin = Plugin("Credentials", layer="domain", needs=("agents",))
 plugin.setting("limit_credential_read", str, "30/m", "Readings of credentials by one person or key")
@@ -148,6 +149,7 @@ def save(key: str, value: str, description: str | None = None, grants: list[str]
         _grant(id, grants)
     made = find(key)
     emit("credential.saved", made)
+    db.after_commit(canaries.forget)
     return made, not there
 
 
@@ -167,6 +169,7 @@ def delete(key: str) -> None:
     # The rows of versions and grants go with it, and SQLite writes zeros over what is deleted.
     db.run("DELETE FROM credentials WHERE tenant_id = :tenant AND key = :key", key=key)
     emit("credential.deleted", gone)
+    db.after_commit(canaries.forget)
 
 
 @plugin.on("agent.deleted")
@@ -174,6 +177,19 @@ def end_grants(event: str, agent: agents.Agent, **facts: object) -> None:
     """Whoever gets the name next has to be granted anew."""
     db.run("""DELETE FROM credential_grants WHERE agent = :name AND credential_id IN (SELECT id FROM credentials WHERE tenant_id = :tenant)""",
            name=agent.name)
+
+
+@canaries.tells
+def values() -> dict[str, str]:
+    """The value of every version that is kept, for those who search texts for it; what cannot be read is left out. Sealed."""
+    found = {}
+    for id, key, newest, version, data_key, nonce, sealed in db.all(tuple, """
+            SELECT credentials.id, key, credentials.version, credential_versions.version, vault_key_id, nonce, sealed
+              FROM credentials JOIN credential_versions ON credential_id = credentials.id WHERE tenant_id = :tenant"""):
+        with suppress(Unreadable):
+            about = (current().tenant or 0, id, key, version)
+            found[key if version == newest else f"{key}, version {version}"] = vault.open_(Envelope(data_key, nonce, sealed), *about).decode()
+    return found
 
 
 @vault.keeps

@@ -30,6 +30,7 @@ from orkosi import (
 )
 from plugins.fields import Many, terms, wrong
 from plugins.tenants import shares
+from plugins.vault import canaries
 
 plugin = Plugin("Files", layer="domain")
 plugin.setting("sync_leave_out", str, "id_*,*.pem,*.key,*.p12,.env*,*.env,credentials*",
@@ -240,6 +241,7 @@ def keep(changed: list[Seen], gone: list[str]) -> None:
     for path in gone:
         db.run("DELETE FROM files WHERE path = :path AND synced = 1 AND tenant_id = :tenant", path=path)
     for file in changed:
+        file.content = file.content and canaries.blotted_text(file.content)
         touched = file.hash is not None and db.run("""
             UPDATE files SET modified_at = :modified_at WHERE path = :path AND hash = :hash AND synced = 1 AND tenant_id = :tenant""",
             path=file.path, hash=file.hash, modified_at=file.modified_at)

@@ -15,7 +15,7 @@ from plugins.fields import OfAgent, terms, wrong
 
 from .line import LEVELS, shortened
 
-plugin = Plugin("Logs", layer="ground", needs=("fields", "folders"))
+plugin = Plugin("Logs", layer="ground", needs=("fields", "folders", "vault"))
 plugin.setting("log_keep_days", int, 14, "For how many days log lines stay searchable")
 plugin.setting("log_keep_lines", int, 5_000_000, "How many log lines stay searchable at most")
 

@@ -21,6 +21,7 @@ from plugins import logs
 from plugins.folders import Bell, entries, opened, plain, regular
 from plugins.logs import BATCH, Mark, plugin
 from plugins.logs.line import parse
+from plugins.vault import canaries
 
 BLOCK = 1 << 18   # bytes read at once; a line longer than this is cut before its end has come
 FLOOD = 1 << 20   # so far behind, in bytes, batches are doubled: a fourth faster, at the price of longer waits for others
@@ -179,13 +180,13 @@ class Tailer:
     def _drain(fd: int, size: int, key: Key, known: dict[Key, Mark], ended: bool) -> bool:
         """Take in whole lines up to the file's present end; whether the turn was over before that."""
         first = known[key]
-        file, head = base(first.path), os.pread(fd, HEAD, 0)
+        file, head = base(first.path), canaries.up_to_any(os.pread(fd, HEAD, 0))
         agent = (found := _AGENT.match(file)) and found[1]
         for _ in range(TURN):
             start, used, moment = known[key].offset, 0, now()
             most = BATCH * 2 if size - start > FLOOD else BATCH
             for lines, used, midline in batches(os.pread(fd, BLOCK, start), known[key].midline, ended, most):
-                rows = [row for line in lines if (row := parse(line, moment, file, agent))
+                rows = [row for line in lines if (row := parse(canaries.blotted(line), moment, file, agent))
                         and not (file == _SERVER and line[24:37] == _ANSWERED)]
                 mark = replace(known[key], offset=start + used, midline=midline, head=head[:start + used])
                 logs.take(rows, mark)

@@ -24,7 +24,7 @@ import orkosi
 from orkosi import DATA, Plugin, Problem, Request, Unavailable, acting, clean, db, emit, now, settings, system
 from plugins import storage
 
-plugin = Plugin("Server", layer="ground", needs=("storage", "fields", "once"))
+plugin = Plugin("Server", layer="ground", needs=("storage", "fields", "once", "vault"))
 plugin.setting("host", str, "127.0.0.1", "The address to listen on; other machines reach it only on 0.0.0.0 or ::")
 plugin.setting("port", int, 3001, "The port to listen on")
 plugin.setting("public_url", str, "", "Where others reach this server, for links in mail; default: the address it listens on")

@@ -4,6 +4,7 @@
 `finish` encodes what it returned. What goes wrong in any of them is the answer, as JSON.
 """
 import functools
+import io
 import logging
 import time
 from collections.abc import Callable
@@ -12,17 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from orkosi import NOBODY, Endpoint, Problem, Request, acting, admit, here, translate
+from orkosi import MAX_BODY, NOBODY, Endpoint, Problem, Request, acting, admit, here, translate
 from plugins.once import once
 from plugins.server.flow import NoRoom, flow, taken
 from plugins.server.limits import limiter
 from plugins.server.parked import Parked
+from plugins.vault import canaries
 
 if TYPE_CHECKING:
     from plugins.server.application import Application
 
 log = logging.getLogger("orkosi")
 
+SECRET = ("/api/credentials", "/api/auth/")  # where a secret belongs, or a password is what it is
 API_POLICY = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 ALWAYS = [API_POLICY, ("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"), ("Referrer-Policy", "no-referrer"),
           ("Cross-Origin-Resource-Policy", "same-origin")]
@@ -96,7 +99,18 @@ class Call:
     def _decode(self) -> None:
         assert self.endpoint
         if self.values is None:
+            if self.request.method != "GET" and not self.endpoint.path.startswith(SECRET):
+                self._blot()
             self.values = self.endpoint.values(self.request, self.path)
+
+    def _blot(self) -> None:
+        """Take out of the body what is sealed in the vault: whatever keeps a text would keep it."""
+        environ = self.request.environ
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        if 0 < length <= MAX_BODY:
+            raw = environ["wsgi.input"].read(length)
+            fresh = canaries.blotted(raw)
+            environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(fresh), str(len(fresh))
 
     def run(self) -> Any:
         """What the endpoint's function returns; whoever calls this acts in the name of whoever asks."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from orkosi import Check, Invalid, Plugin, Problem, Struct, across_tenants, acting, db, now, system, writes
 
-from . import master
+from . import canaries, master
 from .master import Sealed
 
 plugin = Plugin("Vault", layer="ground", needs=("storage", "folders"))
@@ -206,6 +206,7 @@ def import_key(text: str) -> None:
         raise Invalid("That recovery key is of another vault than this data folder's")
     master.write(master.path(), key)
     _data_keys.clear()
+    canaries.forget()
     check()
 
 
@@ -213,6 +214,7 @@ def import_key(text: str) -> None:
 def begin(event: str, folder: object) -> None:
     """Another data folder has other keys."""
     _data_keys.clear()
+    canaries.forget()
 
 
 @plugin.on("serving")
