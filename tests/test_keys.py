@@ -354,7 +354,7 @@ def test_the_usage_log_has_routes_and_answers_newest_first(application, ann, mak
         robot.get(question)
     answer = ann.get(path(made, "/usage?limit=2"))
     assert [(one["method"], one["route"], one["status"], one["address"]) for one in answer.data] == [
-        ("GET", "/api/agents", 403, "192.0.2.7"), ("GET", "/api/tasks/{id}", 404, "192.0.2.7")]
+        ("GET", "/api/agents", 403, "192.0.2.7"), ("GET", "/api/tasks/{id}", 400, "192.0.2.7")]
     assert answer.meta["total"] == 3 and "secret" not in str(answer.json)
     assert ann.get(path(made)).data["last_used_at"] <= now()
 

@@ -420,3 +420,13 @@ def test_blank_words_and_empty_addresses_are_refused(client):
     for body in ({"title": " ", "message": "x"}, {"title": "x", "message": "\n"}):
         assert client.post("/notifications", body).status == 400
     assert client.post("/products", {"name": "A\nB"}).data["name"] == "A B"
+
+
+@pytest.mark.parametrize("method, path, body, field", [
+    ("PATCH", "/notifications/read-all", {"type": "error"}, "type"), ("PATCH", "/notifications/read-all", [1], "body"), ("GET", "/auth/me?limit=1", None, "limit"),
+    ("GET", "/logs/files?limit=1", None, "limit"), ("DELETE", "/tasks/1", {"force": True}, "force"), ("GET", "/version?a", None, "a")])
+def test_what_nobody_reads_is_refused_by_name(client, method, path, body, field):
+    client.post("/tasks", {"title": "x"})
+    refused = client.request(method, path, body)
+    assert refused.status == 400 and refused.wrong == [field]
+    assert client.patch("/notifications/read-all", {}).status == client.patch("/notifications/read-all").status == client.get("/tasks/1").status == 200

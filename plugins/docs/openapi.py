@@ -91,7 +91,7 @@ def _operation(endpoint: Endpoint, shapes: dict[str, Any]) -> dict[str, Any]:
 
 def declared_errors(endpoint: Endpoint) -> list[int]:
     """Every error an operation may answer: its own, and what the gate and the binder add."""
-    found = set(endpoint.raises) | {500, 503, 507} | ({400} if endpoint.path_names or endpoint.query_type else set())
+    found = set(endpoint.raises) | {500, 503, 507} | ({400} if endpoint.path_names or endpoint.path.startswith("/api/") else set())
     if not endpoint.auth.public:
         found |= {401, 403}
     if endpoint.body_type:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from orkosi import MAX_BODY, NOBODY, Endpoint, Problem, Request, acting, admit, here, translate
+from orkosi import MAX_BODY, NOBODY, Endpoint, Problem, Request, acting, admit, clean, here, strict, translate
+from plugins.fields import wrong
 from plugins.once import once
 from plugins.server.flow import NoRoom, flow, taken
 from plugins.server.limits import limiter
@@ -101,7 +102,20 @@ class Call:
         if self.values is None:
             if self.request.method != "GET" and not self.endpoint.path.startswith(SECRET):
                 self._blot()
+            self._refuse_what_nobody_reads(self.endpoint.takes)
             self.values = self.endpoint.values(self.request, self.path)
+
+    def _refuse_what_nobody_reads(self, takes: list[str]) -> None:
+        """A field that is accepted and does nothing misleads whoever sent it. Pages may be linked to with anything."""
+        if not self.request.path.startswith("/api/") or "request" in takes:
+            return
+        environ = self.request.environ
+        if "query" not in takes and (name := environ.get("QUERY_STRING", "").partition("=")[0]):
+            raise wrong(clean(name, 60), "Unknown field; this operation has none in its query")
+        if "body" not in takes and self.request.method != "GET" and "json" in environ.get("CONTENT_TYPE", ""):
+            given = strict(self.request.json())
+            if given:
+                raise wrong(clean(str(next(iter(given))), 60) if isinstance(given, dict) else "body", "Unknown field; this operation takes no body")
 
     def _blot(self) -> None:
         """Take out of the body what is sealed in the vault: whatever keeps a text would keep it."""
