@@ -5,7 +5,7 @@
 -- An index is idx_<table>_by_<columns>, with a word for its rows before `by` where it holds but some (open, done, …);
 -- tenant_id, with which most begin, goes without saying. The comment above it names what needs it.
 -- Raise the version with every change, so that an older Orkosi refuses a newer file.
-PRAGMA user_version = 7;
+PRAGMA user_version = 8;
 
 -- ════════════════════════════ tenants ════════════════════════════
 
@@ -808,8 +808,8 @@ CREATE TABLE token_ledger (                     -- append-only
   created_at TEXT NOT NULL,
   CHECK (type IN ('consume', 'purchase', 'bonus', 'signup_bonus', 'admin_grant', 'refund') AND (type = 'consume') = (amount < 0))
 ) STRICT;
--- tokens._repeated
-CREATE UNIQUE INDEX idx_token_ledger_by_reference_id ON token_ledger (tenant_id, reference_id) WHERE reference_id IS NOT NULL;
+-- tokens._repeated, tokens.charge
+CREATE UNIQUE INDEX idx_token_ledger_by_type_reference_id ON token_ledger (tenant_id, type, reference_id) WHERE reference_id IS NOT NULL;
 -- tokens.page, tokens.reconcile
 CREATE INDEX idx_token_ledger_by_id ON token_ledger (tenant_id, id);
 -- tokens.page by type

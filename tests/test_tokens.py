@@ -158,6 +158,18 @@ def test_whatever_eight_threads_do_the_sum_is_the_balance(data, plans, broken):
         assert tokens.balance().balance == before + sum(dict(moved).values()) >= 0
 
 
+def test_nobody_takes_the_name_of_a_purchase_a_bonus_or_a_run(client):
+    """Who may only consume must not be able to make a later credit fail, or a run go unpaid."""
+    client.post("/tokens/grant", {"company_id": 1, "amount": 100})
+    for reference in ("pi_1", "signup_bonus"):
+        assert client.post("/tokens/consume", {"amount": 1, "action": "x", "reference_id": reference}).status == 200
+    with acting(system()):
+        assert tokens.credit(500, "purchase", "starter", "pi_1").amount == 500 and tokens.credit(9, "signup_bonus", "sign-up", "signup_bonus").amount == 9
+        assert tokens.credit(500, "purchase", "starter", "pi_1").id == tokens.credit(500, "purchase", "starter", "pi_1").id
+    refused = client.post("/tokens/consume", {"amount": 1, "action": "x", "reference_id": "run_1"})
+    assert refused.wrong == ["reference_id"] and client.get("/tokens/balance").data["balance"] == 100 - 2 + 509 and tokens.reconcile() == []
+
+
 # ── runs ──
 
 

@@ -6,13 +6,15 @@ import re
 import secrets as random_bytes
 import stat
 import subprocess
+import sys
+import threading
 
 import pytest
-from conftest import Client, command, eventually
+from conftest import HOME, Client, command, eventually
 
-from orkosi import acting, db, settings, system
+from orkosi import Conflict, acting, db, settings, system
 from plugins import credentials, keys, vault
-from plugins.vault import master
+from plugins.vault import canaries, master
 
 
 @pytest.fixture
@@ -184,7 +186,7 @@ def test_a_change_of_keys_that_is_killed_at_any_moment_loses_nothing(client, sec
         return step
 
     with monkeypatch.context() as patch:
-        for place, name in ((os, "replace"), (os, "fsync"), (master, "write"), (db, "run"), (vault, "_add_data_key"), (master, "take_next"), (master, "put_next")):
+        for place, name in ((os, "replace"), (os, "fsync"), (master, "write"), (db, "run"), (vault, "_add_data_key"), (master, "settle"), (master, "put_next")):
             patch.setattr(place, name, killing(getattr(place, name)))
         try:
             vault.rotate()
@@ -199,6 +201,51 @@ def test_a_change_of_keys_that_is_killed_at_any_moment_loses_nothing(client, sec
     assert client.post("/credentials", {"key": "KEY_1", "value": "after"}).status == 201 and shown(client, "KEY_1").data["value"] == "after"
     vault.rotate(), vault.rewrap()
     assert shown(client, "KEY_2").data["value"] == secret["KEY_2"]
+
+
+def test_a_change_of_keys_keeps_the_old_one_for_older_backups_and_other_folders(client, secret, monkeypatch, tmp_path):
+    old = master.read(master.path())
+    rows = db.all(dict, "SELECT * FROM vault_keys WHERE :tenant")
+    vault.rotate()
+    assert master.find(master.id_of(old)) == old and master.read(master.path()) != old
+    db.write(lambda: [db.run("UPDATE vault_keys SET kek_id = :kek_id, nonce = :nonce, wrapped = :wrapped WHERE id = :id AND :tenant", **row, ) for row in (
+        {name: row[name] for name in ("id", "kek_id", "nonce", "wrapped")} for row in rows)])
+    vault._data_keys.clear()
+    assert shown(client, "KEY_1").data["value"] == secret["KEY_1"], "a database of before opens still"
+    for _ in range(2):
+        vault.rotate()
+    assert len(list(master.path().parent.glob("master.key.????????????????"))) == 3
+
+
+def test_a_recovery_key_never_takes_the_place_of_another_folders_key(client, secret):
+    mine = vault.recovery_key()
+    master.write(master.path(), random_bytes.token_bytes(32))  # another data folder of the same person made its own
+    other = master.path().read_bytes()
+    vault._data_keys.clear()
+    assert shown(client, "KEY_1").code == "vault_sealed"
+    with acting(system()):
+        file = vault.import_key(mine)
+    assert file != master.path() and master.path().read_bytes() == other and shown(client, "KEY_1").data["value"] == secret["KEY_1"]
+
+
+def test_two_changes_of_keys_at_once_are_one_after_the_other(client, secret):
+    with master.alone(), pytest.raises(Conflict):
+        vault.rotate()
+    results = []
+
+    def change():
+        with acting(system()):
+            try:
+                results.append(vault.rotate())
+            except Conflict:
+                results.append(None)
+    threads = [threading.Thread(target=change) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    vault._data_keys.clear()
+    assert any(results) and vault.recovery_key() in results and shown(client, "KEY_1").data["value"] == secret["KEY_1"]
 
 
 # ── the commands, and another machine ──
@@ -279,6 +326,40 @@ def test_other_tenants_and_their_keys_have_no_vault(as_, application):
         home = db.value("SELECT max(id) FROM tenants")
         agent = Client(application, keys.issue(home, "felix", keys.AGENT_SCOPES, agent="felix")[1])
     assert agent.get("/credentials").status == 403
+
+
+def test_a_recovery_key_is_not_said_into_a_file(tmp_path):
+    env = os.environ | {"ORKOSI_NO_INSTALL": "1", "ORKOSI_MASTER_KEY_FILE": str(tmp_path / "master.key"), "ORKOSI_SUPERVISOR": "embedded"}
+    with open(tmp_path / "out.log", "w") as out:
+        process = subprocess.Popen([sys.executable, str(HOME / "orkosi.py"), "serve", "--port", "0", "--data", str(tmp_path / "data")], stdout=out, stderr=out, env=env)
+    try:
+        assert eventually(lambda: "vault recovery-key" in (tmp_path / "out.log").read_text())
+    finally:
+        process.terminate()
+        process.wait(20)
+    assert not re.search(r"([0-9A-Z]{4}-){13}[0-9A-Z]{4}", (tmp_path / "out.log").read_text())
+    assert re.search(r"([0-9A-Z]{4}-){13}[0-9A-Z]{4}", command("vault", "recovery-key", folder=tmp_path / "data", env=env).stdout)
+
+
+def test_whoever_is_of_another_tenant_cannot_try_whether_a_guess_is_right(client, as_):
+    client.post("/credentials", {"key": "STRIPE_KEY", "value": "sk_live_guess_me_if"})
+    ask = lambda who: who.post("/tasks", {"title": "it is sk_live_guess_me_if"}).data["title"]  # noqa: E731
+    assert ask(client) == "it is [STRIPE_KEY]" and ask(as_("olga", tenant=None)) == "it is sk_live_guess_me_if"
+    client.delete("/credentials/STRIPE_KEY")
+    assert ask(client) == "it is sk_live_guess_me_if"
+
+
+def test_what_is_sealed_while_somebody_asks_what_there_is_is_looked_for(client, monkeypatch):
+    client.post("/credentials", {"key": "FIRST", "value": "the first of them"})
+
+    def meanwhile():
+        found = credentials.values()
+        monkeypatch.setattr(canaries, "_tellers", [credentials.values])
+        client.post("/credentials", {"key": "SECOND", "value": "the second of them"})
+        return found
+    canaries.forget()
+    monkeypatch.setattr(canaries, "_tellers", [meanwhile])
+    assert canaries.blotted(b"the first of them") == b"[FIRST]" and canaries.blotted(b"the second of them") == b"[SECOND]"
 
 
 # ── canaries: every door that takes text ──

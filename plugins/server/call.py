@@ -100,7 +100,7 @@ class Call:
     def _decode(self) -> None:
         assert self.endpoint
         if self.values is None:
-            if self.request.method != "GET" and not self.endpoint.path.startswith(SECRET):
+            if self.request.method != "GET" and self.request.actor.host and not self.endpoint.path.startswith(SECRET):
                 self._blot()
             self._refuse_what_nobody_reads(self.endpoint.takes)
             self.values = self.endpoint.values(self.request, self.path)

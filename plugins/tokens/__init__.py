@@ -2,9 +2,11 @@
 
 Owns token_accounts and token_ledger. The ledger is append-only, held by triggers; an account's sums are kept in the
 transaction of each movement, and a balance below nothing is refused by the table itself. `reconcile` proves that both agree.
-Surprise: a movement with a `reference_id` happens once. Sent again, it answers as it did the first time; with
-another amount or action it is a Conflict, for then somebody means something else by it.
+Surprise: a movement with a `reference_id` happens once for its type: nobody can take the name of a purchase or a bonus by
+consuming under it. Sent again, it answers as it did the first time; with another amount or action it is a Conflict, for then
+somebody means something else by it. `run_<id>` is what runs are charged under, and nobody else's.
 """
+import re
 from typing import Annotated, Any, Literal
 
 from orkosi import (
@@ -40,6 +42,7 @@ plugin.setting("tokens_charge_runs", str, "auto", "Whether agents' runs are char
 LARGEST = 10**9          # of one movement
 FULLEST = 2**53 - 1      # of a balance: what every JSON reader still counts exactly
 METADATA = 16 << 10      # bytes
+OURS = re.compile(r"run_\d+")
 
 Type = Literal["consume", "purchase", "bonus", "signup_bonus", "admin_grant", "refund"]
 Grant = Literal["bonus", "admin_grant", "refund"]
@@ -138,11 +141,10 @@ def _repeated(reference_id: str | None, type: str, amount: int, action: str) -> 
     """The movement that has this reference. Conflict where it is another one."""
     if reference_id is None:
         return None
-    found: Transaction | None = db.one(Transaction, "SELECT * FROM token_ledger WHERE tenant_id = :tenant AND reference_id = :reference",
-                                       reference=reference_id)
-    if found and (found.type, found.amount, found.action) != (type, amount, action):
-        raise Conflict(f"reference_id: {reference_id!r} stands for another movement ({found.type} of {abs(found.amount)} for {found.action!r}); "
-                       "send a new one")
+    found: Transaction | None = db.one(Transaction, """SELECT * FROM token_ledger WHERE tenant_id = :tenant AND type = :type
+                                                          AND reference_id = :reference""", type=type, reference=reference_id)
+    if found and (found.amount, found.action) != (amount, action):
+        raise Conflict(f"reference_id: {reference_id!r} stands for another {type}, of {abs(found.amount)} for {found.action!r}; send a new one")
     return found
 
 
@@ -186,7 +188,7 @@ def charge(event: str, run: Any) -> None:
     if not used or not charges_runs():
         return
     reference = f"run_{run.id}"
-    if db.value("SELECT 1 FROM token_ledger WHERE tenant_id = :tenant AND reference_id = :reference", reference=reference):
+    if db.value("SELECT 1 FROM token_ledger WHERE tenant_id = :tenant AND type = 'consume' AND reference_id = :reference", reference=reference):
         return
     pays = min(used, balance().balance)
     if pays:

@@ -3,7 +3,7 @@ from typing import Annotated, Any
 
 from orkosi import Meta, Page, Reply, Struct, acting, may
 from plugins import tenants, tokens
-from plugins.fields import line
+from plugins.fields import line, wrong
 from plugins.tokens import Amount, Balance, Grant, Transaction, TransactionQuery, plugin
 
 Action = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\S")]
@@ -60,6 +60,8 @@ def consume(body: Consumption) -> Reply[Consumed]:
 
     With a `reference_id`, once: sent again it answers the same with `meta.duplicate`, and 409 with another amount or action. Where the
     balance is too small, 402 with what is missing, and nothing moves."""
+    if body.reference_id and tokens.OURS.fullmatch(body.reference_id):
+        raise wrong("reference_id", "run_<id> is what the server charges runs under; choose another")
     with acting(tenants.asked_for(body.company_id)):
         made, again = tokens.consume(body.amount, line(body.action, "action", 200), body.reference_id, body.metadata)
         return Reply(Consumed(made, tokens.balance().balance), meta={"duplicate": True} if again else None)

@@ -5,9 +5,12 @@ data folder (master.py), wraps the data keys. Whose secret it is and which, is b
 row's place does not open. Surprise: without its master key the vault is sealed and everything else works. Newest
 data keys are asked for at each sealing, for a command may have made one while this server runs.
 """
+import os
 import secrets
+import stat
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from orkosi import Check, Invalid, Plugin, Problem, Struct, across_tenants, acting, db, now, system, writes
@@ -133,13 +136,14 @@ def _add_data_key(kek: bytes) -> int:
 def rotate() -> str:
     """A new master key, under which every data key is wrapped anew, and a new data key for what is sealed from now on; its recovery key.
 
-    Whatever interrupts it, the files and the database agree again at the next look. Sealed.
+    Whatever interrupts it, the file that the database names is there, and the next change puts it in its place. Sealed, Conflict.
     """
-    check()
-    key = secrets.token_bytes(32)
-    master.put_next(key)
-    _wrap_anew(key)
-    master.take_next()
+    with master.alone():
+        check()
+        key = secrets.token_bytes(32)
+        master.put_next(key)
+        _wrap_anew(key)
+        master.settle()
     return master.recovery(key)
 
 
@@ -184,6 +188,19 @@ def _forget_older() -> None:
 # ── the recovery key ──
 
 
+def _in_writing() -> str:
+    kek = db.value("SELECT kek_id FROM vault_keys ORDER BY id DESC LIMIT 1")
+    if kek is None:
+        raise Invalid("No vault is made yet: the server makes it when it starts")
+    return master.recovery(master.find(kek))
+
+
+def recovery_key() -> str:
+    """The master key of this data folder in writing. Invalid where there is none yet, Sealed."""
+    check()
+    return _in_writing()
+
+
 def confirmed() -> bool:
     """Whether somebody said that the recovery key is kept."""
     return bool(db.value("SELECT confirmed_at FROM vault_masters ORDER BY created_at DESC LIMIT 1"))
@@ -192,22 +209,22 @@ def confirmed() -> bool:
 @writes
 def confirm(last: str) -> None:
     """Note that the recovery key is kept: whoever has it knows its last group. Invalid, Sealed."""
-    kek = db.value("SELECT kek_id FROM vault_keys ORDER BY id DESC LIMIT 1")
-    if kek is None or not secrets.compare_digest(master.recovery(master.find(kek)).rpartition("-")[2], last.strip().upper()):
+    if not secrets.compare_digest(_in_writing().rpartition("-")[2].encode(), last.strip().upper().encode()):
         raise Invalid("That is not the last group of the recovery key; show it with `vault recovery-key`, and keep it off this machine")
-    db.run("UPDATE vault_masters SET confirmed_at = :now WHERE kek_id = :kek", kek=kek, now=now())
+    db.run("UPDATE vault_masters SET confirmed_at = :now WHERE kek_id = (SELECT kek_id FROM vault_keys ORDER BY id DESC LIMIT 1)", now=now())
 
 
-def import_key(text: str) -> None:
-    """Put the master key in place that was written down as `text`. Invalid where it is none, or not this folder's."""
+def import_key(text: str) -> Path:
+    """Put the master key in place that was written down as `text`; the file. Invalid where it is none, or not this folder's."""
     key = master.from_recovery(text)
     kek = db.value("SELECT kek_id FROM vault_keys ORDER BY id DESC LIMIT 1")
     if kek is not None and kek != master.id_of(key):
         raise Invalid("That recovery key is of another vault than this data folder's")
-    master.write(master.path(), key)
+    file = master.keep(key)
     _data_keys.clear()
     canaries.forget()
     check()
+    return file
 
 
 @plugin.on("opened")
@@ -228,9 +245,12 @@ def greet(event: str, folder: object, say: Callable[[str], None] = lambda line: 
     except Sealed as sealed:
         say(f"The vault is sealed: {sealed.message}")
         return
-    if fresh:
+    if fresh and stat.S_ISREG(os.fstat(1).st_mode):  # what is said goes into a file: a log, perhaps a backup
+        say("The vault is made. Its recovery key is shown by: python3 orkosi.py vault recovery-key; keep it off this machine, then: vault confirm")
+    elif fresh:
+        recovery = _in_writing()
         say(f"The recovery key of the vault, shown once. Keep it off this machine; without it, a restored backup has no secrets:\n\n"
-            f"  {master.recovery(master.read(master.path()))}\n\n  Then: python3 orkosi.py vault confirm")
+            f"  {recovery}\n\n  Then: python3 orkosi.py vault confirm")
 
 
 @plugin.health("vault")

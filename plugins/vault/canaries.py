@@ -2,7 +2,8 @@
 
 Somebody pastes a key into a task, an agent prints one into its log: the value is replaced by its name, as `[STRIPE_KEY]`.
 Surprise: for this the values are in memory while the vault is open. Those shorter than twelve characters are not
-looked for here: a word of everyday would vanish from every text.
+looked for here: a word of everyday would vanish from every text. Only what the host's own people, keys and agents send is
+searched: to another tenant, a text that comes back changed would tell that a guess was right.
 """
 import json
 import time
@@ -16,6 +17,7 @@ Values = Callable[[], dict[str, str]]
 _tellers: list[Values] = []
 _known: list[tuple[bytes, bytes]] | None = None
 _until = 0.0
+_changes = 0
 
 
 def tells(values: Values) -> Values:
@@ -26,8 +28,8 @@ def tells(values: Values) -> Values:
 
 def forget() -> None:
     """Something was sealed or deleted: ask again."""
-    global _known
-    _known = None
+    global _known, _changes
+    _known, _changes = None, _changes + 1
 
 
 def blotted(raw: bytes) -> bytes:
@@ -52,16 +54,20 @@ def up_to_any(raw: bytes) -> bytes:
 
 
 def _faces() -> list[tuple[bytes, bytes]]:
-    global _known, _until
-    if _known is None or time.monotonic() > _until:
-        _until = float("inf")
-        _known = _ask()
-    return _known
+    global _known
+    known = _known
+    if known is None or time.monotonic() > _until:
+        before = _changes
+        known = _ask()
+        if before == _changes:  # else something was sealed while this asked, and the next one asks again
+            _known = known
+    return known
 
 
 def _ask() -> list[tuple[bytes, bytes]]:
     global _until
     found: dict[bytes, bytes] = {}
+    _until = float("inf")
     try:
         with acting(system()):
             values = {name: value for tell in _tellers for name, value in tell().items() if len(value) >= LEAST}

@@ -48,18 +48,18 @@ def _confirmed() -> str:
 
 
 def _shown() -> str:
-    vault.check()
-    return master.recovery(master.read(master.path()))
+    return vault.recovery_key()
 
 
 def _imported() -> str:
-    vault.import_key(_asked("The recovery key"))
-    return f"The vault is open; the key is in {master.path()}"
+    file = vault.import_key(_asked("The recovery key"))
+    return f"The vault is open; the key is in {file}"
 
 
 def _rotated() -> str:
-    return f"A new master key is in {master.path()}. Its recovery key, shown once:\n\n  {vault.rotate()}\n\nThe old one opens nothing any more. " \
-           "Keep the new one off this machine, then: orkosi.py vault confirm"
+    recovery = vault.rotate()
+    return f"A new master key is in {master.path()}. Its recovery key, shown once:\n\n  {recovery}\n\nThe one before is kept beside it, " \
+           "for older backups and other data folders. Keep the new one off this machine, then: orkosi.py vault confirm"
 
 
 def _rewrapped() -> str:

@@ -1,16 +1,20 @@
 """The master key: one small file outside of the data folder, and the recovery key, which is the same in writing.
 
-Surprise: during a change there are two files. The new key is written beside the old one before the database is
-told, and takes its place afterwards; whichever of them the database names is the right one, whenever the power fails.
+Surprise: there may be several files. Before the database is told of a new key, that is written beside the old one, and takes
+its place afterwards; the old one is kept as `master.key.<id>`, since older backups were sealed with it, and other data folders
+may be. Whichever of them the database names is the right one, whenever the power fails.
 """
 import base64
+import fcntl
 import hashlib
 import os
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from orkosi import Invalid, Unavailable, settings
+from orkosi import Conflict, Invalid, Unavailable, settings
 from plugins import folders
 
 
@@ -30,17 +34,15 @@ def id_of(key: bytes) -> str:
 
 
 def find(id: str) -> bytes:
-    """The master key of this id. Sealed where neither file has it."""
+    """The master key of this id: in the file, in the one laid for it by a change that was interrupted, or kept from before. Sealed."""
     reasons = []
-    for file in (path(), _next()):
+    for file in (path(), _next(), _kept(id)):
         try:
             key = read(file)
         except Sealed as sealed:
             reasons.append(sealed.message)
             continue
         if id_of(key) == id:
-            if file != path():
-                os.replace(file, path())  # a change of keys that was interrupted after the database was told
             return key
         reasons.append(f"{file} has another key than this data folder was sealed with; put the right file there, or use the recovery key: "
                        "orkosi.py vault import-key")
@@ -81,18 +83,52 @@ def write(file: Path, key: bytes) -> None:
         os.close(fd)
 
 
+def keep(key: bytes) -> Path:
+    """Put a key where this folder finds it, without taking the place of one that another data folder may need; where it is."""
+    file = path()
+    if os.path.lexists(file):
+        with suppress(Sealed):
+            if read(file) != key:
+                file = _kept(id_of(key))
+    write(file, key)
+    return file
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One change of keys at a time, whoever makes it: two would write over each other's next key. Conflict where one is under way."""
+    path().parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with os.fdopen(folders.open_plain(path().with_name(path().name + ".lock"), os.O_WRONLY | os.O_CREAT), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict("Another change of the master key is under way; wait until it is done") from None
+        settle()
+        yield
+
+
 def put_next(key: bytes) -> None:
     """Lay the key that is to be the next one beside the present one."""
     write(_next(), key)
 
 
-def take_next() -> None:
-    """Let the next key take the place of the present one."""
-    os.replace(_next(), path())
+def settle() -> None:
+    """Let the next key, where one is laid, take the place of the present one, which is kept: older backups and other data folders need it."""
+    with suppress(FileNotFoundError):
+        key = read(path()) if os.path.lexists(path()) else None
+        if not os.path.lexists(_next()):
+            return
+        if key:
+            write(_kept(id_of(key)), key)
+        os.replace(_next(), path())
 
 
 def _next() -> Path:
     return path().with_name(path().name + ".next")
+
+
+def _kept(id: str) -> Path:
+    return path().with_name(f"{path().name}.{id}")
 
 
 # ── in writing ──
