@@ -23,6 +23,9 @@ import click
 import orkosi
 from orkosi import DATA, Plugin, Problem, Request, Unavailable, acting, clean, db, emit, now, settings, system
 from plugins import storage
+from plugins.vault import canaries
+
+SHORT = 200  # characters of a path that the access log shows
 
 plugin = Plugin("Server", layer="ground", needs=("storage", "fields", "once", "vault"))
 plugin.setting("host", str, "127.0.0.1", "The address to listen on; other machines reach it only on 0.0.0.0 or ::")
@@ -153,11 +156,11 @@ class _Line(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         if record.name == "orkosi.access":
-            return record.getMessage()
+            return canaries.blotted_text(record.getMessage())
         text = f"{now()} {record.levelname} {clean(record.getMessage(), 8000)}"
         if record.exc_info:
             text += "".join(f"\n    {clean(line, 500)}" for line in self.formatException(record.exc_info).splitlines())
-        return text
+        return canaries.blotted_text(text)
 
 
 @plugin.service
@@ -197,12 +200,14 @@ def flush() -> None:
     while _answered:
         when, status, method, path, who, id, took, size = _answered.popleft()
         level = "ERROR" if status >= 500 else "WARN" if status >= 400 else "INFO"
-        path = clean(_without_secrets(path))
+        path = clean(_without_secrets(path), SHORT)
         lines.append(f"{when} {level} access {clean(method, 10)} {path} {status} {took * 1000:.1f}ms {size}B {who} {id}")
     if lines:
         logging.getLogger("orkosi.access").info("\n".join(lines))
 
 
 def _without_secrets(path: str) -> str:
-    """`path` with tokens taken out: an invitation's link is a key."""
+    """`path` with tokens taken out: an invitation's link is a key. What is cut must be searched before; all else is, line by line."""
+    path = path.encode("latin-1", "replace").decode(errors="replace")  # WSGI hands bytes over as Latin-1
+    path = canaries.blotted_text(path) if len(path) > SHORT else path
     return "/".join(part[:8] + "…" if part.startswith("ork_") else part for part in path.split("/"))
