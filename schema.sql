@@ -5,7 +5,7 @@
 -- An index is idx_<table>_by_<columns>, with a word for its rows before `by` where it holds but some (open, done, …);
 -- tenant_id, with which most begin, goes without saying. The comment above it names what needs it.
 -- Raise the version with every change, so that an older Orkosi refuses a newer file.
-PRAGMA user_version = 8;
+PRAGMA user_version = 9;
 
 -- ════════════════════════════ tenants ════════════════════════════
 
@@ -170,6 +170,13 @@ CREATE TABLE logs.api_key_uses (                -- in logs.db: a power cut may c
 -- keys.usage
 CREATE INDEX logs.idx_api_key_uses_by_key_id ON api_key_uses (key_id, id);
 
+-- ════════════════════════════ signing ════════════════════════════
+
+CREATE TABLE signing_secrets (                  -- one for each purpose, random
+  purpose TEXT PRIMARY KEY,
+  secret BLOB NOT NULL
+) STRICT;
+
 -- ═════════════════════════════ queue ═════════════════════════════
 
 CREATE TABLE jobs (
@@ -198,6 +205,8 @@ CREATE TABLE jobs (
   held_for TEXT,                                -- waits for what a plugin named, e.g. other tasks; not due before that
   schedule TEXT,                                -- the schedule it came from
   tokens_used INTEGER NOT NULL DEFAULT 0,
+  deferrals INTEGER NOT NULL DEFAULT 0,         -- how often it was put off since its last attempt that counted
+  deferred_since TEXT,
   created_at TEXT NOT NULL,
   claimed_at TEXT,
   finished_at TEXT,
@@ -523,7 +532,8 @@ CREATE TABLE tasks (
   max_duration_seconds INTEGER NOT NULL DEFAULT 3600,
   resolution TEXT,
   last_error TEXT,                              -- with the tail of stderr
-  job_id INTEGER,                               -- the job that gets it done, while there is one
+  reason TEXT,                                  -- a code for why it is in review; last_error has the sentence
+  job_id INTEGER,                               -- the job that gets it done, or got it done last
   created_by TEXT NOT NULL,
   created_at TEXT NOT NULL,
   updated_at TEXT NOT NULL,

@@ -347,6 +347,24 @@ def test_a_long_poll_ends_when_its_keys_scope_is_taken_away(application, ann, ma
     assert answers and answers[0].status == 403
 
 
+@pytest.mark.parametrize("ends, status", [
+    (lambda ann, made: ann.post(path(made, "/revoke")), 401), (lambda ann, made: ann.delete(path(made)), 401),
+    (lambda ann, made: ann.patch(path(made), {"scopes": ["tasks:read"]}), 403)])
+def test_a_heartbeat_that_waits_ends_with_its_key(application, ann, make, ends, status):
+    made, answers = make("queue:work", "queue:submit", "tasks:read"), []
+    robot = Client(application, made["key"])
+    robot.post("/task-queue/submit", {"task_type": "t"})
+    held = robot.post("/task-queue/claim", {"worker_id": "w"}).data
+    thread = threading.Thread(target=lambda: answers.append(
+        robot.post(f"/task-queue/{held['id']}/heartbeat", {"lease_token": held["lease_token"], "wait_seconds": 20})))
+    thread.start()
+    eventually(lambda: queue.working._listening)
+    ends(ann, made)
+    thread.join(2)
+    assert answers and answers[0].status == status and not queue.working._listening
+    assert db.value("SELECT state FROM jobs WHERE :tenant") == "active", "the lease is the job's matter"
+
+
 def test_the_usage_log_has_routes_and_answers_newest_first(application, ann, make):
     made = make("tasks:read")
     robot = Client(application, made["key"], address="192.0.2.7")

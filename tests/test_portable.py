@@ -27,11 +27,12 @@ LEFT = {
     "logs/__init__.py:INDEX": FULL_TEXT,
     "logs/erasure.py:_blot": FULL_TEXT,
     "logs/erasure.py:_holding": FULL_TEXT,
-    "public/__init__.py:product_ids": LISTS,
     "queue/__init__.py:complete_many": LISTS,
     "queue/deciding.py:pause": ONCE,
+    "queue/seeing.py:of_ids": LISTS,
+    "queue/seeing.py:whys_of": LISTS,
     "tasks/__init__.py:search": FULL_TEXT,
-    "tasks/links.py:put": LISTS,
+    "tasks/links.py:open_of": LISTS,
     "tasks/links.py:refuse_circle": LISTS,
 }
 CEILING = 17  # statements, of which a place may have several

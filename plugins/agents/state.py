@@ -107,12 +107,14 @@ def _age(stamp: str) -> float:
 
 
 @queue.explains
-def why(job: queue.Job) -> list[queue.Why]:
-    """Why an agent does not take a job of its queue."""
-    if not job.queue.startswith("agent:"):
-        return []
-    name = job.queue.removeprefix("agent:")
-    agent = seek(name)
+def why(jobs: list[queue.Job]) -> list[list[queue.Why]]:
+    """Why agents do not take these jobs of their queues."""
+    names = {job.queue.removeprefix("agent:") for job in jobs if job.queue.startswith("agent:")}
+    said = {f"agent:{name}": _why(name, seek(name)) for name in names}
+    return [said.get(job.queue, []) for job in jobs]
+
+
+def _why(name: str, agent: Agent | None) -> list[queue.Why]:
     if agent is None:
         return [queue.Why("agent_unknown", f"There is no agent {name}; create it, or assign the task to another")]
     if agent.wanted == "stopped":

@@ -7,7 +7,7 @@ on record has no `product_id`.
 """
 from typing import Any, Literal
 
-from orkosi import UNSET, NotFound, Plugin, Struct, db, jsoned
+from orkosi import UNSET, NotFound, Plugin, Struct, db
 from plugins import tasks
 from plugins.agents.state import SeenAgent
 from plugins.tasks import Task, Type
@@ -102,7 +102,6 @@ def slug_of(product_id: int) -> str:
 
 def product_ids(found: list[Task]) -> dict[str, int]:
     """The numbers of the products of these tasks, by slug."""
-    slugs = {task.product_slug for task in found if task.product_slug}
-    return dict(db.all(tuple, """
-        SELECT slug, id FROM products WHERE tenant_id = :tenant AND slug IN (SELECT value FROM json_each(:slugs))""",
-        slugs=jsoned(slugs))) if slugs else {}
+    ids = {slug: db.value("SELECT id FROM products WHERE tenant_id = :tenant AND slug = :slug", slug=slug)
+           for slug in {task.product_slug for task in found if task.product_slug}}
+    return {slug: id for slug, id in ids.items() if id is not None}

@@ -32,6 +32,8 @@ from plugins.fields import wrong
 from plugins.public import AgentStatus, Priority, PublicAgent, PublicTask, TaskStatus, plugin
 from plugins.tasks import Type
 
+SAME = {"duplicate": True, "message": "There is an open task like this one, which is answered instead; another title or description makes another"}
+
 Title = Annotated[str, Meta(min_length=1, max_length=300)]
 Name = Annotated[str, Meta(pattern=agents.NAME, description="2 to 31 lower-case letters, digits and -, a letter first")]
 Path = Annotated[str, Meta(min_length=1, max_length=300, description="Relative, without ..")]
@@ -158,7 +160,7 @@ def update_task(id: int, body: PublicTaskPatch) -> Reply[PublicTask]:
 def said(task: tasks.Task, duplicate: bool = False) -> dict[str, Any] | None:
     """What stands beside a task: that it was there already, and what its maker should know."""
     warnings = tasks.warnings(task)
-    return (({"duplicate": True} if duplicate else {}) | ({"warnings": warnings} if warnings else {})) or None
+    return ((SAME if duplicate else {}) | ({"warnings": warnings} if warnings else {})) or None
 
 
 @plugin.delete("/api/v1/public/tasks/{id}", quick=True, auth=WRITE_TASKS, raises=(404,))

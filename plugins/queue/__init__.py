@@ -29,7 +29,6 @@ claims, heartbeats and releases survive a kill, and a power cut may only undo th
 Whose. The queue `orkosi` is the server's own: nobody outside can name it, or a job of it. A key
 of an agent sees and moves the jobs of that agent's queue, and no others.
 """
-import secrets
 import threading
 import time
 from typing import Any, Literal
@@ -40,7 +39,7 @@ from orkosi import Conflict, Denied, Listing, NotFound, Plugin, Problem, Struct,
 from plugins.fields import wrong
 from plugins.tenants import shares
 
-plugin = Plugin("Queue", layer="ground", needs=("tenants", "server", "fields"))
+plugin = Plugin("Queue", layer="ground", needs=("tenants", "server", "signing", "fields"))
 plugin.setting("keep_completed_days", int, 7, "For how many days completed jobs are kept")
 plugin.setting("keep_failed_days", int, 30, "For how many days failed, cancelled and dead jobs are kept")
 
@@ -52,7 +51,7 @@ _polled: dict[tuple[int | None, str], float] = {}  # (tenant, queue) → when so
 
 
 class LeaseLost(Conflict):
-    """The lease token is not, or no longer, the job's: somebody else has it, or it is finished."""
+    """The lease token never was, or is no longer, the job's: somebody else has it, or it is finished."""
     code = "lease_lost"
 
 
@@ -81,6 +80,8 @@ class Job(Struct):
     held_for: str | None = None
     schedule: str | None = None
     tokens_used: int = 0
+    deferrals: int = 0
+    deferred_since: str | None = None
     created_at: str = ""
     claimed_at: str | None = None
     finished_at: str | None = None
@@ -90,13 +91,6 @@ class Why(Struct):
     """One reason why something is not running."""
     code: str
     sentence: str
-
-
-class Signals(Struct):
-    """What a heartbeat tells a worker."""
-    cancel: bool
-    pause: bool
-    lease_expires_at: str | None
 
 
 HEAVY = "octet_length(payload) + ifnull(octet_length(result), 0) + ifnull(octet_length(progress), 0)"
@@ -180,12 +174,12 @@ def _claim(queue: str, worker: str, task_type: str | None = None, batch: int = 1
     _polled[current().tenant, queue] = time.monotonic()
     batch = 0 if shut(queue) else batch if batch <= 16 else _that_fit(queue, task_type, batch)
     jobs = db.all(Job, NEXT_OF_TYPE if task_type else NEXT, queue=queue, task_type=task_type, batch=batch)
-    moment, random = now(), secrets.token_hex(16 * len(jobs))
+    moment, tokens = now(), leases.tokens([job.id for job in jobs])
     ends = {seconds: now(seconds) for seconds in {job.timeout_seconds for job in jobs}}
-    for at, job in enumerate(jobs):
+    for job, token in zip(jobs, tokens, strict=True):
         job.state, job.attempt, job.progress = "active", job.attempt + 1, None
         job.worker_id, job.claimed_at = worker, moment
-        job.lease_token, job.lease_expires_at = random[32 * at:32 * at + 32], ends[job.timeout_seconds]
+        job.lease_token, job.lease_expires_at = token, ends[job.timeout_seconds]
     db.run_many(LEASE, [{"id": job.id, "tenant": job.tenant_id, "worker": worker, "now": moment, "token": job.lease_token,
                          "until": job.lease_expires_at} for job in jobs])
     for job in jobs:
@@ -240,7 +234,7 @@ def complete_many(done: list[tuple[int, str, Any]]) -> list[Job | Problem]:
         if job is None:
             outcomes.append(_nowhere(id))
         elif not _may_finish(job, token):
-            outcomes.append(_lost(job))
+            outcomes.append(_lost(job, token))
         else:
             outcomes.append(job)
             held.append((job, token, result))
@@ -258,7 +252,7 @@ def _finish(done: list[tuple[Job, str, Any]]) -> None:
     moment = now()
     for job, token, result in done:
         if not _may_finish(job, token):
-            raise _lost(job)
+            raise _lost(job, token)
         if job.state == "active":
             job.state, job.result, job.finished_at, job.lease_expires_at, job.error = "completed", result, moment, None, None
             rows[job.id] = {"id": job.id, "tenant": job.tenant_id, "now": moment, "result": None if result is None else jsoned_any(result)}
@@ -269,6 +263,7 @@ def _finish(done: list[tuple[Job, str, Any]]) -> None:
     else:
         db.run_many(FINISH, bare)
     db.run_many(FINISH_WITH, [row for row in rows.values() if row["result"] is not None])
+    working.tell_of(*rows)
     for job, _, _ in done:
         if rows.pop(job.id, None):
             emit("job.completed", job)
@@ -293,19 +288,22 @@ def _failed(job: Job, error: str, retryable: bool, after: float) -> Job:
         UPDATE jobs SET state = :state, error = :error, finished_at = :now, lease_expires_at = NULL
          WHERE id = :id AND tenant_id = :tenant RETURNING *""",
         id=job.id, state="dead" if retryable else "failed", error=error[:8192], now=now())
+    working.tell_of(job.id)
     emit("job.failed", job)
     return job
 
 
-def _back(job: Job, event: str, error: str | None, after: float = 0.0, refund: int = 0) -> Job:
-    """Put an active job back: waiting, or due after so many seconds."""
+def _back(job: Job, event: str, error: str | None, after: float = 0.0, refund: int = 0, put_off: str | None = None) -> Job:
+    """Put an active job back: waiting, or due after so many seconds; `put_off` since then, where that is why. A failed attempt ends it."""
     job = db.one(Job, """
         UPDATE jobs SET state = :state, run_at = :run_at, error = ifnull(:error, error), attempt = attempt - :refund,
-               lease_expires_at = NULL, lease_token = NULL
+               deferrals = :deferrals, deferred_since = :since, lease_expires_at = NULL, lease_token = NULL
          WHERE id = :id AND tenant_id = :tenant RETURNING *""",
         id=job.id, state="delayed" if after > 0 else "waiting", run_at=now(after) if after > 0 else None,
-        error=error and error[:8192], refund=refund)
+        error=error and error[:8192], refund=refund, deferrals=refund * (job.deferrals + (put_off is not None)),
+        since=(put_off or job.deferred_since) if refund else None)
     _ready(job)
+    working.tell_of(job.id)
     emit(event, job)
     return job
 
@@ -314,27 +312,6 @@ def _backoff(job: Job) -> float:
     """Seconds before the next attempt: fixed, or 2^(attempts made - 1) times the base; a day at most."""
     factor = 2 ** min(job.attempt - 1, 30) if job.backoff_kind == "exponential" else 1
     return min(job.backoff_ms * factor / 1000, 86400)
-
-
-@writes(durable=False)
-def release(id: int, token: str) -> Job:
-    """Give a job back untouched: waiting again, at no cost of an attempt. NotFound, LeaseLost."""
-    return _back(_held(id, token), "job.released", None, refund=1)
-
-
-@writes(durable=False)
-def heartbeat(id: int, token: str, *, extend: float | None = None, progress: Any = None, tokens: int | None = None) -> Signals:
-    """Extend a lease by `extend` seconds from now (default: its timeout); never shortens it. NotFound, LeaseLost."""
-    job = find(id)
-    if job.state == "cancelled" and job.lease_token == token:
-        return Signals(True, False, None)
-    if job.state != "active" or job.lease_token != token:
-        raise _lost(job)
-    until = max(now(job.timeout_seconds if extend is None else extend), job.lease_expires_at or "")
-    db.run("""UPDATE jobs SET lease_expires_at = :until, progress = ifnull(:progress, progress), tokens_used = ifnull(:tokens, tokens_used)
-               WHERE id = :id AND tenant_id = :tenant""",
-           id=id, until=until, progress=None if progress is None else jsoned_any(progress), tokens=tokens)
-    return Signals(False, paused(job.queue), until)
 
 
 def jsoned_any(value: Any) -> str:
@@ -372,12 +349,14 @@ def named(queue: str) -> str:
 def _held(id: int, token: str) -> Job:
     job = find(id)
     if job.state != "active" or job.lease_token != token:
-        raise _lost(job)
+        raise _lost(job, token)
     return job
 
 
-def _lost(job: Job) -> LeaseLost:
-    return LeaseLost(f"That lease of job_{job.id} is over: the job is {job.state}; claim again")
+def _lost(job: Job, token: str) -> LeaseLost:
+    if not leases.was_one(token, job.id):
+        return LeaseLost(f"lease_token: That never was a lease of job_{job.id}; send the lease_token that its claim answered")
+    return LeaseLost(f"That lease of job_{job.id} is no longer: the job is {job.state}; claim again")
 
 
 _sooner = threading.Event()  # something may be due sooner than was thought
@@ -391,9 +370,11 @@ def id_of(text: str) -> int:
     return int(number)
 
 
-from . import waiting  # noqa: E402, I001  # last: these use the verbs above
+from . import leases, working  # noqa: E402, I001  # last: these use the verbs above
+from .working import Signals as Signals, heartbeat as heartbeat, listen as listen, paused as paused, put_off as put_off, release as release  # noqa: E402
+from . import waiting  # noqa: E402
 from .waiting import wait_and_claim as wait_and_claim  # noqa: E402
-from .deciding import cancel, hold, pause, paused, release_active, reprioritize, resume, retry, retry_dead, unhold  # noqa: E402, F401
+from .deciding import cancel, hold, pause, release_active, reprioritize, resume, retry, retry_dead, unhold  # noqa: E402, F401
 from . import executor as executor  # noqa: E402
 from .executor import later as later  # noqa: E402
-from .seeing import QueueStats, explained, explains, names, shut, shuts, stats, why  # noqa: E402, F401
+from .seeing import QueueStats, explained, explains, names, of_ids, shut, shuts, stats, why, whys, whys_of  # noqa: E402, F401

@@ -1,4 +1,5 @@
 """The wire of the task queue. (BullMQ's face is another file over the same verbs.)"""
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -11,6 +12,7 @@ from plugins.queue import BY_STATE, JOBS, Job, QueueStats, Signals, State, Why, 
 Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._:-]{0,99}\Z", description="Letters, digits and . _ : -")]
 Short = Annotated[str, Meta(min_length=1, max_length=200)]
 Token = Annotated[str, Meta(min_length=1, max_length=100)]
+SAME = {"duplicate": True, "message": "A job of this queue has this idempotency_key already, and is answered instead; nothing was submitted"}
 MAX_PAYLOAD, MAX_PROGRESS = 256 << 10, 16 << 10
 
 WORK = may("member", "queue:work")
@@ -71,6 +73,7 @@ class Shown(Struct):
     result: Any
     error: str | None
     tokens_used: int
+    deferrals: int
     created_at: str
     claimed_at: str | None
     finished_at: str | None
@@ -123,10 +126,14 @@ class Heartbeat(Struct, forbid_unknown_fields=True):
     extend_seconds: Annotated[float, Meta(ge=1, le=86400)] | None = None
     progress: Any = None
     tokens_used: Annotated[int, Meta(ge=0, le=2**53)] | None = None
+    wait_seconds: Annotated[float, Meta(ge=0, le=25, description="How long the answer may wait for a `cancel` or a `pause`")] = 0
 
 
 class Release(Struct, forbid_unknown_fields=True):
     lease_token: Token
+    reason: Annotated[str, Meta(min_length=1, max_length=8192, description="Why it cannot be done now: the job is put off")] | None = None
+    retry_in_seconds: Annotated[float, Meta(ge=0, le=86400)] | None = None
+    give_up_at: Annotated[str, Meta(max_length=40, description="When waiting is over: the end of a day in UTC, or a time")] | None = None
 
 
 class Query(Paging):
@@ -152,10 +159,10 @@ def claimed(job: Job) -> Claimed:
                    job.lease_token or "", job.lease_expires_at or "")
 
 
-def shown(job: Job) -> Shown:
+def shown(job: Job, why: list[Why] | None = None) -> Shown:
     return Shown(f"job_{job.id}", job.task_type, job.queue, job.state, job.payload, job.priority, job.attempt, job.max_attempts,
                  job.timeout_seconds, job.idempotency_key, job.run_at, job.lease_expires_at, job.worker_id, job.progress,
-                 job.result, job.error, job.tokens_used, job.created_at, job.claimed_at, job.finished_at)
+                 job.result, job.error, job.tokens_used, job.deferrals, job.created_at, job.claimed_at, job.finished_at, why)
 
 
 @plugin.post("/api/task-queue/submit", quick=True, auth=SUBMIT, status=201, statuses=(200,), raises=(400, 404, 503))
@@ -170,7 +177,7 @@ def submit(body: NewJob, me: Actor) -> Reply[Shown]:
             queue.named(body.queue_name), body.task_type, body.payload, priority=body.priority, max_attempts=body.max_attempts,
             timeout=body.timeout_seconds, key=body.idempotency_key,
             run_at=queue.now(body.delay_seconds) if body.delay_seconds else None)
-    return Reply(shown(job), 200, {"duplicate": True}) if duplicate else Reply(shown(job))
+    return Reply(shown(job), 200, SAME) if duplicate else Reply(shown(job))
 
 
 @plugin.post("/api/task-queue/claim", quick=True, durable=False, auth=WORK, raises=(400, 404))
@@ -195,7 +202,9 @@ def index(query: Query, me: Actor) -> Page[Shown]:
     With a `status`: waiting and delayed ones as they will run, active ones by the end of their lease."""
     own = f"agent:{me.name}" if me.kind == "agent" else None
     name = queue.named(query.queue_name) if query.queue_name else own
-    return db.page(BY_STATE[query.status] if query.status else JOBS, query, **({"queue_name": name} if name else {})).map(shown)
+    found = db.page(BY_STATE[query.status] if query.status else JOBS, query, **({"queue_name": name} if name else {}))
+    reasons = iter(queue.whys(found.items))
+    return found.map(lambda job: shown(job, next(reasons)))
 
 
 @plugin.get("/api/task-queue/stats", auth=READ)
@@ -214,9 +223,7 @@ def retry_dead(body: RetryDead) -> Retried:
 def show(id: str) -> Shown:
     """Show a job, and why it is not running"""
     job = queue.find(queue.id_of(id))
-    made = shown(job)
-    made.why = queue.why(job)
-    return made
+    return shown(job, queue.why(job))
 
 
 @plugin.post("/api/task-queue/{id}/complete", quick=True, auth=WORK, raises=(404, 409))
@@ -248,20 +255,44 @@ def fail(id: str, body: Failure) -> Shown:
     return shown(queue.fail(queue.id_of(id), body.lease_token, body.error, retryable=body.retryable, retry_in=body.retry_in_seconds))
 
 
-@plugin.post("/api/task-queue/{id}/heartbeat", quick=True, durable=False, auth=WORK, raises=(404, 409))
-def heartbeat(id: str, body: Heartbeat) -> Signals:
+@plugin.post("/api/task-queue/{id}/heartbeat", auth=WORK, raises=(404, 409))
+def heartbeat(id: str, body: Heartbeat, request: Request) -> Signals:
     """Extend a lease, and hear whether to stop
 
-    `cancel`: the job was cancelled, stop working on it. `pause`: finish it and claim no more."""
+    `cancel`: the job was cancelled, stop working on it. `pause`: finish it and claim no more. With `wait_seconds` the lease is
+    extended at once, and the answer comes when there is one of these to hear, or when that time is over."""
     if len(msgspec.json.encode(body.progress)) > MAX_PROGRESS:
         raise wrong("progress", f"At most {MAX_PROGRESS >> 10} KiB")
-    return queue.heartbeat(queue.id_of(id), body.lease_token, extend=body.extend_seconds, progress=body.progress, tokens=body.tokens_used)
+    number, heard = queue.id_of(id), None
+    if request.waits is None:  # asked again, it has been extended
+        heard = queue.heartbeat(number, body.lease_token, extend=body.extend_seconds, progress=body.progress, tokens=body.tokens_used)
+    if heard is None or body.wait_seconds:
+        return queue.listen(number, body.lease_token, wait=body.wait_seconds, ring=request.again, before=request.waits)
+    return heard
 
 
-@plugin.post("/api/task-queue/{id}/release", quick=True, durable=False, auth=WORK, raises=(404, 409))
+@plugin.post("/api/task-queue/{id}/release", auth=WORK, raises=(400, 404, 409))
 def release(id: str, body: Release) -> Shown:
-    """Give a job back untouched; it costs no attempt"""
-    return shown(queue.release(queue.id_of(id), body.lease_token))
+    """Give a job back; it costs no attempt
+
+    Without a `reason` anybody may take it again at once. With one it is put off: by `retry_in_seconds`, or 30 s and twice as long
+    each time up to 30 min. Where it would be due only past `give_up_at`, or a day after it was first put off, it has failed instead."""
+    if body.reason is None and (body.retry_in_seconds is not None or body.give_up_at is not None):
+        raise wrong("reason", "Say why the job is put off, or give it back without `retry_in_seconds` and `give_up_at`")
+    if body.reason is None:
+        return shown(queue.release(queue.id_of(id), body.lease_token))
+    return shown(queue.put_off(queue.id_of(id), body.lease_token, body.reason, after=body.retry_in_seconds,
+                               until=None if body.give_up_at is None else ending(body.give_up_at)))
+
+
+def ending(text: str) -> float:
+    """The last moment, in seconds since the epoch, that a day or a time means."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise wrong("give_up_at", "Send a day, such as 2026-08-31, or a time, such as 2026-08-31T17:00:00Z") from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment.timestamp() + (86400 if len(text) == 10 else 0)
 
 
 @plugin.post("/api/task-queue/{id}/retry", quick=True, auth=may("member", "queue:submit"), raises=(404, 409))

@@ -5,7 +5,7 @@ it hears so at its next heartbeat.
 """
 from orkosi import Conflict, current, db, emit, now, writes
 
-from . import UNFINISHED, Job, _back, _ready, find, waiting
+from . import UNFINISHED, Job, _back, _ready, find, waiting, working
 
 
 @writes
@@ -17,6 +17,7 @@ def cancel(id: int) -> Job:
     job = db.one(Job, """
         UPDATE jobs SET state = 'cancelled', finished_at = :now, lease_expires_at = NULL, run_at = NULL, held_for = NULL
          WHERE id = :id AND tenant_id = :tenant RETURNING *""", id=id, now=now())
+    working.tell_of(id)
     emit("job.cancelled", job)
     return job
 
@@ -82,6 +83,8 @@ def pause(queue: str) -> None:
     """Let nobody claim from a queue; what is running runs on."""
     db.run("""INSERT INTO queues (tenant_id, name, paused_at) VALUES (:tenant, :queue, :now)
               ON CONFLICT DO UPDATE SET paused_at = ifnull(paused_at, excluded.paused_at)""", queue=queue, now=now())
+    place = current().tenant, queue
+    working.tell(lambda one: one.place == place)
 
 
 @writes
@@ -90,10 +93,6 @@ def resume(queue: str) -> None:
     db.run("UPDATE queues SET paused_at = NULL WHERE tenant_id = :tenant AND name = :queue", queue=queue)
     tenant = current().tenant
     db.after_commit(lambda: waiting.rouse((tenant, queue)))
-
-
-def paused(queue: str) -> bool:
-    return db.value("SELECT paused_at FROM queues WHERE tenant_id = :tenant AND name = :queue", queue=queue) is not None
 
 
 @writes

@@ -3,7 +3,7 @@ import time
 from collections.abc import Callable
 from typing import get_args
 
-from orkosi import COUNTED, Struct, db
+from orkosi import COUNTED, Struct, db, jsoned, seconds
 
 from . import UNFINISHED, Job, State, Why, _polled, _visible, paused
 
@@ -45,11 +45,14 @@ def stats(queue: str) -> QueueStats:
     return QueueStats(queue, paused(queue), counts, oldest, at_least)
 
 
-_explainers: list[Callable[[Job], list[Why]]] = []
+Asked = list[Job]
+_explainers: list[Callable[[Asked], list[list[Why]]]] = []
 
 
-def explains(ask: Callable[[Job], list[Why]]) -> Callable[[Job], list[Why]]:
-    """Register a function that knows further reasons why a job is not running."""
+def explains(ask: Callable[[Asked], list[list[Why]]]) -> Callable[[Asked], list[list[Why]]]:
+    """Register a function that knows further reasons why each of some jobs is not running: a list for each, in their order.
+
+    It goes by their queues: what it says of one that waits, it says of all that wait there."""
     _explainers.append(ask)
     return ask
 
@@ -68,30 +71,77 @@ def shut(queue: str) -> bool:
     return any(ask(queue) for ask in _shutters)
 
 
+def whys_of(ids: list[int]) -> dict[int, list[Why]]:
+    """Why each of these jobs of this tenant is not running, by number; those there are not are not in it.
+
+    Most jobs of a list wait, and nothing else is to be said of them: one is asked about for each queue, and speaks for all of these.
+    """
+    odd, alike = [], dict[str, list[int]]()
+    for id, name, special in db.all(tuple, """
+            SELECT id, queue, state <> 'waiting' OR held_for IS NOT NULL OR run_at IS NOT NULL FROM jobs
+             WHERE tenant_id = :tenant AND id IN (SELECT value FROM json_each(:ids))""", ids=jsoned(ids)) if ids else ():
+        if special:
+            odd.append(id)
+        else:
+            alike.setdefault(name, []).append(id)
+    jobs = of_ids(odd + [some[0] for some in alike.values()])
+    found = {job.id: said for job, said in zip(jobs, whys(jobs), strict=True)}
+    return found | {id: found[some[0]] for some in alike.values() for id in some}
+
+
+def of_ids(ids: list[int]) -> list[Job]:
+    """Jobs of this tenant by number, without their payloads and results: what `whys` needs of them."""
+    return db.all(Job, """
+        SELECT id, tenant_id, queue, task_type, 'null' AS payload, priority, state, attempt, max_attempts, backoff_kind, backoff_ms,
+               timeout_seconds, run_at, lease_expires_at, worker_id, error, held_for, deferrals, deferred_since, created_at
+          FROM jobs WHERE tenant_id = :tenant AND id IN (SELECT value FROM json_each(:ids))""", ids=jsoned(ids)) if ids else []
+
+
 def why(job: Job) -> list[Why]:
-    """Why an unfinished or dead job is not running; empty while it is, or once it is done."""
-    found: list[Why] = []
+    """Why a job is not running; empty while it is, or once it is completed."""
+    return whys([job])[0]
+
+
+def whys(jobs: list[Job]) -> list[list[Why]]:
+    """Why each of these jobs of this tenant is not running, at as many questions as they have queues."""
+    pending = [job for job in jobs if job.state in ("waiting", "delayed")]
+    stopped = {queue for queue in {job.queue for job in pending} if paused(queue)}
+    known = {job.id: said for job, said in zip(pending, explained(pending), strict=True)}
+    return [_standing(job, job.queue in stopped, known[job.id]) if job.id in known else _at_rest(job) for job in jobs]
+
+
+def explained(jobs: list[Job]) -> list[list[Why]]:
+    """What other plugins know of why each of some jobs is not running."""
+    answers = [ask(jobs) for ask in _explainers] if jobs else []
+    return [[one for answer in answers for one in answer[at]] for at in range(len(jobs))]
+
+
+def _at_rest(job: Job) -> list[Why]:
     if job.state == "dead":
         return [Why("attempts_exhausted", f"All {job.max_attempts} attempts failed; the last: {job.error}")]
     if job.state == "failed":
-        return [Why("not_retryable", f"The worker said not to try again: {job.error}")]
-    if job.state not in ("waiting", "delayed"):
-        return found
-    if paused(job.queue):
-        found.append(Why("queue_paused", f"The queue {job.queue} is paused"))
+        return [Why("not_retryable", f"It was not to be tried again: {job.error}")]
+    if job.state == "cancelled":
+        return [Why("cancelled", "It was cancelled; retry it to run it after all")]
+    if job.state == "active" and job.lease_expires_at:
+        silent = job.timeout_seconds - (seconds(job.lease_expires_at) - time.time())
+        if silent > job.timeout_seconds * 2 / 3:  # two beats: a worker beats three times in a lease
+            return [Why("worker_silent", f"Its worker {job.worker_id} has not been heard of for {silent:.0f} s; "
+                                         f"if it stays silent, the job is free again at {job.lease_expires_at}")]
+    return []
+
+
+def _standing(job: Job, stopped: bool, known: list[Why]) -> list[Why]:
+    found = [Why("queue_paused", f"The queue {job.queue} is paused")] if stopped else []
     if job.held_for:
         found.append(Why("held", job.held_for))
-    if job.run_at:
+    if job.run_at and job.deferrals:
+        found.append(Why("put_off", f"Put off until {job.run_at}, at no cost of an attempt: {job.error} "
+                                    f"(put off {job.deferrals} times since {job.deferred_since})"))
+    elif job.run_at:
         found.append(Why("delayed", f"Delayed until {job.run_at}" + (f"; the last attempt failed: {job.error}" if job.error else "")))
-    found += explained(job)
-    if job.state == "waiting" and not found:
-        found += _nobody_claims(job)
-    return found
-
-
-def explained(job: Job) -> list[Why]:
-    """What other plugins know of why a job is not running."""
-    return [one for ask in _explainers for one in ask(job)]
+    found += known
+    return found or (_nobody_claims(job) if job.state == "waiting" else [])
 
 
 def _nobody_claims(job: Job) -> list[Why]:

@@ -41,6 +41,7 @@ Status = Literal["todo", "in_progress", "review", "done", "blocked", "archived"]
 Priority = Literal["P0", "P1", "P2", "P3"]
 Type = Literal["feature", "bug", "research", "ops", "infra", "content", "other"]
 OVER = ("done", "archived")
+SAME = {"duplicate": True, "message": "There is an open task like this one, which is answered instead; send \"dedupe\": false to make another"}
 RANK = {"P0": 0, "P1": 1, "P2": 2, "P3": 3}  # the job's priority: lower runs first
 LEASE, ATTEMPTS = 300, 3
 
@@ -119,6 +120,7 @@ class Task(Struct):
     max_duration_seconds: int
     resolution: str | None
     last_error: str | None
+    reason: str | None
     job_id: str | None
     created_by: str
     created_at: str
@@ -196,6 +198,8 @@ def page(query: TaskQuery) -> Page[Task]:
 def _linked(found: Page[Task]) -> Page[Task]:
     for task in found.items:
         task.blocked_by, task.blocks = task.blocked_by or [], task.blocks or []
+    for task, said in zip(found.items, whys(found.items), strict=True):
+        task.why = said
     return found
 
 
@@ -210,31 +214,13 @@ def _following(assignee: str | None, query: TaskQuery) -> Page[Task]:
     return Page(found.items, len(found.items), query.limit, query.offset)
 
 
-def why(task: Task) -> list[Why]:
-    """Why an open task is not being worked on, and what would change that."""
-    if task.status in OVER or task.status == "in_progress":
-        return []
-    if task.status == "review":
-        return [Why("review", "It waits for a person to look at it; set its status to done or todo")]
-    if task.assignee is None:
-        return [Why("unassigned", "Nobody is assigned; set an assignee")]
-    if task.status == "todo" and task.job_id is None and is_a_person(task.assignee):
-        return [Why("person", f"{task.assignee} is to do it: a person, and no agent")]
-    found = [Why("waits_for_task", f"Waits for task {id}") for id in links.still_open(task.id)]
-    if task.status == "blocked":
-        found.append(Why("blocked", f"It is blocked: {task.last_error or 'no reason given'}; set its status to todo to try again"))
-    elif task.job_id:
-        found += [one for one in queue.why(queue.find(queue.id_of(task.job_id))) if one.code != "held"]
-    return found
-
-
 def warnings(task: Task) -> list[str]:
     """What a person who just made or changed a task should know of whom it is assigned to, and of its product."""
     known = task.product_slug is None or of_product.is_one(task.product_slug)
     said = [] if known else [f"There is no product {task.product_slug}; create it, or correct the slug"]
     if task.job_id is None:
         return said
-    about = queue.explained(queue.find(queue.id_of(task.job_id)))
+    about = queue.explained(queue.of_ids([queue.id_of(task.job_id)]))[0]
     return said + [one.sentence for one in about if one.code in ("agent_unknown", "agent_brainless", "agent_offline")]
 
 
@@ -259,7 +245,7 @@ def create(new: NewTask) -> tuple[Task, bool]:
     row |= {"created_by": current().ref, "created_at": made, "updated_at": made, "finished_at": made if new.status in OVER else None}
     # The row is known: reading it again would cost more than writing it.
     task = Task(id=db.add(ADD, title_key=fields.folded(title), **row) or 0, product=new.product_slug, job_id=None, resolution=None, last_error=None,
-                blocked_by=sorted(set(new.blocked_by)), blocks=[], **row)
+                reason=None, blocked_by=sorted(set(new.blocked_by)), blocks=[], **row)
     if task.blocked_by:
         links.put(task.id, task.blocked_by)  # nothing can wait for what was not there: no circle
     if assignee:
@@ -287,6 +273,8 @@ def change(id: int, patch: TaskPatch) -> Task:
         values["finished_at"] = now()
     elif status not in OVER and before.status in OVER:
         values["finished_at"] = None
+    if status != before.status:
+        values["reason"] = None
     db.patch(dict, "tasks", id, **values)
     if patch.blocked_by is not UNSET:
         links.refuse_circle(id, patch.blocked_by or [])
@@ -370,5 +358,6 @@ def search(q: str, limit: int) -> list[Hit]:
 
 
 from . import of_product  # noqa: E402, I001  # last: these use the verbs above
-from .assignees import ASSIGNEE as ASSIGNEE, assignable, is_a_person, is_an_agent as is_an_agent, my_name as my_name, spelled  # noqa: E402
+from .assignees import ASSIGNEE as ASSIGNEE, assignable, is_an_agent as is_an_agent, my_name as my_name, spelled  # noqa: E402
 from .jobs import _drop_job, _follow  # noqa: E402
+from .reasons import why as why, whys  # noqa: E402

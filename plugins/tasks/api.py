@@ -19,13 +19,14 @@ def index(query: TaskQuery) -> Page[Task]:
     return tasks.page(query)
 
 
-@plugin.post("/api/tasks", quick=True, auth=WRITE, status=201, statuses=(200,), raises=(400, 404, 429), limit="task_create")
+@plugin.post("/api/tasks", quick=True, auth=WRITE, status=201, statuses=(200,), raises=(400, 404, 409, 429), limit="task_create", once=True)
 def create(body: NewTask) -> Reply[Task]:
     """Create a task
 
     With an assignee, its job is in that agent's queue in the same transaction. An open task with the same title, product
     and assignee, and no other description, is answered instead, with 200 and `meta.duplicate`; `dedupe: false` makes one
-    anyway. `meta.warnings` says where the assignee is unknown, or an agent without a program."""
+    anyway. An `Idempotency-Key` makes it happen once, however often it is sent. `meta.warnings` says where
+    the assignee is unknown, or an agent without a program."""
     task, duplicate = tasks.create(body)
     return Reply(task, 200 if duplicate else 0, noted(task, duplicate))
 
@@ -49,7 +50,7 @@ def update(id: int, body: TaskPatch) -> Reply[Task]:
 
 def noted(task: Task, duplicate: bool = False) -> dict[str, Any] | None:
     said = tasks.warnings(task)
-    return (({"duplicate": True} if duplicate else {}) | ({"warnings": said} if said else {})) or None
+    return ((tasks.SAME if duplicate else {}) | ({"warnings": said} if said else {})) or None
 
 
 @plugin.delete("/api/tasks/{id}", auth=may("admin", "tasks:delete"), raises=(400, 404))

@@ -17,7 +17,7 @@ def _follow(task: Task) -> None:
     job = _job(task)
     wanted = task.assignee is not None and task.status in ("todo", "in_progress") and not is_a_person(task.assignee)
     if not wanted:
-        _drop_job(task)
+        _drop_job(task, keep=task.assignee is not None and not is_a_person(task.assignee))
         return None
     blockers = [] if task.blocked_by == [] else links.still_open(task.id)
     held = f"Waits for task {', '.join(map(str, blockers))}" if blockers else None
@@ -54,10 +54,12 @@ def _job(task: Task) -> Job | None:
     return job if job.state in queue.UNFINISHED else None
 
 
-def _drop_job(task: Task) -> None:
+def _drop_job(task: Task, keep: bool = False) -> None:
+    """Cancel a task's job; `keep` its number, so that one can see what became of it."""
     job = _job(task)
-    db.run("UPDATE tasks SET job_id = NULL WHERE id = :id AND tenant_id = :tenant", id=task.id)
-    task.job_id = None
+    if not keep:
+        db.run("UPDATE tasks SET job_id = NULL WHERE id = :id AND tenant_id = :tenant", id=task.id)
+        task.job_id = None
     if job:
         queue.cancel(job.id)
 
@@ -77,7 +79,7 @@ def started(event: str, job: Job) -> None:
 
 @plugin.on("job.completed")
 def completed(event: str, job: Job) -> None:
-    """What the worker reported becomes of the task: done, or what `status` in its result says."""
+    """What the worker reported becomes of the task: done, or what `status` in its result says; review where its report could not be used."""
     if job.task_type != "task":
         return
     told = job.result if isinstance(job.result, dict) else {"resolution": job.result}
@@ -85,14 +87,31 @@ def completed(event: str, job: Job) -> None:
     if status not in ("review", "blocked"):
         status = "done"
     resolution = told.get("resolution")
+    unusable = told.get("unusable")
+    if unusable:
+        status = "review"
     _move(job, status, resolution=resolution if isinstance(resolution, str) or resolution is None else jsoned(resolution),
-          error=told.get("note") if status == "blocked" else None, ended=True)
+          error=unusable or (told.get("note") if status == "blocked" else None), reason="report_unusable" if unusable else None)
 
 
 @plugin.on("job.retrying")
 def retrying(event: str, job: Job) -> None:
     """A failed attempt: to do again, with the error to see."""
     _move(job, "todo", error=job.error)
+
+
+@plugin.on("job.deferred")
+def deferred(event: str, job: Job) -> None:
+    """Put off: to do, with what it waits for to see."""
+    _move(job, "todo", error=job.error)
+
+
+@plugin.on("job.cancelled")
+def cancelled(event: str, job: Job) -> None:
+    """Cancelled by its number: nobody is at it any more."""
+    task = _of(job)
+    if task and task.status == "in_progress":
+        _move(job, "todo")
 
 
 @plugin.on("job.released")
@@ -111,16 +130,16 @@ def failed(event: str, job: Job) -> None:
                              link=f"/api/tasks/{task.id}")
 
 
-def _move(job: Job, status: str, *, resolution: str | None = None, error: Any = None, ended: bool = False) -> Task | None:
+def _move(job: Job, status: str, *, resolution: str | None = None, error: Any = None, reason: str | None = None) -> Task | None:
     before = _of(job)
     if before is None:
         return None
     db.run("""
         UPDATE tasks SET status = :status, resolution = ifnull(:resolution, resolution), last_error = CASE WHEN :status = 'done' THEN NULL
                ELSE ifnull(:error, last_error) END, updated_at = :now, finished_at = CASE WHEN :status = 'done' THEN :now END,
-               job_id = CASE WHEN :ended THEN NULL ELSE job_id END
+               reason = :reason
          WHERE id = :id AND tenant_id = :tenant""",
-        id=before.id, status=status, resolution=resolution, error=None if error is None else str(error)[:8192], ended=ended, now=now())
+        id=before.id, status=status, resolution=resolution, error=None if error is None else str(error)[:8192], reason=reason, now=now())
     task = find(before.id)
     if task.status != before.status:
         _tell(before, task)

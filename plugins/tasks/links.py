@@ -15,22 +15,31 @@ def of(id: int) -> tuple[list[int], list[int]]:
 
 def still_open(id: int) -> list[int]:
     """The tasks that task `id` waits for and that are not over."""
-    return [row[0] for row in db.all(tuple, """
-        SELECT other.id FROM task_links JOIN tasks AS other ON other.id = task_links.blocked_by
-         WHERE task_links.task_id = :id AND task_links.tenant_id = :tenant AND other.status NOT IN ('done', 'archived')
-         ORDER BY other.id""", id=id)]
+    return open_of([id]).get(id, [])
+
+
+def open_of(ids: list[int]) -> dict[int, list[int]]:
+    """What each of these tasks waits for that is not over; those that wait for nothing are not in it."""
+    found: dict[int, list[int]] = {}
+    for id, other in db.all(tuple, """
+            SELECT task_links.task_id, other.id FROM task_links JOIN tasks AS other ON other.id = task_links.blocked_by
+             WHERE task_links.task_id IN (SELECT value FROM json_each(:ids)) AND task_links.tenant_id = :tenant
+               AND other.status NOT IN ('done', 'archived') ORDER BY other.id""", ids=jsoned(ids)) if ids else ():
+        found.setdefault(id, []).append(other)
+    return found
 
 
 def put(id: int, blocked_by: list[int]) -> None:
     """Make `blocked_by` exactly what task `id` waits for. NotFound for unknown tasks."""
-    others = jsoned(sorted(set(blocked_by)))
-    missing = db.value("""SELECT value FROM json_each(:others) WHERE NOT EXISTS (
-                            SELECT 1 FROM tasks WHERE id = value AND tenant_id = :tenant AND (:agent IS NULL OR assignee = :agent))""",
-                       others=others, agent=current().name if current().kind == "agent" else None)
-    if missing:
+    others = sorted(set(blocked_by))
+    agent = current().name if current().kind == "agent" else None
+    missing = next((other for other in others if not db.value("""
+        SELECT 1 FROM tasks WHERE id = :other AND tenant_id = :tenant AND (assignee = :agent OR :agent IS NULL)""", other=other, agent=agent)), None)
+    if missing is not None:
         raise NotFound(f"blocked_by: There is no task {missing}", [{"field": "blocked_by", "message": f"there is no task {missing}"}])
     db.run("DELETE FROM task_links WHERE task_id = :id AND tenant_id = :tenant", id=id)
-    db.run("INSERT INTO task_links (tenant_id, task_id, blocked_by) SELECT :tenant, :id, value FROM json_each(:others)", id=id, others=others)
+    db.run_many("INSERT INTO task_links (tenant_id, task_id, blocked_by) VALUES (:tenant, :id, :other)",
+                [{"tenant": current().tenant, "id": id, "other": other} for other in others])
 
 
 def refuse_circle(id: int, blocked_by: list[int]) -> None:

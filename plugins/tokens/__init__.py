@@ -206,11 +206,11 @@ def out_of_tokens(name: str) -> bool:
 
 
 @queue.explains
-def why(job: queue.Job) -> list[queue.Why]:
+def why(jobs: list[queue.Job]) -> list[list[queue.Why]]:
     """Why an agent's work waits for tokens."""
-    if not out_of_tokens(job.queue):
-        return []
-    return [queue.Why("out_of_tokens", "The last run was not covered by the balance of tokens; buy some, or have an administrator grant some")]
+    said = [queue.Why("out_of_tokens", "The last run was not covered by the balance of tokens; buy some, or have an administrator grant some")]
+    asked = any(job.queue.startswith("agent:") for job in jobs)
+    return [said if job.queue.startswith("agent:") else [] for job in jobs] if asked and out_of_tokens("agent:") else [[] for _ in jobs]
 
 
 # ── proving ──

@@ -6,6 +6,8 @@ from plugins import tenants, tokens
 from plugins.fields import line, wrong
 from plugins.tokens import Amount, Balance, Grant, Transaction, TransactionQuery, plugin
 
+SAME = {"duplicate": True, "message": "This reference_id was consumed for before, and that is answered; nothing was consumed again"}
+
 Action = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\S")]
 Reference = Annotated[str, Meta(min_length=1, max_length=200)]
 
@@ -64,7 +66,7 @@ def consume(body: Consumption) -> Reply[Consumed]:
         raise wrong("reference_id", "run_<id> is what the server charges runs under; choose another")
     with acting(tenants.asked_for(body.company_id)):
         made, again = tokens.consume(body.amount, line(body.action, "action", 200), body.reference_id, body.metadata)
-        return Reply(Consumed(made, tokens.balance().balance), meta={"duplicate": True} if again else None)
+        return Reply(Consumed(made, tokens.balance().balance), meta=SAME if again else None)
 
 
 @plugin.post("/api/tokens/grant", auth=may("admin", host=True), status=201, raises=(400, 404, 409))

@@ -18,7 +18,7 @@ def stored(id, home=1, *, token="tok", **fields):
     """A job as it is stored, and as operators see it."""
     shown = {"task_type": "index", "queue_name": "default", "status": "waiting", "payload": {"x": [1]}, "priority": 5, "attempt": 1, "max_attempts": 3,
              "timeout_seconds": 300, "idempotency_key": f"key {id}", "run_at": None, "lease_expires_at": None, "worker_id": "w", "progress": {"done": 2},
-             "result": None, "error": "exit 1", "tokens_used": 7, "created_at": OLDER, "claimed_at": OLD, "finished_at": None}
+             "result": None, "error": "exit 1", "tokens_used": 7, "deferrals": 0, "created_at": OLDER, "claimed_at": OLD, "finished_at": None}
     shown |= STATES[fields.get("status", "waiting")] | fields
     row = {name: json.dumps(value) if name in ("progress", "result") and value is not None else value
            for name, value in shown.items() if name not in ("queue_name", "status")}
@@ -33,6 +33,14 @@ def claims(job, lately, worker="w2"):
     return leased | ends | {"lease_token": Like("[0-9a-f]{32}")}, job | ends | {"status": "active", "worker_id": worker, "claimed_at": lately, "progress": None}
 
 
+def reasoned(job):
+    """A job as a list shows it: with why it is not running."""
+    code, sentence = {"waiting": ("no_worker", Like("No worker has claimed from .*")), "dead": ("attempts_exhausted", Like("All 3 attempts failed; .*")),
+                      "delayed": ("delayed", Like("Delayed until .*")), "failed": ("not_retryable", Like("It was not to be tried again: exit 1")),
+                      "cancelled": ("cancelled", "It was cancelled; retry it to run it after all")}.get(job["status"], (None, None))
+    return job | {"why": [{"code": code, "sentence": sentence}] if code else []}
+
+
 def look(client, *ids):
     """These jobs as they are now; without why they wait, which is told of one at a time."""
     return [client.get(f"/task-queue/{id}").data | {"why": None} for id in ids]
@@ -43,6 +51,7 @@ def look(client, *ids):
 
 @pytest.mark.story("GET /api/task-queue", "GET /api/task-queue/{id}")
 def test_jobs_are_listed_newest_first_and_each_state_in_its_order(client, application):
+    queue._polled.clear()
     one, two = stored(1, priority=9), stored(2, priority=-1, task_type="other", result=None, error=None)
     three, four = stored(3, status="completed", result={"ok": True}, finished_at=OLDER), stored(4, status="completed", payload={}, result="text")
     five = stored(5, status="active", queue_name="agent:felix", lease_expires_at="2098-01-01T00:00:00.000Z", progress="half")
@@ -50,15 +59,16 @@ def test_jobs_are_listed_newest_first_and_each_state_in_its_order(client, applic
     eight, nine, ten = stored(8, status="failed"), stored(9, status="cancelled"), stored(10, status="dead")
     stored(11, home=2), stored(12, queue_name="orkosi")
     every = [ten, nine, eight, seven, six, five, four, three, two, one]
-    assert listed(client, "/task-queue", every)
+    shown = lambda found: [reasoned(job) for job in found]  # noqa: E731
+    assert listed(client, "/task-queue", shown(every))
     for query, found in [("status=waiting", [two, one]), ("status=delayed", [seven]), ("status=active", [five, six]), ("status=completed", [four, three]),
                          ("status=failed", [eight]), ("status=cancelled", [nine]), ("status=dead", [ten]), ("queue_name=agent:felix", [five]),
                          ("task_type=other", [two]), ("task_type=index&status=waiting&queue_name=default", [one]), ("queue_name=none", []),
                          ("status=active&queue_name=default", [six])]:
-        assert listed(client, f"/task-queue?{query}", found)
+        assert listed(client, f"/task-queue?{query}", shown(found))
     assert look(client, *(job["id"] for job in every)) == every
     felix = Client(application, keys.issue(1, "felix", keys.AGENT_SCOPES, agent="felix")[1])
-    assert listed(felix, "/task-queue", [five])
+    assert listed(felix, "/task-queue", shown([five]))
 
 
 @pytest.mark.story("GET /api/task-queue/{id}")
@@ -67,7 +77,7 @@ def test_one_job_says_why_it_is_not_running(client):
     stored(5, status="active"), stored(6, queue_name="fresh")
     db.write(lambda: db.run("UPDATE jobs SET held_for = 'Waits for task 3' WHERE id = 4 AND :tenant"))
     queue.pause("held")
-    told = {1: [("attempts_exhausted", "All 3 attempts failed; the last: exit 1")], 2: [("not_retryable", "The worker said not to try again: exit 1")],
+    told = {1: [("attempts_exhausted", "All 3 attempts failed; the last: exit 1")], 2: [("not_retryable", "It was not to be tried again: exit 1")],
             3: [("delayed", f"Delayed until {AHEAD}; the last attempt failed: exit 1")],
             4: [("queue_paused", "The queue held is paused"), ("held", "Waits for task 3")], 5: []}
     for id, reasons in told.items():
@@ -106,18 +116,19 @@ def test_what_is_over_is_counted_to_ten_thousand(client):
 
 @pytest.mark.story("POST /api/task-queue/submit")
 def test_a_job_is_what_was_sent(client, as_, lately):
-    told = {"attempt": 0, "lease_expires_at": None, "worker_id": None, "progress": None, "result": None, "error": None, "tokens_used": 0, "created_at": lately,
+    queue._polled.clear()
+    told = {"attempt": 0, "lease_expires_at": None, "worker_id": None, "progress": None, "result": None, "error": None, "tokens_used": 0, "deferrals": 0, "created_at": lately,
             "claimed_at": None, "finished_at": None, "why": None}
     full = {"task_type": "index", "payload": {"deep": [1, {"a": None}]}, "queue_name": "q", "priority": -5, "max_attempts": 7, "timeout_seconds": 60,
             "idempotency_key": "once"}
     made = client.post("/task-queue/submit", full | {"delay_seconds": 90})
     assert (made.status, made.json) == (201, {"data": full | told | {"id": "job_1", "status": "delayed", "run_at": lately(90)}})
     again = client.post("/task-queue/submit", full | {"payload": {}})
-    assert (again.status, again.json) == (200, {"data": made.data, "meta": {"duplicate": True}})
+    assert (again.status, again.json) == (200, {"data": made.data, "meta": {"duplicate": True, "message": Like(".*answered.*")}})
     bare = client.post("/task-queue/submit", {"task_type": "t"}).data
     assert bare == told | {"id": bare["id"], "task_type": "t", "payload": {}, "queue_name": "default", "status": "waiting", "priority": 0, "max_attempts": 3,
                            "timeout_seconds": 300, "idempotency_key": None, "run_at": None}
-    assert client.get("/task-queue").data == [bare, made.data]
+    assert client.get("/task-queue").data == [reasoned(bare), reasoned(made.data)]
     elsewhere = as_("ann", tenant=None).get("/auth/me").data["tenant"]
     put_there = client.post("/task-queue/submit", {"task_type": "t", "tenant_id": elsewhere}).data["id"]
     assert db.value("SELECT tenant_id FROM jobs WHERE id = :id AND :tenant", id=int(put_there[4:])) == elsewhere

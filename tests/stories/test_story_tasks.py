@@ -6,7 +6,9 @@ from plugins import keys
 
 FULL = {"title": "Fix login bug", "description": "It loops.", "status": "todo", "priority": "P1", "assignee": "felix", "product_slug": "shop", "type": "bug",
         "category": "web", "tags": "login,urgent", "estimated_minutes": 90, "due_date": "2027-01-31", "max_duration_seconds": 600}
-UNTOLD = {"resolution": None, "last_error": None, "finished_at": None}
+UNTOLD = {"resolution": None, "last_error": None, "reason": None, "finished_at": None}
+says = lambda code, sentence: {"code": code, "sentence": sentence}  # noqa: E731
+REVIEW = says("review", "It waits for a person to look at it; set its status to done or todo")
 
 
 def stored(id, home=1, blocked_by=(), **fields):
@@ -16,7 +18,7 @@ def stored(id, home=1, blocked_by=(), **fields):
     put("tasks", **shown | {"id": id, "tenant_id": home, "title_key": shown["title"].casefold(), "job_id": shown["job_id"] and int(shown["job_id"][4:])})
     for other in blocked_by:
         put("task_links", tenant_id=home, task_id=id, blocked_by=other)
-    return shown | {"id": id, "product": shown["product_slug"], "blocked_by": sorted(blocked_by), "blocks": [], "why": None}
+    return shown | {"id": id, "product": shown["product_slug"], "blocked_by": sorted(blocked_by), "blocks": [], "why": [REVIEW] if shown["status"] == "review" else []}
 
 
 @pytest.mark.story("GET /api/tasks")
@@ -54,10 +56,9 @@ def test_one_task_says_what_it_waits_for_and_what_waits_for_it(client):
     one, two = stored(1, assignee=None), stored(2, status="review")
     three, four = stored(3, blocked_by=[2, 1]), stored(4, blocked_by=[3], status="blocked", last_error="No access")
     done = stored(5, status="done", finished_at="2026-11-04T10:00:00.000Z", resolution="So", blocked_by=[3])
-    says = lambda code, sentence: {"code": code, "sentence": sentence}  # noqa: E731
     for task, blocked_by, blocks, why in [
             (one, [], [3], [says("unassigned", "Nobody is assigned; set an assignee")]),
-            (two, [], [3], [says("review", "It waits for a person to look at it; set its status to done or todo")]),
+            (two, [], [3], [REVIEW]),
             (three, [1, 2], [4, 5], [says("waits_for_task", "Waits for task 1"), says("waits_for_task", "Waits for task 2")]),
             (four, [3], [], [says("waits_for_task", "Waits for task 3"), says("blocked", "It is blocked: No access; set its status to todo to try again")]),
             (done, [3], [], [])]:
@@ -84,7 +85,8 @@ def test_a_task_is_what_was_sent_and_its_assignee_has_a_job(client, lately):
     assert made.json == {"data": FULL | told | {"id": 2, "product": "shop", "job_id": f"job_{job['id']}", "blocked_by": [1]}, "meta": unknown}
     assert job == {"id": job["id"], "queue": "agent:felix", "task_type": "task", "payload": '{"task_id":2}', "priority": 1, "state": "delayed",
                    "held_for": "Waits for task 1"}
-    assert client.get("/tasks").data == [made.data, first | {"blocks": [2]}]
+    assert client.get("/tasks").data == [made.data | {"why": [says("waits_for_task", "Waits for task 1"), says("agent_unknown", unknown["warnings"][0])]},
+                                         first | {"blocks": [2]}]
     bare = client.post("/tasks", {"title": "  Just   this "}).data
     assert bare == dict.fromkeys(FULL) | told | {"id": 3, "title": "Just this", "description": "", "status": "todo", "priority": "P2", "type": "other",
                                                  "max_duration_seconds": 3600, "product": None, "job_id": None, "blocked_by": []}
@@ -115,9 +117,9 @@ def test_what_is_sent_of_a_task_is_changed_and_no_more(client, lately, change):
     for slug in ("shop", change.get("product_slug")):
         client.post("/products", {"name": "Some", "slug": slug})
     after = client.patch("/tasks/1", change)
-    now = before | change | {"updated_at": lately if change else after.data["updated_at"]}
+    now = before | change | {"why": None, "updated_at": lately if change else after.data["updated_at"]}
     assert after.json == {"data": now | {"product": now["product_slug"], "blocked_by": [], "blocks": []}}
-    assert client.get("/tasks").data == [other, after.data]
+    assert client.get("/tasks").data == [other, after.data | {"why": [says("unassigned", "Nobody is assigned; set an assignee")]}]
 
 
 @pytest.mark.story("PATCH /api/tasks/{id}")
@@ -130,7 +132,7 @@ def test_a_status_an_assignee_and_what_it_waits_for_change_the_job(client, latel
     waits = client.patch("/tasks/1", {"blocked_by": [2]}).data
     assert waits["blocked_by"] == [2] and jobs()[0][2:] == ("delayed", "Waits for task 2")
     done = client.patch("/tasks/1", {"status": "done"}).data
-    assert (done["status"], done["finished_at"], done["job_id"]) == ("done", lately, None) and jobs()[0][2] == "cancelled"
+    assert (done["status"], done["finished_at"], done["job_id"]) == ("done", lately, given["job_id"]) and jobs()[0][2] == "cancelled"
     again = client.patch("/tasks/1", {"status": "todo", "blocked_by": None}).data
     assert (again["status"], again["finished_at"], again["blocked_by"]) == ("todo", None, []) and jobs()[-1][1:] == ("agent:ada", "waiting", None)
     failed = stored(9, status="blocked", last_error="exit 1")

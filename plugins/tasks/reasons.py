@@ -1,0 +1,40 @@
+"""Reasons: why open tasks are not being worked on, and what would change that.
+
+Owns nothing. Surprise: they are asked for by the page, so that a list costs as many questions as one task.
+"""
+from plugins import queue
+from plugins.queue import Why
+
+from . import OVER, Task, links
+from .assignees import people
+
+
+def why(task: Task) -> list[Why]:
+    """Why one task is not being worked on; empty while it is, or once it is over."""
+    return whys([task])[0]
+
+
+def whys(tasks: list[Task]) -> list[list[Why]]:
+    """The same for each of some tasks of this tenant."""
+    asked = [task for task in tasks if task.status not in OVER and task.assignee is not None]
+    waits = links.open_of([task.id for task in asked if task.blocked_by != []])
+    jobs = {task.id: queue.id_of(task.job_id) for task in asked if task.job_id and task.status in ("todo", "in_progress")}
+    said = queue.whys_of(list(jobs.values()))
+    persons = people({task.assignee for task in asked if task.assignee and task.job_id is None and task.status == "todo"})
+    return [_why(task, waits.get(task.id, []), said.get(jobs.get(task.id, 0), []), task.assignee in persons) for task in tasks]
+
+
+def _why(task: Task, waits: list[int], of_job: list[Why], a_person: bool) -> list[Why]:
+    if task.status in OVER:
+        return []
+    if task.status == "review":
+        found = [Why("review", "It waits for a person to look at it; set its status to done or todo")]
+        return [Why(task.reason, task.last_error or ""), *found] if task.reason else found
+    if task.assignee is None:
+        return [Why("unassigned", "Nobody is assigned; set an assignee")]
+    if a_person:
+        return [Why("person", f"{task.assignee} is to do it: a person, and no agent")]
+    found = [Why("waits_for_task", f"Waits for task {id}") for id in waits] if task.status != "in_progress" else []
+    if task.status == "blocked":
+        return [*found, Why("blocked", f"It is blocked: {task.last_error or 'no reason given'}; set its status to todo to try again")]
+    return found + [one for one in of_job if one.code != "held"] if found else of_job
