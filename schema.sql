@@ -396,6 +396,8 @@ CREATE TABLE agents (
   color TEXT,
   interval_sec INTEGER NOT NULL DEFAULT 60 CHECK (interval_sec >= 1),
   command TEXT,                                 -- JSON argv instead of the workspace's brain
+  adapter TEXT,                                 -- the tool that is its brain, in place of both
+  base_url TEXT,                                -- where that tool's model is, in place of its maker's
   workspace_path TEXT,
   wanted TEXT NOT NULL DEFAULT 'running' CHECK (wanted IN ('running', 'paused', 'stopped')), -- what the operator asked for
   reported TEXT NOT NULL DEFAULT 'idle'         -- what a process-less agent last said of itself
@@ -427,6 +429,10 @@ CREATE TABLE agent_runs (
   note TEXT,
   error TEXT,
   unpaid_tokens INTEGER NOT NULL DEFAULT 0,     -- what its tenant's balance did not cover
+  stdout_bytes INTEGER NOT NULL DEFAULT 0,      -- what its program wrote; how much of that is kept, its folder says
+  stderr_bytes INTEGER NOT NULL DEFAULT 0,
+  truncated INTEGER NOT NULL DEFAULT 0,         -- its task's resolution is but the beginning of that
+  replay_of INTEGER,                            -- the run that it repeats
   started_at TEXT NOT NULL,
   finished_at TEXT
 ) STRICT;

@@ -300,6 +300,9 @@ def theirs(client, data):
     assert client.patch(f"/notifications/{ids['notifications']['id']}/read").status == client.patch("/notifications/read-all").status == 200
     made("/notifications", {"title": MARK, "message": MARK}), client.patch("/notifications/read-all")
     ids = {name: {"id": one["id"]} for name, one in ids.items()}
+    kept = settings.data / "agents/felix/runs" / str(ids["agent-runs"]["id"])
+    kept.mkdir(parents=True)
+    (kept / "stdout").write_text(MARK), (kept / "input.json").write_text('{"told": {"task": null}}')
     return ids | {"organizations": {"id": org, "orgId": org}, "teams": {"id": team}, "tasks": {"id": task}, "task-queue": {"id": job}, "users": {"id": me}, "credentials": {"key": MARK.upper()},
                   "templates": {"id": template}, "auth": {"id": db.value("SELECT min(id) FROM sessions WHERE user_id = :id", id=me)},
                   "*": {"name": "felix", "orgId": org, "keyId": key.id, "slug": f"{MARK}-shop", "id": 1, "userId": me, "inviteId": invite, "token": "none", "file": "pages.js"}}

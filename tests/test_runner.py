@@ -108,8 +108,8 @@ def test_all_that_waits_is_done_in_one_cycle(company):
     ("kill -9 $$", "todo", "delayed", "failed", "-9"),
     ("printf '{\"status\": \"review\"}' > $ORKOSI_REPORT", "review", "completed", "done", None),
     ("printf '{\"status\": \"blocked\", \"note\": \"needs a key\"}' > $ORKOSI_REPORT", "blocked", "completed", "done", "needs a key"),
-    ("printf '{\"tokens_in\": -5}' > $ORKOSI_REPORT", "done", "completed", "done", None),
-    ("ln -s /etc/passwd \"$ORKOSI_REPORT\"", "done", "completed", "done", None),
+    ("printf '{\"tokens_in\": -5}' > $ORKOSI_REPORT", "review", "completed", "done", "tokens_in: -5 is not a whole number, 0 or more"),
+    ("ln -s /etc/passwd \"$ORKOSI_REPORT\"", "review", "completed", "done", "write a plain file of JSON"),
     ("exec 0<&-; echo early", "done", "completed", "done", None),
 ])
 @pytest.mark.slow

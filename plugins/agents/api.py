@@ -3,13 +3,14 @@ from typing import Annotated, Literal
 
 from orkosi import HOST_TENANT, PUBLIC, UNSET, Actor, Deleted, Denied, Meta, Page, Paging, Struct, may
 from plugins import agents
-from plugins.agents import Agent, AgentName, AgentPatch, NewAgent, Note, Short, Status, idle, plugin, runs, state
+from plugins.agents import Agent, AgentName, AgentPatch, NewAgent, Note, Short, Status, idle, kept, plugin, runs, state
 from plugins.agents.runs import Run, RunPatch, RunStatus
 from plugins.agents.state import SeenAgent
 from plugins.fields import OfAgent, wrong
 
 READ, WRITE, CONTROL = may("viewer", "agents:read"), may("editor", "agents:write"), may("editor", "agents:control")
 PROCESS = may("editor", "agents:control", host=True)
+OUTPUT, REPLAY = may("editor", "logs:read", host=True), may("editor", "queue:submit", host=True)
 RUNS, WORK = may("viewer", "tasks:read"), may("member", "queue:work")
 
 
@@ -36,6 +37,17 @@ class NewRun(Struct, forbid_unknown_fields=True):
     task_id: int | None = None
     job_id: int | Short | None = None
     mode: Short = "task"
+    replay_of: int | None = None
+
+
+class OutputQuery(Struct, forbid_unknown_fields=True):
+    stream: Literal["stdout", "stderr"] = "stdout"
+    offset: Annotated[int, Meta(ge=0, le=2**53, description="Bytes from the beginning")] = 0
+    limit: Annotated[int, Meta(ge=4, le=kept.MOST_READ, description="Bytes at most")] = kept.MOST_READ
+
+
+class Replayed(Struct):
+    job_id: str
 
 
 class RunQuery(OfAgent, kw_only=True):
@@ -152,7 +164,7 @@ def start_run(body: NewRun, me: Actor) -> Run:
     if agent is None:
         raise wrong("agent", "Required, except with an agent's own key")
     job = agents.queue.id_of(body.job_id) if isinstance(body.job_id, str) else body.job_id
-    return runs.start(agent, task_id=body.task_id, job_id=job, mode=body.mode)
+    return runs.start(agent, task_id=body.task_id, job_id=job, mode=body.mode, replay_of=body.replay_of)
 
 
 @plugin.get("/api/agent-runs/{id}", quick=True, auth=RUNS, raises=(404,))
@@ -165,3 +177,20 @@ def show_run(id: int, me: Actor) -> Run:
 def update_run(id: int, body: RunPatch, me: Actor) -> Run:
     """Report on a run; a status other than running ends it"""
     return runs.change(id, body, me.name if me.kind == "agent" else None)
+
+
+@plugin.get("/api/agent-runs/{id}/output", auth=OUTPUT, raises=(404,))
+def run_output(id: int, query: OutputQuery) -> kept.Output:
+    """Read what a run's program wrote, also while it writes
+
+    From `offset` on, whole characters; go on at `next_offset`, which is null at the end of a run that is over. Secrets are blotted out."""
+    return kept.output(id, query.stream, query.offset, query.limit)
+
+
+@plugin.post("/api/agent-runs/{id}/replay", auth=REPLAY, status=201, raises=(404, 409))
+def replay(id: int) -> Replayed:
+    """Let a run's agent do it again, told the same
+
+    Its job comes before no other. The run's task does not move; 409 where what the run was told is not kept any more."""
+    job = kept.replay(id)
+    return Replayed(f"job_{job.id}")

@@ -1,9 +1,9 @@
 """Handing agents to the supervisor, and ending what runs of them."""
 from orkosi import Conflict, Unavailable
 from plugins import automations, supervisor
-from plugins.supervisor import processes
+from plugins.supervisor import trees
 
-from .paths import folder_of, label_of, plist_of
+from .paths import brain_mark, folder_of, label_of, plist_of
 from .rows import Agent
 
 GRACE = 3.0  # seconds a leftover brain has to end
@@ -31,8 +31,5 @@ def unload(agent: Agent) -> None:
 
 
 def end_brain(name: str) -> None:
-    """End the brain that a runner which was killed left behind, with its whole process group."""
-    file = folder_of(name) / "brain.pid"
-    if left := processes.remembered(file):
-        processes.end_group(left.pid, GRACE)
-    file.unlink(missing_ok=True)
+    """End the brain that a runner which was killed left behind, with all that it started."""
+    trees.end_left(folder_of(name) / "brain.pid", brain_mark(name), GRACE)

@@ -42,6 +42,11 @@ def key_file(name: str) -> Path:
     return settings.data / "keys" / name
 
 
+def brain_mark(name: str) -> str:
+    """How a variable begins that all of an agent's brains have in their environment, and nobody else's: where they report."""
+    return f"ORKOSI_REPORT={folder_of(name) / 'scratch'}/"
+
+
 def search_path() -> str:
     """The PATH that agents run with: launchd gives them none."""
     return f"{Path(sys.executable).parent}:{SEARCHED}"

@@ -39,10 +39,13 @@ class RunPatch(Struct, forbid_unknown_fields=True):
     duration_ms: Count | UnsetType = UNSET
     note: Note | None | UnsetType = UNSET
     error: Annotated[str, Meta(max_length=65536)] | None | UnsetType = UNSET
+    stdout_bytes: Count | UnsetType = UNSET
+    stderr_bytes: Count | UnsetType = UNSET
+    truncated: bool | UnsetType = UNSET
 
 
 class Run(Struct):
-    """One time an agent worked. `cost_micros` are millionths of a dollar."""
+    """One time an agent worked. `cost_micros` are millionths of a dollar; `truncated`: the resolution is but the beginning of its output."""
     id: int
     agent: str
     task_id: int | None
@@ -57,12 +60,16 @@ class Run(Struct):
     note: str | None
     error: str | None
     unpaid_tokens: int
+    stdout_bytes: int
+    stderr_bytes: int
+    truncated: bool
+    replay_of: int | None
     started_at: str
     finished_at: str | None
 
 
 COLUMNS = """id, agent, task_id, 'job_' || job_id AS job_id, mode, status, exit_code, tokens_in, tokens_out, cost_micros,
-             duration_ms, note, error, unpaid_tokens, started_at, finished_at"""
+             duration_ms, note, error, unpaid_tokens, stdout_bytes, stderr_bytes, truncated, replay_of, started_at, finished_at"""
 LIST = Listing(of=Run, source="agent_runs", columns=COLUMNS, heavy="ifnull(octet_length(error), 0) + ifnull(octet_length(note), 0)", light=2,
                filters={"agent": "agent = :agent", "status": "status = :status", "task_id": "task_id = :task_id"})
 
@@ -82,15 +89,17 @@ def find(id: int, agent: str | None = None) -> Run:
 
 
 @writes
-def start(agent: str, *, task_id: int | None, job_id: int | None, mode: str) -> Run:
-    """Begin a run; a sign of life of its agent. NotFound where its job or its task is not one the caller may see."""
+def start(agent: str, *, task_id: int | None, job_id: int | None, mode: str, replay_of: int | None = None) -> Run:
+    """Begin a run; a sign of life of its agent. NotFound where its job, its task or the run it repeats is not one the caller may see."""
+    if replay_of is not None:
+        find(replay_of, agent)
     if job_id is not None:
         queue.find(job_id)
     if task_id is not None and not db.value("""SELECT 1 FROM tasks WHERE id = :task AND tenant_id = :tenant
                                                   AND (assignee = :agent OR :agent IS NULL)""",
                                             task=task_id, agent=current().name if current().kind == "agent" else None):
         raise NotFound(f"There is no task {task_id}")
-    row = db.insert(dict, "agent_runs", agent=agent, task_id=task_id, job_id=job_id, mode=mode, started_at=now())
+    row = db.insert(dict, "agent_runs", agent=agent, task_id=task_id, job_id=job_id, mode=mode, replay_of=replay_of, started_at=now())
     beat(agent)
     run = find(row["id"])
     emit("run.started", run)

@@ -21,17 +21,22 @@ import click
 
 from orkosi import DATA, NotFound, Plugin, clean, now, seconds, settings
 from plugins import folders
-from plugins.agents import NAME
-from plugins.supervisor import processes
+from plugins.agents import NAME, kept
+from plugins.agents.paths import brain_mark
+from plugins.supervisor import trees
 
-from .brain import Brain, Ending, Outcome, Report, append, read_report
+from .brain import AGAIN, Brain, Ending, Outcome
 from .client import Client, Unreachable
+from .output import Output, append
+from .report import Report, read_report
 from .secrets import Blotter, Refused, Wallet
 
 plugin = Plugin("Runner", layer="domain", needs=("agents",))
 
 PAGE = 200   # rules that are asked for at once
-RETRY = 30  # seconds until a brain that asked for it (exit 75) is tried again
+LISTEN = 20  # seconds for which a heartbeat may wait for what it has to tell
+LATER = 75   # the exit code of a brain that asks to be tried again later
+MARK = "ORKOSI_REPORT"
 Call = tuple[str, str, dict[str, Any]]
 
 
@@ -65,16 +70,23 @@ class Lease:
         threading.Thread(target=self._beat, daemon=True).start()
 
     def _beat(self) -> None:
-        while not self._closed.wait(self.width / 3) and self.verdict is None:
+        """Beat three times in a lease, and listen in between."""
+        refused, wait, rest = 0, min(LISTEN, self.width / 3), 0.0
+        while not self._closed.wait(rest) and self.verdict is None:
+            began = time.monotonic()
             try:
-                status, said = self.client.call("POST", f"{self.path}/heartbeat", {"lease_token": self.token}, timeout=self.width / 3 + 1)
+                status, said = self.client.call("POST", f"{self.path}/heartbeat", {"lease_token": self.token, "wait_seconds": wait}, timeout=wait + 5)
             except OSError:
+                rest = min(1.0, wait)
                 continue
-            if status in (404, 409):
+            refused = refused + 1 if status in (401, 403) else 0  # a new key may be in its file by the next time
+            if status in (404, 409) or refused > 2:
                 self.verdict = "lost"
             elif status == 200:
-                self.until = time.monotonic() + self.width
+                self.until = began + self.width
                 self.verdict = "cancelled" if said["cancel"] else None
+            paused = status == 200 and said["pause"]  # that is told at once, each time
+            rest = wait if paused else max(0.0, wait - (time.monotonic() - began)) if status == 200 else 0.4
 
     def close(self) -> None:
         self._closed.set()
@@ -102,8 +114,8 @@ class Runner:
 
     def cycle(self) -> None:
         """Deliver what was kept; then work on what waits, until nothing does or the interval is over."""
-        if left := processes.remembered(self.folder / "brain.pid"):
-            processes.end_group(left.pid, 3.0)  # of a runner that was killed; its job is, or will be, somebody's again
+        # Of a runner that was killed; its job is, or will be, somebody's again.
+        self._note("brain", "left running before", trees.end_left(self.folder / "brain.pid", brain_mark(self.name), 1.0))
         shutil.rmtree(self.scratch, ignore_errors=True)  # likewise
         self.scratch.mkdir(mode=0o700)
         end = time.monotonic() + self.config["interval_sec"]
@@ -129,21 +141,35 @@ class Runner:
         lease = Lease(self.client, job)
         run: int | None = None
         try:
-            task_id = job["payload"].get("task_id") if isinstance(job["payload"], dict) else None
+            payload = job["payload"] if isinstance(job["payload"], dict) else {}
+            if job["task_type"] == kept.REPLAY:
+                return self._replay(lease, payload)
+            task_id = payload.get("task_id")
             run = self._begin(job, task_id)
             task, rules = self._gather(task_id)
             if task_id and task is None:
                 self._settle(lease, run, self._failure(lease, f"Task {task_id} is gone", retryable=False), {"status": "failed"})
                 return True
-            return self._think(lease, run, task, rules)
+            return self._think(lease, run, {"task": task, "rules": rules, "job": {k: v for k, v in job.items() if k != "lease_token"}})
         except Unreachable:
             self._release(lease, run, "the server was not reachable")
             raise
         finally:
             lease.close()
 
-    def _begin(self, job: dict[str, Any], task_id: int | None) -> int | None:
-        status, said = self.client.call("POST", "/agent-runs", {"agent": self.name, "task_id": task_id, "job_id": job["id"], "mode": "task"})
+    def _replay(self, lease: Lease, payload: dict[str, Any]) -> bool:
+        """Do a run again with what it was told then. Its task does not move: this job is not the task's."""
+        number = payload.get("run_id")
+        try:
+            told = kept.input_of(self.name, int(number or 0))["told"]
+        except (OSError, ValueError, KeyError, TypeError):
+            self._settle(lease, None, self._failure(lease, f"What run {number} was told is not kept any more", retryable=False), {})
+            return True
+        return self._think(lease, self._begin(lease.job, (told.get("task") or {}).get("id"), replay_of=number), told)
+
+    def _begin(self, job: dict[str, Any], task_id: int | None, **more: Any) -> int | None:
+        status, said = self.client.call("POST", "/agent-runs", {
+            "agent": self.name, "task_id": task_id, "job_id": job["id"], "mode": "replay" if more else "task", **more})
         return said["id"] if status == 201 else None
 
     def _gather(self, task_id: int | None) -> tuple[dict[str, Any] | None, list[Any]]:
@@ -161,53 +187,64 @@ class Runner:
             if len(page) < PAGE:
                 return found
 
-    def _think(self, lease: Lease, run: int | None, task: dict[str, Any] | None, rules: list[Any]) -> bool:
+    def _think(self, lease: Lease, run: int | None, told: dict[str, Any]) -> bool:
+        task = told["task"]
         mark = f"task {task['id']}" if task else lease.job["id"]
-        limit = float(task.get("max_duration_seconds") or 3600) if task else 3600.0
+        try:
+            granted = self.wallet.open()
+        except Refused as refused:
+            return self._settle(lease, run, self._put_off(lease, str(refused), task), {"status": "retry", "error": str(refused)})
+        limit, blot = float(task.get("max_duration_seconds") or 3600) if task else 3600.0, Blotter(granted)
         with tempfile.TemporaryDirectory(dir=self.scratch) as scratch:
             report_file = Path(scratch, "report.json")
+            environment = granted | self._environment(task, run, report_file)
+            folder = kept.keep_input(self.name, run, told, environment, frozenset(granted)) if run else None
+            output = Output(Path(scratch), folder, settings.run_output_mb << 20, self.log, mark, blot)
+            argv = self._brain()
             try:
-                granted = self.wallet.open()
-            except Refused as refused:
-                failure = self._failure(lease, str(refused), retry_in_seconds=RETRY)
-                return self._settle(lease, run, failure, {"status": "retry", "error": str(refused)})
-            blot = Blotter(granted)
-            argv, environment = self._brain(), granted | self._environment(task, run, report_file)
-            try:
-                brain = Brain(argv, self.workspace, environment, self.folder / "brain.pid", self.log, mark, blot)
+                brain = Brain(argv, self.workspace, environment, MARK, self.folder / "brain.pid", output)
             except OSError as error:
+                output.finish()
                 problem = f"The brain {argv[0]} cannot be run: {error.strerror}. Put an executable there, or give the agent a command"
                 append(self.log, f"{now()} [{mark}] {problem}\n")
                 return self._settle(lease, run, self._failure(lease, problem), {"status": "failed", "error": problem})
-            told = json.dumps({"task": task, "rules": rules, "job": {k: v for k, v in lease.job.items() if k != "lease_token"}})
-            outcome = brain.run(told.encode(), limit, lambda: "stopped" if self.told_to_end else lease.verdict)
+            outcome = brain.run(json.dumps(told).encode(), limit, lambda: "stopped" if self.told_to_end else lease.verdict)
             report, wrong = read_report(report_file)
-            report.note = report.note and blot(report.note)[:4000]
+        report.note, wrong = report.note and blot(report.note)[:4000], wrong and clean(blot(wrong), 1000)
         if wrong:
-            append(self.log, f"{now()} [{mark}] {clean(blot(wrong))}\n")
-        return self._conclude(lease, run, outcome, report, limit)
+            append(self.log, f"{now()} WARNING [{mark}] {wrong}\n")
+        self._note(mark, "what it had started", outcome.left)
+        well = self._conclude(lease, run, task, outcome, report, wrong, limit)
+        if outcome.left:
+            time.sleep(max(0.0, brain.began + outcome.seconds + AGAIN - time.monotonic()))  # one more look, a second after the end
+            self._note(mark, "what had come to life since", brain.look_again())
+        return well
 
-    def _conclude(self, lease: Lease, run: int | None, outcome: Outcome, report: Report, limit: float) -> bool:
+    def _note(self, mark: str, what: str, ended: list[str]) -> None:
+        if ended:
+            append(self.log, f"{now()} [{mark}] Ended {what}: {clean(', '.join(ended), 1000)}\n")
+
+    def _conclude(self, lease: Lease, run: int | None, task: dict[str, Any] | None, outcome: Outcome, report: Report, wrong: str | None,
+                  limit: float) -> bool:
         record = {"exit_code": outcome.exit_code, "tokens_in": report.tokens_in, "tokens_out": report.tokens_out,
-                  "cost_micros": report.cost_micros, "duration_ms": round(outcome.seconds * 1000), "note": report.note}
+                  "cost_micros": report.cost_micros, "duration_ms": round(outcome.seconds * 1000), "note": report.note,
+                  "stdout_bytes": outcome.stdout_bytes, "stderr_bytes": outcome.stderr_bytes, "truncated": outcome.truncated}
         if outcome.ended == "stopped":
             return self._release(lease, run, "the agent was told to stop", record)
         if outcome.ended in ("cancelled", "lost"):
             why = "the job was cancelled" if outcome.ended == "cancelled" else "the lease was lost"
             return self._record(run, record | {"status": "stopped" if outcome.ended == "cancelled" else "lost", "error": why})
-        if outcome.ended == "timeout":
-            error = f"It took longer than {limit:g} s and was ended\n{outcome.tail}".strip()
-            return self._settle(lease, run, self._failure(lease, error), record | {"status": "timeout", "error": error})
-        if outcome.exit_code == 0:
-            result = {"resolution": outcome.resolution, "status": report.status} | ({"note": report.note} if report.note else {})
+        if outcome.ended is None and outcome.exit_code == 0:
+            result = {"resolution": outcome.resolution, "status": report.status, "truncated": outcome.truncated}
+            result |= ({"note": report.note} if report.note else {}) | ({"unusable": wrong} if wrong else {})
             call: Call = ("POST", f"{lease.path}/complete", {"lease_token": lease.token, "result": result})
-            self._settle(lease, run, call, record | {"status": "done"})
+            self._settle(lease, run, call, record | {"status": "done", "error": wrong})
             return True
-        if outcome.exit_code == 75:
-            error = f"The brain asked to be tried again\n{outcome.tail}".strip()
-            return self._settle(lease, run, self._failure(lease, error, retry_in_seconds=RETRY), record | {"status": "retry", "error": error})
-        error = f"The brain ended with {outcome.exit_code}\n{outcome.tail}".strip()
-        return self._settle(lease, run, self._failure(lease, error), record | {"status": "failed", "error": error})
+        said = {"timeout": f"It took longer than {limit:g} s and was ended", None: f"The brain ended with {outcome.exit_code}"}[outcome.ended]
+        again = outcome.ended is None and outcome.exit_code == LATER
+        error = "\n".join(filter(None, ("The brain asked to be tried again" if again else said, report.note if again else None, wrong, outcome.tail)))
+        call = self._put_off(lease, error, task, report.retry_in_seconds) if again else self._failure(lease, error)
+        return self._settle(lease, run, call, record | {"status": "retry" if again else outcome.ended or "failed", "error": error})
 
     def _brain(self) -> list[str]:
         return self.config["command"] or [str(self.workspace / "brain")]
@@ -220,6 +257,11 @@ class Runner:
 
     def _failure(self, lease: Lease, error: str, **more: Any) -> Call:
         return "POST", f"{lease.path}/fail", {"lease_token": lease.token, "error": error, "retryable": True} | more
+
+    def _put_off(self, lease: Lease, reason: str, task: dict[str, Any] | None, after: float | None = None) -> Call:
+        due = task and task.get("due_date")
+        return "POST", f"{lease.path}/release", {"lease_token": lease.token, "reason": reason[-8000:]} | (
+            {} if after is None else {"retry_in_seconds": after}) | ({"give_up_at": due} if due else {})
 
     # ── reporting ──
 

@@ -57,18 +57,35 @@ class Blotter:
         return self.pattern.sub(lambda found: self.names[found[0]], text) if self.pattern else text
 
     def lines(self, pipe: IO[bytes], width: int) -> Iterator[str]:
-        """The lines of a pipe, blotted; very long ones in pieces, where no value is cut in two before it is looked for."""
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        held = ""
+        """The lines of a pipe, blotted; very long ones in pieces."""
+        text = Blotted(self, width)
         while raw := pipe.readline(width):
-            held = self(held + decoder.decode(raw))
-            if raw.endswith(b"\n"):
-                yield held.rstrip("\r\n")
-                held = ""
-            elif len(held) > width + self.longest:
-                yield held[:len(held) - self.longest]
-                held = held[len(held) - self.longest:]
-        if held := self(held + decoder.decode(b"", final=True)):
+            yield from text.take(raw)
+        yield from text.rest()
+
+
+class Blotted:
+    """A stream of bytes as blotted text, in lines that keep their ends; very long ones in pieces, where no value is cut before it is looked for."""
+
+    def __init__(self, blot: Blotter, width: int):
+        self.blot, self.width, self._held = blot, width, ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def take(self, raw: bytes) -> Iterator[str]:
+        """What is whole by now."""
+        *whole, last = (self._held + self._decoder.decode(raw)).split("\n")
+        for line in whole:
+            yield self.blot(line + "\n")
+        self._held = last
+        if len(last) > self.width + self.blot.longest:
+            held = self.blot(last)
+            at = max(0, len(held) - self.blot.longest)
+            yield held[:at]
+            self._held = held[at:]
+
+    def rest(self) -> Iterator[str]:
+        """What is left at the end."""
+        if held := self.blot(self._held + self._decoder.decode(b"", final=True)):
             yield held
 
 

@@ -31,7 +31,7 @@ def born(pid: int) -> str:
     said = subprocess.run(["/bin/ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, timeout=10,
                           env={"LC_ALL": "C", "TZ": "UTC"}).stdout
     state, _, when = said.strip().partition(" ")
-    return "" if state.startswith("Z") else when.strip()
+    return "" if state.startswith("Z") else " ".join(when.split())
 
 
 def lives(process: Process) -> bool:

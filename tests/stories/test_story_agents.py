@@ -4,7 +4,7 @@ import json
 import pytest
 from conftest import Client, Like, db, eventually, listed, put
 
-from orkosi import HOST_TENANT, now
+from orkosi import HOST_TENANT, now, settings
 from plugins import keys, queue, supervisor
 from plugins.agents import bootstrap, idle, state
 from plugins.supervisor import embedded
@@ -256,7 +256,8 @@ def test_the_process_of_an_agent_is_shown_after_each_turn(client, data, felix, v
 def run(id, home=1, **fields):
     """A run as it is stored, and as it is shown."""
     shown = {"agent": "felix", "task_id": 10, "job_id": "job_7", "mode": "task", "status": "running", "exit_code": 3, "tokens_in": 5, "tokens_out": 6,
-             "cost_micros": 1200, "duration_ms": 90, "note": "n", "error": "e", "unpaid_tokens": 3, "started_at": OLD, "finished_at": None} | fields
+             "cost_micros": 1200, "duration_ms": 90, "note": "n", "error": "e", "unpaid_tokens": 3, "stdout_bytes": 70000, "stderr_bytes": 4,
+             "truncated": True, "replay_of": 9, "started_at": OLD, "finished_at": None} | fields
     put("agent_runs", **shown | {"id": id, "tenant_id": home, "job_id": shown["job_id"] and int(shown["job_id"][4:])})
     return {"id": id} | shown
 
@@ -281,17 +282,22 @@ def test_a_run_is_what_was_sent_and_a_sign_of_life(client, application, lately):
     remote(1, "felix"), holds(7, "felix", 10)
     made = client.post("/agent-runs", {"agent": "felix", "task_id": 10, "job_id": "job_7", "mode": "discovery"})
     told = {"status": "running", "exit_code": None, "tokens_in": 0, "tokens_out": 0, "cost_micros": 0, "duration_ms": None, "note": None, "error": None,
-            "unpaid_tokens": 0, "started_at": lately, "finished_at": None}
+            "unpaid_tokens": 0, "stdout_bytes": 0, "stderr_bytes": 0, "truncated": False, "replay_of": None, "started_at": lately, "finished_at": None}
     assert (made.status, made.json) == (201, {"data": told | {"id": 1, "agent": "felix", "task_id": 10, "job_id": "job_7", "mode": "discovery"}})
     assert client.get("/agents/felix").data["last_heartbeat"] == lately
     felix = Client(application, keys.issue(1, "felix", keys.AGENT_SCOPES, agent="felix")[1])
     bare = felix.post("/agent-runs", {"job_id": 7}).data
     assert bare == told | {"id": 2, "agent": "felix", "task_id": None, "job_id": "job_7", "mode": "task"}
-    assert client.get("/agent-runs").data == [bare, made.data]
+    again = felix.post("/agent-runs", {"job_id": 7, "mode": "replay", "replay_of": 1}).data
+    assert again == told | {"id": 3, "agent": "felix", "task_id": None, "job_id": "job_7", "mode": "replay", "replay_of": 1}
+    assert client.get("/agent-runs").data == [again, bare, made.data]
+    run(8, home=2), run(9, agent="otto")
+    assert [felix.post("/agent-runs", {"replay_of": number}).status for number in (8, 9, 99)] == [404, 404, 404]
 
 
 @pytest.mark.story("PATCH /api/agent-runs/{id}")
 @pytest.mark.parametrize("change", [{"exit_code": 9}, {"tokens_in": 50}, {"tokens_out": 60}, {"cost_micros": 7}, {"duration_ms": 8}, {"note": "m"}, {"error": None},
+                                    {"stdout_bytes": 1}, {"stderr_bytes": 2}, {"truncated": False},
                                     {"status": "running"}, {"status": "done", "duration_ms": 4}, {}])
 def test_what_is_reported_of_a_run_is_changed_and_no_more(client, lately, change):
     before, other = run(1), run(2)
@@ -306,6 +312,41 @@ def test_what_is_reported_of_a_run_is_changed_and_no_more(client, lately, change
 def test_a_run_that_ends_has_taken_the_time_since_its_start(client):
     run(1, started_at=now(-5), duration_ms=None)
     assert client.patch("/agent-runs/1", {"status": "failed"}).data["duration_ms"] == pytest.approx(5000, abs=2000)
+
+
+def kept_here(name="felix", **files):
+    """An agent of this machine, and what is kept of its first run."""
+    remote(1, name, steps=[{"step": 5, "name": "plist", "ok": True, "detail": ""}])
+    folder = settings.data / "agents" / name / "runs" / "1"
+    folder.mkdir(parents=True)
+    for file, text in files.items():
+        (folder / file.replace("_", ".")).write_text(text)
+
+
+@pytest.mark.story("GET /api/agent-runs/{id}/output")
+def test_what_a_run_wrote_is_read_piece_by_piece(client):
+    kept_here(stdout="ab€d", stderr="oh")
+    run(1, status="done", finished_at=OLD), run(2), run(3, agent="otto")
+    get = lambda query="": client.get(f"/agent-runs/1/output{query}").json  # noqa: E731
+    whole = {"run_id": 1, "stream": "stdout", "offset": 0, "next_offset": None, "size": 6, "bytes": 70000, "text": "ab€d"}
+    assert get() == get("?stream=stdout&offset=0") == {"data": whole}
+    assert get("?limit=4") == {"data": whole | {"text": "ab", "next_offset": 2}}, "no character is cut in two"
+    assert get("?offset=2&limit=4") == {"data": whole | {"offset": 2, "text": "€d"}}
+    assert get("?stream=stderr") == {"data": whole | {"stream": "stderr", "size": 2, "bytes": 4, "text": "oh"}}
+    db.write(lambda: db.run("UPDATE agent_runs SET finished_at = NULL WHERE id = 1 AND :tenant"))
+    assert get() == {"data": whole | {"next_offset": 6}}, "there may be more"
+    assert [client.get(f"/agent-runs/{number}/output").status for number in (2, 3, 4)] == [404, 404, 404]
+
+
+@pytest.mark.story("POST /api/agent-runs/{id}/replay")
+def test_a_run_is_done_again_by_a_job_of_its_agents(client):
+    kept_here(input_json='{"told": {"task": null, "rules": [], "job": {}}}')
+    run(1, status="failed", finished_at=OLD), run(2), run(3, agent="otto")
+    made = client.post("/agent-runs/1/replay")
+    job = db.one(dict, "SELECT id, queue, task_type, payload, state FROM jobs WHERE :tenant")
+    assert (made.status, made.json) == (201, {"data": {"job_id": f"job_{job.pop('id')}"}})
+    assert job == {"queue": "agent:felix", "task_type": "replay", "payload": '{"run_id":1}', "state": "waiting"}
+    assert [client.post(f"/agent-runs/{number}/replay").status for number in (2, 3, 4)] == [409, 409, 404]
 
 
 @pytest.mark.story("GET /api/agent-runs/idle-check")
