@@ -398,6 +398,7 @@ CREATE TABLE agents (
   command TEXT,                                 -- JSON argv instead of the workspace's brain
   adapter TEXT,                                 -- the tool that is its brain, in place of both
   base_url TEXT,                                -- where that tool's model is, in place of its maker's
+  template TEXT,                                -- the slug of what it was made from
   workspace_path TEXT,
   wanted TEXT NOT NULL DEFAULT 'running' CHECK (wanted IN ('running', 'paused', 'stopped')), -- what the operator asked for
   reported TEXT NOT NULL DEFAULT 'idle'         -- what a process-less agent last said of itself

@@ -1,7 +1,7 @@
 """The wire of agents and their runs."""
 from typing import Annotated, Literal
 
-from orkosi import HOST_TENANT, PUBLIC, UNSET, Actor, Deleted, Denied, Meta, Page, Paging, Struct, may
+from orkosi import HOST_TENANT, PUBLIC, UNSET, Actor, Deleted, Denied, Meta, Page, Paging, Reply, Struct, may
 from plugins import agents
 from plugins.agents import Agent, AgentName, AgentPatch, NewAgent, Note, Short, Status, idle, kept, plugin, runs, state
 from plugins.agents.runs import Run, RunPatch, RunStatus
@@ -56,9 +56,10 @@ class RunQuery(OfAgent, kw_only=True):
 
 
 def programs_only_by_admins(body: NewAgent | AgentPatch, me: Actor) -> None:
-    """A command is a program run on this machine as the server's user: only an administrator's session names one."""
-    if body.command is not UNSET and (me.role != "admin" or me.scopes is not None):
-        raise Denied("command: Only an administrator, signed in, may name the program an agent runs")
+    """A program runs on this machine as the server's user, and an address is given keys: only an administrator's session names them."""
+    named = next((name for name in ("command", "adapter", "base_url") if getattr(body, name) is not UNSET), None)
+    if named and (me.role != "admin" or me.scopes is not None):
+        raise Denied(f"{named}: Only an administrator, signed in, may name the program an agent runs, and where its model is")
 
 
 def seen(agent: Agent) -> SeenAgent:
@@ -66,16 +67,19 @@ def seen(agent: Agent) -> SeenAgent:
 
 
 @plugin.post("/api/agents", auth=CONTROL, raises=(400, 409))
-def create(body: NewAgent, me: Actor) -> Created:
+def create(body: NewAgent, me: Actor) -> Reply[Created]:
     """Create an agent in ten steps
 
     `steps` says how each went; where one failed, the later ones are skipped, and the same request again goes on from
     there. It is 409 once all ten stand, and for an agent that is driven from outside, unless `adopt`
-    says to take it over. In another tenant than the host's an agent is a row, driven from outside by `key`."""
+    says to take it over. In another tenant than the host's an agent is a row, driven from outside by `key`. `meta.warnings` says
+    where its program is not on this machine, and how to get it."""
     programs_only_by_admins(body, me)
     agent, key = agents.create(body)
     shown = seen(agent)
-    return Created(**{name: getattr(shown, name) for name in shown.__struct_fields__}, key=key)
+    warnings = state.lacking(agent) if agent.adapter or agent.command else []
+    made = Created(**{name: getattr(shown, name) for name in shown.__struct_fields__}, key=key)
+    return Reply(made, meta={"warnings": warnings} if warnings else None)
 
 
 @plugin.get("/api/agents", auth=READ)

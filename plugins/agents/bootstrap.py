@@ -16,6 +16,7 @@ from orkosi import HOST_TENANT, UNSET, Conflict, Problem, current, now, settings
 from plugins import automations, folders, keys, logs, queue, supervisor
 from plugins.automations import LAUNCHED
 
+from . import templates
 from .loading import load
 from .paths import drop_flag, folder_of, key_file, label_of, plist_of, search_path, stop_flag, write_file
 from .rows import Agent, AgentFields, NewAgent, Step, change, has_key, log, note_steps, register, seek
@@ -45,8 +46,10 @@ STEPS = ("row", "workspace", "soul", "run script", "automations", "plist", "key"
 
 def make(new: NewAgent) -> tuple[Agent, str | None]:
     """Take every step that has not succeeded yet; the agent, and in another tenant its key. Conflict where all ten have."""
-    name = new.name
+    name, made_from = new.name, templates.find_slug(new.template) if new.template is not None else None
     fields = {field: value for field in AgentFields.__struct_fields__ if (value := getattr(new, field)) is not UNSET}
+    if made_from:
+        fields = {"model": made_from.model, "interval_sec": made_from.interval_sec, "emoji": made_from.icon, "template": made_from.slug} | fields
     with _making:
         agent = seek(name)
         here = current().tenant == HOST_TENANT
@@ -102,10 +105,14 @@ def _soul(agent: Agent) -> str:
     path = folder_of(agent.name) / "workspace" / "SOUL.md"
     if path.exists():
         return "stands"
+    made_from = templates.seek_slug(agent.template) if agent.template else None
+    if made_from and made_from.identity:
+        folders.write_whole(path, made_from.identity)
+        return f"{path}, from the template {made_from.slug}"
     folders.write_whole(path, f"# {agent.display_name}\n\nRole: {agent.role}\n\nWrite here who this agent is, what it does well, and what "
-                    "it never does.\n"
-                    "Its program is the executable `brain` beside this file: the task comes as JSON on stdin, what it\n"
-                    "prints is the resolution, exit 0 is done, 75 is try again later, anything else a failed attempt.\n")
+                    "it never does.\n" + (f"Its brain is the adapter {agent.adapter}, which gets this file with every task.\n" if agent.adapter else
+                       "Its program is the executable `brain` beside this file: the task comes as JSON on stdin, what it\n"
+                       "prints is the resolution, exit 0 is done, 75 is try again later, anything else a failed attempt.\n"))
     return str(path)
 
 
@@ -121,7 +128,8 @@ def _run_script(agent: Agent) -> str:
 
 def _for_its_runner(agent: Agent) -> str:
     """What `agent.json` says: what its runner, and the brain through it, must know."""
-    return json.dumps({name: getattr(agent, name) for name in ("name", "display_name", "role", "model", "command", "interval_sec")})
+    return json.dumps({name: getattr(agent, name) for name in (
+        "name", "display_name", "role", "model", "command", "adapter", "base_url", "interval_sec")})
 
 
 def _automations(agent: Agent) -> str:

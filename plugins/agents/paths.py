@@ -12,7 +12,9 @@ from typing import Any
 from orkosi import now, settings
 from plugins import folders, supervisor
 
-from .rows import Agent, log
+from .rows import Agent, log, plugin
+
+plugin.setting("agent_path", str, "", "Folders with programs for agents, separated by colons, searched before the usual ones")
 
 SEARCHED = "/opt/homebrew/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 
@@ -49,7 +51,7 @@ def brain_mark(name: str) -> str:
 
 def search_path() -> str:
     """The PATH that agents run with: launchd gives them none."""
-    return f"{Path(sys.executable).parent}:{SEARCHED}"
+    return ":".join(filter(None, (str(Path(sys.executable).parent), settings.agent_path, SEARCHED)))
 
 
 # ── the stop flag ──

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 from orkosi import COUNTED, HOST_TENANT, UNSET, Meta, NotFound, Plugin, Struct, UnsetType, db, emit, jsoned, now, writes
 from plugins import queue
 
+from .adapters import AdapterName, BaseUrl, acceptable
+
 plugin = Plugin("Agents", layer="domain", needs=("automations",))
 log = logging.getLogger("orkosi")
 
@@ -46,11 +48,14 @@ class AgentFields(Struct, forbid_unknown_fields=True, kw_only=True):
     emoji: Short | None | UnsetType = UNSET
     color: Short | None | UnsetType = UNSET
     command: Command | None | UnsetType = UNSET
+    adapter: AdapterName | None | UnsetType = UNSET
+    base_url: BaseUrl | None | UnsetType = UNSET
 
 
 class NewAgent(AgentFields, kw_only=True):
     """An agent to make."""
     name: AgentName
+    template: Annotated[Short, Meta(description="A template's slug: its model, interval, icon and identity, unless others are sent")] | None = None
     adopt: Annotated[bool, Meta(description="true: take over an agent that so far was driven from outside")] = False
 
 
@@ -70,6 +75,9 @@ class Agent(Struct):
     color: str | None
     interval_sec: int
     command: list[str] | None
+    adapter: AdapterName | None
+    base_url: str | None
+    template: str | None
     workspace_path: str | None
     wanted: Wanted
     reported: Reported
@@ -142,10 +150,11 @@ def _agent(row: dict[str, Any]) -> Agent:
 
 @writes
 def register(name: str, *, display_name: str | None = None, role: str = "agent", **more: Any) -> Agent:
-    """Put an agent on record: a row, and no more. Conflict where the name is taken."""
+    """Put an agent on record: a row, and no more. Conflict where the name is taken, Invalid where it has no brain that way."""
     row = db.insert(dict, "agents", name=name, display_name=display_name or name.capitalize(), role=role, created_at=now(),
                     updated_at=now(), **more)
     agent = _agent(row)
+    acceptable(agent.adapter, agent.command, agent.base_url, agent.model)
     emit("agent.created", agent)
     if agent.reported in HOLDING:
         queue.pause(agent.queue)
@@ -154,8 +163,9 @@ def register(name: str, *, display_name: str | None = None, role: str = "agent",
 
 @writes
 def change(name: str, patch: AgentPatch | None = None, /, **more: Any) -> Agent:
-    """Change what is sent; NotFound."""
+    """Change what is sent; NotFound, Invalid where it has no brain that way."""
     agent = _agent(db.patch(dict, "agents", find(name).id, *([patch] if patch else []), **more))
+    acceptable(agent.adapter, agent.command, agent.base_url, agent.model)
     emit("agent.updated", agent)
     return agent
 

@@ -8,6 +8,7 @@ from orkosi import Page, Paging, Problem, Struct, now, seconds
 from plugins import queue, supervisor
 from plugins.automations import Automation
 
+from .adapters import ADAPTERS, advice
 from .paths import folder_of, label_of, read_file, search_path
 from .rows import Agent, Status, busy, completed, everyone, plugin, seek
 
@@ -137,9 +138,21 @@ def _brainless(agent: Agent) -> list[queue.Why]:
     return [queue.Why("agent_brainless", _lacks[agent.name])] if agent.name in _lacks else []
 
 
+def lacking(agent: Agent) -> list[str]:
+    """What an agent of this machine lacks to do anything, and what to do about it."""
+    return [one.sentence for one in _brainless(agent)] if agent.local else []
+
+
 def look_for_program(agent: Agent) -> None:
     """See whether an agent of this machine has something to run."""
     workspace = folder_of(agent.name) / "workspace"
+    if agent.adapter and agent.adapter != "shell":
+        program = ADAPTERS[agent.adapter].program
+        if agent.local and program and not shutil.which(program, path=search_path()):
+            _lacks[agent.name] = advice(agent.name, agent.adapter)
+        else:
+            _lacks.pop(agent.name, None)
+        return
     program = agent.command[0] if agent.command else str(workspace / "brain")
     if not agent.local or (os.access(workspace / program, os.X_OK) if "/" in program else shutil.which(program, path=search_path())):
         _lacks.pop(agent.name, None)

@@ -88,6 +88,19 @@ def find(id: int) -> Template:
     return found
 
 
+def seek_slug(slug: str) -> Template | None:
+    """The live template of this tenant with that slug."""
+    return db.one(Template, "SELECT * FROM agent_templates WHERE slug = :slug AND tenant_id = :tenant AND archived_at IS NULL", slug=slug)
+
+
+def find_slug(slug: str) -> Template:
+    """The same. Invalid where there is none."""
+    found = seek_slug(slug)
+    if found is None:
+        raise fields.wrong("template", f"There is no template {slug!r}; GET /api/v1/public/templates lists them")
+    return found
+
+
 @writes
 def create(new: NewTemplate) -> Template:
     """Add a template. Conflict where its slug is taken."""

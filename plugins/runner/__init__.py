@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 
-from orkosi import DATA, NotFound, Plugin, clean, now, seconds, settings
+from orkosi import DATA, HOME, NotFound, Plugin, clean, now, seconds, settings
 from plugins import folders
 from plugins.agents import NAME, kept
 from plugins.agents.paths import brain_mark
@@ -32,6 +32,9 @@ from .report import Report, read_report
 from .secrets import Blotter, Refused, Wallet
 
 plugin = Plugin("Runner", layer="domain", needs=("agents",))
+
+plugin.setting("brain_patience", int, 120, "For how many seconds the model of an adapter's tool may say nothing, before that counts as a fault")
+plugin.setting("brain_most_calls", int, 200, "How many questions an adapter's tool may ask its model in one run")
 
 PAGE = 200   # rules that are asked for at once
 LISTEN = 20  # seconds for which a heartbeat may wait for what it has to tell
@@ -197,7 +200,7 @@ class Runner:
         limit, blot = float(task.get("max_duration_seconds") or 3600) if task else 3600.0, Blotter(granted)
         with tempfile.TemporaryDirectory(dir=self.scratch) as scratch:
             report_file = Path(scratch, "report.json")
-            environment = granted | self._environment(task, run, report_file)
+            environment = granted | self._environment(task, run, report_file) | self._for_adapter(limit)
             folder = kept.keep_input(self.name, run, told, environment, frozenset(granted)) if run else None
             output = Output(Path(scratch), folder, settings.run_output_mb << 20, self.log, mark, blot)
             argv = self._brain()
@@ -247,13 +250,25 @@ class Runner:
         return self._settle(lease, run, call, record | {"status": "retry" if again else outcome.ended or "failed", "error": error})
 
     def _brain(self) -> list[str]:
+        if self.config.get("adapter"):
+            return [sys.executable, "-P", "-m", "plugins.runner.adapters", self.config["adapter"]]
         return self.config["command"] or [str(self.workspace / "brain")]
 
     def _environment(self, task: dict[str, Any] | None, run: int | None, report: Path) -> dict[str, str]:
-        own = {"ORKOSI_URL": self.client.url, "ORKOSI_KEY_FILE": str(self.key_file), "ORKOSI_AGENT": self.name,
+        own = {"PWD": str(self.workspace), "ORKOSI_URL": self.client.url, "ORKOSI_KEY_FILE": str(self.key_file), "ORKOSI_AGENT": self.name,
                "ORKOSI_ROLE": self.config.get("role") or "", "ORKOSI_MODEL": self.config.get("model") or "",
                "ORKOSI_TASK_ID": str(task["id"]) if task else "", "ORKOSI_RUN_ID": str(run or ""), "ORKOSI_REPORT": str(report)}
         return {name: value for name, value in os.environ.items() if not name.startswith("ORKOSI_")} | own
+
+    def _for_adapter(self, limit: float) -> dict[str, str]:
+        """What an adapter is told beside: a home of its own, which its tool keeps its sessions in, and its bounds."""
+        if not self.config.get("adapter"):
+            return {}
+        home = self.folder / "home"
+        home.mkdir(exist_ok=True, mode=0o700)
+        return {"HOME": str(home), "PYTHONPATH": str(HOME), "ORKOSI_BASE_URL": self.config.get("base_url") or "", "ORKOSI_SECONDS": f"{limit:g}",
+                "ORKOSI_COMMAND": json.dumps(self.config["command"] or []), "ORKOSI_PATIENCE": f"{settings.brain_patience:g}",
+                "ORKOSI_MOST_CALLS": str(settings.brain_most_calls)}
 
     def _failure(self, lease: Lease, error: str, **more: Any) -> Call:
         return "POST", f"{lease.path}/fail", {"lease_token": lease.token, "error": error, "retryable": True} | more
