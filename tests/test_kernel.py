@@ -209,9 +209,12 @@ def test_what_a_path_answers_instead(client, method, path, allow):
 
 def test_the_description_is_written_once(client):
     first = client.get("/openapi.json").body
-    began = time.perf_counter()
-    assert client.get("/openapi.json").body is not None and client.get("/openapi.json").body == first
-    assert time.perf_counter() - began < 0.05
+    took = []
+    for _ in range(5):  # the best of them: another process may have the processor
+        began = time.perf_counter()
+        assert client.get("/openapi.json").body is not None and client.get("/openapi.json").body == first
+        took.append(time.perf_counter() - began)
+    assert min(took) < 0.05
 
 
 def test_every_write_runs_once_also_where_one_of_a_batch_fails(data):

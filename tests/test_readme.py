@@ -1,4 +1,5 @@
 """The README's walk-through, pasted line by line into a real shell."""
+import contextlib
 import os
 import re
 import subprocess
@@ -6,7 +7,7 @@ import sys
 
 import pytest
 from browser import required
-from conftest import HOME
+from conftest import HOME, eventually
 
 
 def blocks():
@@ -21,14 +22,14 @@ def test_the_walk_through_does_what_it_says(server, tmp_path):
     worker = next(block for block in blocks() if "claim_next" in block).splitlines()
     (tmp_path / "orkosi.py").symlink_to(HOME / "orkosi.py")
     script = walk.replace("http://127.0.0.1:3001", running.url).replace("python3 orkosi.py", f"{sys.executable} {HOME}/orkosi.py")
-    script = script.replace("sleep 5", "sleep 6") + "\n" + "\n".join(worker[:3])
+    script = script.replace("sleep 5", "sleep 6") + "\n" + "\n".join(worker)
     done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=90,
                           env=os.environ | {"ORKOSI_DATA": str(running.folder), "ORKOSI_NO_INSTALL": "1"})
     assert done.stderr == "", done.stderr
     assert '"step":10' in done.stdout
     assert '"status":"done"' in done.stdout and '"resolution":"Looked into it: all is well"' in done.stdout
     assert '"message":"thinking hard"' in done.stdout
-    assert '"task_type":"resize"' in done.stdout and '"lease_token":' in done.stdout
+    assert '"task_type":"resize"' in done.stdout and '"status":"completed"' in done.stdout and '"next":null' in done.stdout
 
 
 @pytest.mark.slow
@@ -41,7 +42,6 @@ def test_the_demo_finishes_tasks_by_itself(server):
             break
     said = "".join(lines)
     key = re.search(r"ork_live_\w+", said)[0]
-    from conftest import eventually
     found = eventually(lambda: running.call("GET", "/changelog", token=key)[1].get("data"), patience=60, every=0.5)
     assert found[0]["agent"] and found[0]["summary"]
     assert running.call("GET", "/agent-runs", token=key)[0] == 200
@@ -90,3 +90,42 @@ def test_giving_keys_goes_as_written(server, tmp_path):
     assert '"scopes":["tasks:read","tasks:write"]' in done.stdout and '"route":"/api/v1/public/tasks"' in done.stdout
     assert done.stdout.count('"error"') == 1 and '"code":"unauthorized"' in done.stdout  # the revoked key
     assert re.search(r"key_\w+ +active .*'Night job'", done.stdout) and re.search(r"key_\w+ +revoked .*'Web shop'", done.stdout)
+
+
+def worker(language):
+    """The worker of the README in a language, as a file has it."""
+    text = (HOME / "README.md").read_text()
+    return re.search(rf"```{language}\n(# worker\..*?)```", text, re.S)[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language, program, suffix", [("python", sys.executable, "py"), ("sh", "/bin/sh", "sh")])
+def test_the_workers_of_the_readme_lose_nothing_when_they_are_killed(server, tmp_path, language, program, suffix):
+    required("curl", "curl")
+    text = worker(language)
+    assert len(text.splitlines()) <= {"python": 60, "sh": 30}[language]
+    (tmp_path / f"worker.{suffix}").write_text(text)
+    running = server()
+    admin = server.admin(running)
+    key = subprocess.run([sys.executable, f"{HOME}/orkosi.py", "key", "create", "worker", "--scope", "queue:work", "--data", str(running.folder)],
+                         capture_output=True, text=True, check=True, env=os.environ | {"ORKOSI_NO_INSTALL": "1"}).stdout.split()[0]
+    jobs = [running.call("POST", "/task-queue/submit", {"task_type": "t", "queue_name": "work", "payload": {"seconds": seconds}, "timeout_seconds": 3}, admin)[1]["data"]["id"]
+            for seconds in (0, 1, 0, 30, 0)]
+    job = lambda id: running.call("GET", f"/task-queue/{id}", None, admin)[1]["data"]  # noqa: E731
+    start = lambda: subprocess.Popen([program, str(tmp_path / f"worker.{suffix}"), f"{running.url}/api", key, "work"], start_new_session=True)  # noqa: E731
+    one = start()
+    try:
+        eventually(lambda: job(jobs[1])["status"] == "active")
+        one.kill()  # in the middle of the second
+        two = start()
+        eventually(lambda: [job(id)["status"] for id in jobs[:3]] == ["completed"] * 3, 40)
+        assert job(jobs[1])["attempt"] == 2
+        eventually(lambda: job(jobs[3])["status"] == "active")
+        running.call("POST", f"/task-queue/{jobs[3]}/cancel", {}, admin)
+        eventually(lambda: job(jobs[4])["status"] == "completed", 15)  # not after thirty seconds
+        assert job(jobs[3])["status"] == "cancelled"
+    finally:
+        for child in (one, two):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, 9)
+            child.wait()

@@ -1,4 +1,4 @@
-"""The commands of agents; they work beside a running server and without one."""
+"""The command that gives an agent a new key; it works beside a running server and without one."""
 from pathlib import Path
 
 import click
@@ -7,15 +7,14 @@ from orkosi import DATA, Invalid, acting, settings, system
 from plugins import storage
 
 from . import bootstrap
-from .rows import find, plugin
+from .rows import find
 
 
-@plugin.command("agent")
-@click.argument("action", type=click.Choice(["rekey"]))
+@click.command("rekey")
 @click.argument("name")
 @DATA
-def command(action: str, name: str, data: Path | None) -> None:
-    """Give an agent of this machine a new key, where its key file is lost or somebody saw it: `agent rekey NAME`. The old one is revoked."""
+def rekey(name: str, data: Path | None) -> None:
+    """Give an agent of this machine a new key, where its key file is lost or somebody saw it. The old one is revoked."""
     settings.load(data=data)
     storage.open_data()
     try:

@@ -10,7 +10,7 @@ import fcntl
 from pathlib import Path
 from typing import Any
 
-from orkosi import Conflict, Plugin, Unavailable, acting, db, emit, settings, system
+from orkosi import Conflict, NotFound, Plugin, Unavailable, acting, db, emit, settings, system
 
 from .upgrade import Refused, model_of, read_columns, upgrade
 
@@ -22,6 +22,12 @@ class AlreadyRunning(Conflict):
     """Another Orkosi is serving this data folder."""
     code = "already_running"
     exit_code = 3
+
+
+def must_be_there() -> None:
+    """NotFound where there is no data folder: a command that only looks makes none."""
+    if not (settings.data / "orkosi.db").exists():
+        raise NotFound(f"There is no data folder of Orkosi at {settings.data}; name another with --data")
 
 
 def open_data(*, exclusive: bool = False, vfs: str | None = None) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from orkosi import DATA, HOST_TENANT, Invalid, acting, settings, system, writes
-from plugins import storage
+from plugins import server, storage
 from plugins.mail import Wanted, send
 from plugins.users import Role, User, account, add, erase, invitation, invite, passwords, people, plugin
 
@@ -71,6 +71,7 @@ def _password(email: str, from_stdin: bool) -> str:
 
 
 def _listed() -> None:
+    storage.must_be_there()
     with _opened():
         found = people.everybody()
     for one in found:
@@ -106,11 +107,12 @@ def _erased(email: str) -> str:
 @click.option("--mail", is_flag=True, help="Mail it as well, with a link")
 @DATA
 def invitation_code(action: str, email: str, role: str, mail: bool, data: Path | None) -> None:
-    """Print an invitation code with which EMAIL may register into the host tenant."""
+    """Print an invitation code, and its link, with which EMAIL may register into the host tenant."""
     settings.load(data=data)
     with _opened():
         code, until = _invited(email, role, mail)
-    click.echo(f"{code}\nGood for {email} until {until}" + ("; the mail is on its way" if mail else ""))
+        link = f"{server.url()}/invite/{code}"
+    click.echo(f"{code}\n{link}\nGood for {email} until {until}" + ("; the mail is on its way" if mail else ""))
 
 
 @writes
