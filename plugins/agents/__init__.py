@@ -129,6 +129,7 @@ def _turn(name: str, wanted: str, note: str | None) -> Agent:
         agent = want(name, "running", note, "agent.resumed")
     if agent.local:
         write_file(name, status="paused" if wanted == "paused" else "idle", note=note)
+    _tell(agent, "paused" if wanted == "paused" else "resumed", note)
     return agent
 
 
