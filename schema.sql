@@ -540,6 +540,7 @@ CREATE TABLE tasks (
   resolution TEXT,
   last_error TEXT,                              -- with the tail of stderr
   reason TEXT,                                  -- a code for why it is in review; last_error has the sentence
+  note TEXT,                                    -- what a person says to whoever does it next
   job_id INTEGER,                               -- the job that gets it done, or got it done last
   created_by TEXT NOT NULL,
   created_at TEXT NOT NULL,

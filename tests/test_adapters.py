@@ -243,6 +243,17 @@ def test_any_program_can_be_a_brain_that_takes_a_prompt(house):
     assert run["status"] == "failed" and "ended with 3" in task["last_error"] and "noise" in task["last_error"]
 
 
+def test_what_a_person_says_and_how_it_ended_before_come_with_the_task(house):
+    company = house("shell", command=["/bin/sh", "-c", "cat > prompt.txt; echo 'the door was shut' >&2; exit $(cat code)"])
+    (company.home / "workspace/code").write_text("3")
+    task, _, _ = company.do("x")
+    company.call("PATCH", f"/tasks/{task['id']}", {"status": "blocked"}), (company.home / "workspace/code").write_text("0")
+    company.call("PATCH", f"/tasks/{task['id']}", {"status": "todo", "note": "Use the other\ndoor"})
+    company.run()
+    prompt = (company.home / "workspace/prompt.txt").read_text()
+    assert 'A person sent it back, and says:\n\n"Use the other\\ndoor"' in prompt and 'the door was shut' in prompt
+
+
 def test_its_own_clock_ends_it_before_the_runners_does(house):
     company = house("shell", command=["/bin/sh", "-c", "setsid sleep 33 & sleep 34"])
     task, run, took = company.do("x", max_duration_seconds=4)

@@ -481,3 +481,22 @@ def test_after_a_slow_flush_the_writer_waits_no_longer_than_until_everybody_is_b
     for _ in range(3):
         assert server.ask("POST", "/task-queue/submit", {"task_type": "t"})[0] == 201
     assert time.monotonic() - began < 2
+
+
+def test_heartbeats_that_wait_hold_no_thread(listening, client):
+    server, jobs = listening(), []
+    for _ in range(60):
+        client.post("/task-queue/submit", {"task_type": "t"})
+        held = client.post("/task-queue/claim", {"worker_id": "w"}).data
+        jobs.append((held["id"], server.send("POST", f"/task-queue/{held['id']}/heartbeat", {"lease_token": held["lease_token"], "wait_seconds": 20})))
+    eventually(lambda: len(queue.working._listening) == 60)
+    before = threading.active_count()
+    assert max(server.waits(5, 20, "GET", "/ready")) < 0.5 and threading.active_count() <= before, "far more wait than there are threads"
+    id, connection = jobs[30]
+    began = time.monotonic()
+    assert server.ask("POST", f"/task-queue/{id}/cancel")[0] == 200
+    assert b'"cancel":true' in connection.recv(65536) and time.monotonic() - began < 1
+    assert len(queue.working._listening) == 59
+    for _, one in jobs:
+        one.close()
+    eventually(lambda: not queue.working._listening, 15)  # who hung up listens no more

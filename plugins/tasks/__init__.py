@@ -99,6 +99,7 @@ class TaskPatch(Struct, forbid_unknown_fields=True):
     due_date: Day | None | UnsetType = UNSET
     max_duration_seconds: Length | UnsetType = UNSET
     resolution: Body | None | UnsetType = UNSET
+    note: Annotated[str, Meta(max_length=4000, description="What to know when doing it next, e.g. why it is sent back")] | None | UnsetType = UNSET
     blocked_by: Ids | None | UnsetType = UNSET
 
 
@@ -121,6 +122,7 @@ class Task(Struct):
     resolution: str | None
     last_error: str | None
     reason: str | None
+    note: str | None
     job_id: str | None
     created_by: str
     created_at: str
@@ -245,7 +247,7 @@ def create(new: NewTask) -> tuple[Task, bool]:
     row |= {"created_by": current().ref, "created_at": made, "updated_at": made, "finished_at": made if new.status in OVER else None}
     # The row is known: reading it again would cost more than writing it.
     task = Task(id=db.add(ADD, title_key=fields.folded(title), **row) or 0, product=new.product_slug, job_id=None, resolution=None, last_error=None,
-                reason=None, blocked_by=sorted(set(new.blocked_by)), blocks=[], **row)
+                reason=None, note=None, blocked_by=sorted(set(new.blocked_by)), blocks=[], **row)
     if task.blocked_by:
         links.put(task.id, task.blocked_by)  # nothing can wait for what was not there: no circle
     if assignee:

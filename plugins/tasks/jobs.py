@@ -137,7 +137,7 @@ def _move(job: Job, status: str, *, resolution: str | None = None, error: Any = 
     db.run("""
         UPDATE tasks SET status = :status, resolution = ifnull(:resolution, resolution), last_error = CASE WHEN :status = 'done' THEN NULL
                ELSE ifnull(:error, last_error) END, updated_at = :now, finished_at = CASE WHEN :status = 'done' THEN :now END,
-               reason = :reason
+               reason = :reason, note = CASE WHEN :status <> 'done' THEN note END
          WHERE id = :id AND tenant_id = :tenant""",
         id=before.id, status=status, resolution=resolution, error=None if error is None else str(error)[:8192], reason=reason, now=now())
     task = find(before.id)

@@ -6,7 +6,7 @@ from plugins import keys
 
 FULL = {"title": "Fix login bug", "description": "It loops.", "status": "todo", "priority": "P1", "assignee": "felix", "product_slug": "shop", "type": "bug",
         "category": "web", "tags": "login,urgent", "estimated_minutes": 90, "due_date": "2027-01-31", "max_duration_seconds": 600}
-UNTOLD = {"resolution": None, "last_error": None, "reason": None, "finished_at": None}
+UNTOLD = {"resolution": None, "last_error": None, "reason": None, "note": None, "finished_at": None}
 says = lambda code, sentence: {"code": code, "sentence": sentence}  # noqa: E731
 REVIEW = says("review", "It waits for a person to look at it; set its status to done or todo")
 
@@ -107,7 +107,8 @@ def test_the_same_open_task_is_answered_instead(client):
 
 
 CHANGED = {"title": "Other", "description": "d", "priority": "P3", "product_slug": None, "type": "ops", "category": "c", "tags": None, "estimated_minutes": 5,
-           "due_date": "2028-02-29", "max_duration_seconds": 7, "resolution": "So"}
+           "due_date": "2028-02-29", "max_duration_seconds": 7, "resolution": "So",
+           "note": "Use the other door"}
 
 
 @pytest.mark.story("PATCH /api/tasks/{id}")
