@@ -308,7 +308,7 @@ def test_a_task_may_be_a_persons_by_name_or_number(client, as_):
     assert len(ann.get("/tasks?assignee=me").data) == 3 == len(client.get("/tasks?assignee=Ann%20O.%20Lee%20%E2%9C%A8").data)
     assert client.get("/tasks?assignee=me").data == [] and ann.get("/tasks?assignee=me&next=true").data[0]["title"] == "Call 0"
     why, = client.get(f"/tasks/{task.data['id']}").data["why"]
-    assert why == {"code": "person", "sentence": "Ann O. Lee ✨ is to do it: a person, and no agent"}
+    assert why == {"code": "person", "sentence": "Ann O. Lee ✨ is to do it: it is in no agent's queue"}
     refused = client.post("/tasks", {"title": "x", "assignee": "Nobody at all"})
     assert refused.wrong == ["assignee"] and "nobody of that name" in refused.error["message"]
     mine = client.patch(f"/tasks/{task.data['id']}", {"assignee": str(me["id"])}).data

@@ -44,11 +44,6 @@ def is_a_person(assignee: str) -> bool:
     return not is_an_agent(assignee) and users.named(assignee) is not None
 
 
-def people(names: set[str]) -> set[str]:
-    """Those of these names that are a person's and no agent's."""
-    return {name for name in names if is_a_person(name)}
-
-
 def is_an_agent(name: str) -> bool:
     """Whether an agent of this tenant has that name."""
     return db.value("SELECT 1 FROM agents WHERE tenant_id = :tenant AND name = :name", name=name) is not None

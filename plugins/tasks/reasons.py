@@ -2,11 +2,14 @@
 
 Owns nothing. Surprise: they are asked for by the page, so that a list costs as many questions as one task.
 """
+from typing import Any
+
 from plugins import queue
 from plugins.queue import Why
 
 from . import OVER, Task, links
-from .assignees import people
+
+NONE: list[Any] = []
 
 
 def why(task: Task) -> list[Why]:
@@ -16,15 +19,14 @@ def why(task: Task) -> list[Why]:
 
 def whys(tasks: list[Task]) -> list[list[Why]]:
     """The same for each of some tasks of this tenant."""
-    asked = [task for task in tasks if task.status not in OVER and task.assignee is not None]
-    waits = links.open_of([task.id for task in asked if task.blocked_by != []])
-    jobs = {task.id: queue.id_of(task.job_id) for task in asked if task.job_id and task.status in ("todo", "in_progress")}
-    said = queue.whys_of(list(jobs.values()))
-    persons = people({task.assignee for task in asked if task.assignee and task.job_id is None and task.status == "todo"})
-    return [_why(task, waits.get(task.id, []), said.get(jobs.get(task.id, 0), []), task.assignee in persons) for task in tasks]
+    waiting = [task.id for task in tasks if task.blocked_by != [] and task.status not in OVER]
+    waits = links.open_of(waiting) if waiting else {}
+    jobs = {task.id: queue.id_of(task.job_id) for task in tasks if task.job_id and task.status in ("todo", "in_progress")}
+    said = queue.whys_of(list(jobs.values())) if jobs else {}
+    return [_why(task, waits.get(task.id, NONE), said.get(jobs.get(task.id, 0), NONE)) for task in tasks]
 
 
-def _why(task: Task, waits: list[int], of_job: list[Why], a_person: bool) -> list[Why]:
+def _why(task: Task, waits: list[int], of_job: list[Why]) -> list[Why]:
     if task.status in OVER:
         return []
     if task.status == "review":
@@ -32,8 +34,8 @@ def _why(task: Task, waits: list[int], of_job: list[Why], a_person: bool) -> lis
         return [Why(task.reason, task.last_error or ""), *found] if task.reason else found
     if task.assignee is None:
         return [Why("unassigned", "Nobody is assigned; set an assignee")]
-    if a_person:
-        return [Why("person", f"{task.assignee} is to do it: a person, and no agent")]
+    if task.status == "todo" and task.job_id is None and not waits:  # an agent's work is in its queue
+        return [Why("person", f"{task.assignee} is to do it: it is in no agent's queue")]
     found = [Why("waits_for_task", f"Waits for task {id}") for id in waits] if task.status != "in_progress" else []
     if task.status == "blocked":
         return [*found, Why("blocked", f"It is blocked: {task.last_error or 'no reason given'}; set its status to todo to try again")]

@@ -18,7 +18,15 @@ def stored(id, home=1, blocked_by=(), **fields):
     put("tasks", **shown | {"id": id, "tenant_id": home, "title_key": shown["title"].casefold(), "job_id": shown["job_id"] and int(shown["job_id"][4:])})
     for other in blocked_by:
         put("task_links", tenant_id=home, task_id=id, blocked_by=other)
-    return shown | {"id": id, "product": shown["product_slug"], "blocked_by": sorted(blocked_by), "blocks": [], "why": [REVIEW] if shown["status"] == "review" else []}
+    return shown | {"id": id, "product": shown["product_slug"], "blocked_by": sorted(blocked_by), "blocks": [], "why": told_of(shown, blocked_by)}
+
+
+def told_of(shown, blocked_by):
+    """Why it waits, where it has no job."""
+    if shown["status"] == "todo":
+        waits = [says("waits_for_task", f"Waits for task {id}") for id in sorted(blocked_by)]
+        return [says("person", f"{shown['assignee']} is to do it: it is in no agent's queue")] if shown["job_id"] is None and shown["assignee"] and not waits else waits
+    return [REVIEW] if shown["status"] == "review" else []
 
 
 @pytest.mark.story("GET /api/tasks")
