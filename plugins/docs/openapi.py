@@ -32,7 +32,7 @@ def openapi(url: str) -> dict[str, Any]:
     shapes = dict(zip(map(repr, kinds), schemas, strict=False))
     components["Error"] = {"type": "object", "required": ["error"], "properties": {"error": {
         "type": "object", "required": ["code", "message", "request_id"], "properties": {
-            "code": {"enum": [kind.code for kind in problems()]}, "message": {"type": "string"},
+            "code": {"enum": list(dict.fromkeys(kind.code for kind in problems()))}, "message": {"type": "string"},
             "details": {}, "request_id": {"type": "string"}}}}}
     paths: dict[str, dict] = {}
     for endpoint in every:
@@ -67,7 +67,7 @@ def _operation(endpoint: Endpoint, shapes: dict[str, Any]) -> dict[str, Any]:
     kind, envelope = _payload(endpoint.returns)
     inner = shapes.get(repr(kind), {})
     made = {"deleted": {"type": "object", "properties": {"data": {"type": "object", "properties": {
-                "deleted": {"const": True}, "id": {"type": ["integer", "string"]}}}}},
+                "deleted": {"type": "boolean"}, "id": {"type": ["integer", "string"]}}}}},
             "page": {"type": "object", "required": ["data", "meta"], "properties": {"data": inner, "meta": {
                 "type": "object", "properties": {name: {"type": "integer"} for name in ("total", "limit", "offset")}
                 | {"has_more": {"type": "boolean"}, "total_exceeded": {"type": "boolean"}}}}},

@@ -19,13 +19,8 @@ Rows = Iterable[dict[str, Any]]
 NARROW = 12  # characters of a column that gives way
 
 
-class Refused(Problem):
-    """The server said no."""
-    exit_code = 1
-
-
 def ask(method: str, path: str, body: Any = None, **query: Any) -> tuple[Any, dict[str, Any]]:
-    """The `data` and the `meta` of an answer. Refused in the server's words, Unavailable where it does not run."""
+    """The `data` and the `meta` of an answer. Problem in the server's words, Unavailable where it does not run."""
     try:
         url = (settings.data / "server.url").read_text().strip()
         token = file_of(settings.data).read_text().strip()
@@ -39,7 +34,7 @@ def ask(method: str, path: str, body: Any = None, **query: Any) -> tuple[Any, di
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
             told = json.loads(answer.read())
     except urllib.error.HTTPError as error:
-        raise Refused(_said(error.read(), error.code)) from None
+        raise Problem(_said(error.read(), error.code)) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise Unavailable(f"The server at {url} does not answer: {error}") from None
     return told.get("data", told), told.get("meta") or {}
