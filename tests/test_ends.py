@@ -226,7 +226,7 @@ WAYS = {
     "cancel": lambda company, id: company.call("POST", f"/task-queue/{company.show(id)['job_id']}/cancel"),
     "reassign": lambda company, id: company.call("PATCH", f"/tasks/{id}", {"assignee": "ada"}),
     "reassign in public": lambda company, id: company.call("PATCH", f"/v1/public/tasks/{id}", {"assigned_to": "ada"}),
-    "rekey": lambda company, id: company.call("PATCH", f"/tasks/{id}", {"status": "done"}),
+    "settle": lambda company, id: company.call("PATCH", f"/tasks/{id}", {"status": "done"}),
 }
 
 
