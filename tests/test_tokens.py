@@ -1,5 +1,6 @@
 """Tokens: no amount that is none, no balance below nothing, no movement twice, and runs that are paid."""
 import json
+import secrets
 import threading
 import time
 
@@ -127,12 +128,12 @@ STEP = st.tuples(st.sampled_from(["consume", "grant"]), st.integers(1, 60), st.s
 def test_whatever_eight_threads_do_the_sum_is_the_balance(data, plans, broken):
     """`broken`: the so-manieth write is undone half-way, as a kill does it: an error inside the transaction after its rows were written."""
     with acting(system()):
-        before = tokens.balance().balance
+        before, turn = tokens.balance().balance, secrets.token_hex(8)  # a name of its own, for the ledger goes on from one example to the next
         moved, count, lock = [], iter(range(10_000)), threading.Lock()
 
         def go(plan):
             for verb, amount, reference in plan:
-                reference = reference and f"{id(plans)}{reference}"
+                reference = reference and f"{turn}{reference}"
                 try:
                     with acting(system()):
                         db.write(lambda verb=verb, amount=amount, reference=reference: step(verb, amount, reference))
