@@ -151,16 +151,17 @@ def test_what_is_kept_makes_room_for_what_is_new(company, monkeypatch):
 
 def test_a_run_is_done_again_with_what_it_was_told_then(company):
     company.call("POST", "/credentials", {"key": "STRIPE_KEY", "value": "sk_live_never_written", "grants": ["felix"]})
-    os.environ["OPERATORS_OWN"] = "hidden-from-the-file"
     company.brain("cat > told-$ORKOSI_RUN_ID; echo once; echo $ORKOSI_TASK_ID > id-$ORKOSI_RUN_ID")
     company.call("POST", "/rules", {"rule": "be brief"})
     id = company.task(description="as it was then")
-    company.run()
+    subprocess.run([sys.executable, str(HOME / "orkosi.py"), "run-agent", "felix", "--data", str(company.folder)], check=True, timeout=20,
+                   env=os.environ | {"ORKOSI_NO_INSTALL": "1", "OPERATORS_OWN": "hidden-from-the-file"})
     first = company.runs()[0]["id"]
     text = (company.home / f"runs/{first}/input.json").read_text()
     stored = json.loads(text)
     assert stored["told"] == json.loads((company.home / f"workspace/told-{first}").read_text()) and stored["told"]["rules"][0]["rule"] == "be brief"
     assert stored["environment"]["STRIPE_KEY"] == "[STRIPE_KEY]" and stored["environment"]["ORKOSI_TASK_ID"] == str(id)
+    assert stored["environment"]["OPERATORS_OWN"] == "…"
     assert "sk_live" not in text and "hidden-from" not in text and (company.home / f"runs/{first}/input.json").stat().st_mode & 0o077 == 0
     company.call("PATCH", f"/tasks/{id}", {"description": "changed", "status": "archived"})
     job = company.call("POST", f"/agent-runs/{first}/replay")["job_id"]

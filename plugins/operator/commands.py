@@ -1,4 +1,5 @@
 """Commands for agents, tasks and runs. They read as the API does, and are answered by it: the server must run."""
+import json
 import shlex
 import time
 from collections.abc import Callable
@@ -130,7 +131,6 @@ def agent_logs(name: str, follow: bool, lines: int, level: str | None, as_json: 
 
 
 def _lines(found: list[dict[str, Any]], as_json: bool) -> None:
-    import json
     for one in found:
         click.echo(json.dumps(one, ensure_ascii=False) if as_json else f"{one['created_at']} {one['level']:5} {one['message']}")
 

@@ -61,7 +61,8 @@ class Brain:
             if not self.output.follow():
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self.child.wait(PACE)
-        seconds, left = time.monotonic() - self.began, self._end(ended)
+        # Also after a good end: what it left running would go on unseen.
+        seconds, left = time.monotonic() - self.began, trees.end(self.mark, GRACE if ended else LEFT, [self.process], self.child.poll)
         code = self.child.wait()
         for thread in threads:
             thread.join(1.0)
@@ -69,11 +70,6 @@ class Brain:
         self.pid_file.unlink(missing_ok=True)
         said = self.output.resolution.encode(errors="replace")[:RESOLUTION].decode(errors="ignore")
         return Outcome(code, said.replace("\0", "").rstrip(), self.output.tail, ended, seconds, self.output.out.size, self.output.err.size, left)
-
-    def _end(self, ended: Ending | None) -> list[str]:
-        """End it, or what it left: also after a good end, for that would go on unseen."""
-        left = trees.end(self.mark, GRACE if ended else LEFT, [self.process], self.child.poll)
-        return left
 
     def look_again(self) -> list[str]:
         """What has come to life since it was ended, and is ended now."""

@@ -88,12 +88,6 @@ class Work:
                 self._session_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 self._session_file.write_text(json.dumps({"adapter": self.adapter, "session": session, **more}))
 
-    def forget_session(self) -> None:
-        """Begin anew the next time."""
-        if self._session_file:
-            with contextlib.suppress(OSError):
-                self._session_file.unlink()
-
     # ── its end ──
 
     def report(self, tokens_in: int, tokens_out: int, cost_micros: int, **more: Any) -> None:
