@@ -199,7 +199,8 @@ def flush() -> None:
     lines = []
     while _answered:
         when, status, method, path, who, id, took, size = _answered.popleft()
-        level = "ERROR" if status >= 500 else "WARN" if status >= 400 else "INFO"
+        # 409 is how those who work at once learn of each other: nothing to look into.
+        level = "ERROR" if status >= 500 else "WARN" if status >= 400 and status != 409 else "INFO"
         path = clean(_without_secrets(path), SHORT)
         lines.append(f"{when} {level} access {clean(method, 10)} {path} {status} {took * 1000:.1f}ms {size}B {who} {id}")
     if lines:
