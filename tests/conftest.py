@@ -358,6 +358,14 @@ def server(tmp_path, ending):
         ending.append(one)
 
 
+@pytest.fixture
+def browser(tmp_path):
+    from browser import Browser
+    made = Browser(tmp_path / "profile")
+    yield made
+    made.close()
+
+
 def eventually(claim, patience=10.0, every=0.02):
     """Wait until `claim()` is truthy, and return it; what must happen soon, but not at once."""
     end = time.monotonic() + patience

@@ -179,6 +179,7 @@ ANEW = {
     "POST /api/logs": lambda cast, who, n: ({}, {"agent": "felix", "message": n}),
     "POST /api/auth/setup": lambda cast, who, n: (
         {}, {"token": users.ticket("setup", None, 60), "username": n, "email": address(n), "password": "correct horse"}),
+    "GET /console/{hash}/{file}": lambda cast, who, n: ({"hash": n, "file": "console.css"}, None),
     "GET /api/docs/{file}": lambda cast, who, n: ({"file": "swagger-ui.css"}, None),
     "POST /api/auth/register": lambda cast, who, n: (
         {}, {"username": n, "email": address(n), "password": "correct horse", "terms_accepted": True, "privacy_accepted": True}),
@@ -196,6 +197,7 @@ ANEW = {
 ASKED = {"GET /api/agent-runs/idle-check": "?agent_name=felix"}
 EARNS = {
     "POST /api/auth/setup": 404,  # there is an administrator already
+    "POST /login": 401, "GET /login/{token}": 404, "GET /setup/{token}": 404, "POST /setup/{token}": 400,  # as forms that nobody filled in
 }
 NOT_ITS_OWN = {"POST /api/notifications"}  # what an agent's scope would allow, and its verb does not
 
@@ -226,6 +228,8 @@ def status_of(endpoint, principal):
         return 404 if actor.tenant != HOST_TENANT else earned if principal == "admin" else 403
     if kind == "own" and spoken(endpoint) in NOT_ITS_OWN:
         return 403
+    if spoken(endpoint) == "GET /tasks/{id}":  # whoever is not logged in is asked to be
+        return 404 if actor.user and actor.scopes is None and actor.tenant != HOST_TENANT else 200
     # What a path names is the host tenant's, but for one's own sessions, and invitations to organizations: those go anywhere.
     hidden = endpoint.path_names and not endpoint.auth.public and not endpoint.path.startswith(("/api/auth/", "/api/organizations/invites/"))
     return 404 if hidden and actor.tenant != HOST_TENANT else earned

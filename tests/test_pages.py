@@ -4,18 +4,9 @@ import email.policy
 import json
 import re
 import time
-import urllib.request
 
 import pytest
-from browser import Browser
 from conftest import eventually
-
-
-@pytest.fixture
-def browser(tmp_path):
-    made = Browser(tmp_path / "profile")
-    yield made
-    made.close()
 
 
 @pytest.mark.slow
@@ -35,49 +26,6 @@ def test_the_api_page_shows_and_tries_the_operations(server, browser):
     assert '"version"' in said and running.url + "/api/version" in browser.asked
     assert browser.complaints == []
     assert all(url.startswith((running.url, "data:", "blob:")) for url in browser.asked), browser.asked
-
-
-def test_the_first_page_says_what_this_is(server, browser):
-    running = server()
-    browser.open(running.url + "/")
-    assert browser.wait("document.querySelector('[data-state]')?.innerText.startsWith('ok') && document.title") == "Orkosi"
-    assert browser.complaints == [] and all(url.startswith((running.url, "data:")) for url in browser.asked)
-
-
-@pytest.mark.slow
-@pytest.mark.story("GET /tasks/{id}")
-def test_a_feeds_link_leads_to_the_page_of_the_task(server, browser):
-    running = server()
-    admin = server.admin(running)
-    task = running.call("POST", "/tasks", {"title": "Write <b>it</b> down", "description": "All of it", "priority": "P1"}, admin)[1]["data"]["id"]
-    running.call("PATCH", f"/tasks/{task}", {"status": "done", "resolution": "Written"}, admin)
-    feed = urllib.request.urlopen(urllib.request.Request(f"{running.url}/api/changelog/feed", headers={"Authorization": f"Bearer {admin}"})).read().decode()
-    link = re.search(r"<item>.*<link>(.*?)</link>", feed)[1]
-    assert link == f"{running.url}/tasks/{task}"
-    fill_in(browser, link, "This is the task", email="root@example.com", password="correct horse battery")
-    shown = browser.run("document.querySelector('[data-task]').innerText")
-    assert all(text in shown for text in ("Write <b>it</b> down", f"Task {task}: done, priority P1", "Written", "All of it"))
-    assert browser.complaints == [] and all(url.startswith((running.url, "data:")) for url in browser.asked)
-    fill_in(browser, link, "Invalid email or password", email="root@example.com", password="wrong password")
-    assert browser.run("document.querySelector('[data-task]').hidden")
-    fill_in(browser, f"{running.url}/tasks/999", "There is no task 999", email="root@example.com", password="correct horse battery")
-
-
-@pytest.mark.slow
-def test_the_set_up_link_makes_the_administrator_once(server, browser):
-    running = server()
-    line = next(line for line in iter(running.process.stdout.readline, "") if "/setup/" in line)
-    link = line.split()[-1]
-    for said in ("Done", "used or expired"):
-        browser.open("about:blank")
-        browser.open(link)
-        browser.wait("!!document.querySelector('form') && document.readyState === 'complete'")
-        browser.run("""for (const [name, value] of Object.entries({username: "Ann", email: "ann@example.com", password: "correct horse battery"}))
-                         document.querySelector(`[name=${name}]`).value = value;
-                       document.querySelector("button").click()""")
-        browser.wait(f"document.querySelector('[role=status]').innerText.includes({said!r})")
-    status, answer = running.call("POST", "/auth/login", {"email": "ann@example.com", "password": "correct horse battery"})
-    assert status == 200 and answer["user"]["role"] == "admin"
 
 
 def mailed(running, kind, number=1):

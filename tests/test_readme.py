@@ -18,7 +18,7 @@ def blocks():
 def test_the_walk_through_does_what_it_says(server, tmp_path):
     required("curl", "curl")
     running = server()
-    walk = next(block for block in blocks() if "brain" in block)
+    walk = next(block for block in blocks() if "thinking hard" in block)
     worker = next(block for block in blocks() if "claim_next" in block).splitlines()
     (tmp_path / "orkosi.py").symlink_to(HOME / "orkosi.py")
     script = walk.replace("http://127.0.0.1:3001", running.url).replace("python3 orkosi.py", f"{sys.executable} {HOME}/orkosi.py")
@@ -30,6 +30,16 @@ def test_the_walk_through_does_what_it_says(server, tmp_path):
     assert '"status":"done"' in done.stdout and '"resolution":"Looked into it: all is well"' in done.stdout
     assert '"message":"thinking hard"' in done.stdout
     assert '"task_type":"resize"' in done.stdout and '"status":"completed"' in done.stdout and '"next":null' in done.stdout
+
+
+@pytest.mark.slow
+def test_the_first_agent_goes_as_written(server, tmp_path):
+    running = server()
+    script = next(block for block in blocks() if "agent add ada" in block).replace("python3 orkosi.py", f"{sys.executable} {HOME}/orkosi.py")
+    done = subprocess.run(["sh", "-c", script.replace("sleep 5", "sleep 6")], cwd=tmp_path, capture_output=True, text=True, timeout=90,
+                          env=os.environ | {"ORKOSI_DATA": str(running.folder), "ORKOSI_NO_INSTALL": "1"})
+    assert done.stderr == "", done.stderr
+    assert "Looked around: all is well" in done.stdout and re.search(r"status\s+done", done.stdout), done.stdout
 
 
 @pytest.mark.slow

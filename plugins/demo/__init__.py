@@ -82,7 +82,7 @@ def seed(stop: threading.Event) -> None:
     _, key = keys.issue(HOST_TENANT, "demo", SCOPES, by=admin.id)
     with acting(users.actor_of(admin)):
         found()
-    print(greeting(server.local_url(), password, key), flush=True)
+    print(greeting(server.local_url(), users.cookies.link_for(admin.id), password, key), flush=True)
 
 
 @across_tenants
@@ -111,12 +111,12 @@ def _give(path: Path, brain: str) -> None:
     path.chmod(0o700)
 
 
-def greeting(url: str, password: str, key: str) -> str:
+def greeting(url: str, link: str, password: str, key: str) -> str:
     """What a newcomer needs to look around."""
     return f"""
 A small company is at work: ada builds, bruno writes, clara looks after the machine.
 
-  Log in    {url}/api/docs   {EMAIL}   {password}
+  Look      {url}{link}   (once; later {url} with {EMAIL} and {password})
 
   Watch     curl -s -H 'Authorization: Bearer {key}' '{url}/api/tasks?limit=12'
   Look at   curl -s -H 'Authorization: Bearer {key}' '{url}/api/agents/bruno'

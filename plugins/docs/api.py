@@ -14,9 +14,11 @@ PAGE = b"""<!doctype html>
 <title>Orkosi API</title><link rel="stylesheet" href="docs/swagger-ui.css"><link rel="icon" href="data:,"></head>
 <body><div id="api"></div><script src="docs/swagger-ui-bundle.js"></script><script src="docs/start.js"></script></body></html>
 """
-# No validator: it would call out. The token typed into "Authorize" stays in the page's memory.
+# No validator: it would call out. The token typed into "Authorize" stays in the page's memory; without one, whoever is logged in
+# in this browser is who asks: the cookie goes along by itself, and the header says that a page of this server meant it.
 START = b"""SwaggerUIBundle({url: "openapi.json", dom_id: "#api", validatorUrl: null, deepLinking: true, filter: true,
-  docExpansion: "none", tryItOutEnabled: true, persistAuthorization: false});
+  docExpansion: "none", tryItOutEnabled: true, persistAuthorization: false,
+  requestInterceptor: (request) => { request.headers["X-Orkosi"] = "1"; return request; }});
 """
 FILES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
 

@@ -1,4 +1,4 @@
-"""The wire of the pages: `/`, the pages that mailed links open, and their script and style."""
+"""The wire of the pages that mailed links open, and their script and style."""
 from typing import Literal
 
 from orkosi import PUBLIC, Document
@@ -6,18 +6,6 @@ from plugins.docs.openapi import PAGE_POLICY
 from plugins.pages import asset, plugin
 
 HTML = "text/html; charset=utf-8"
-
-
-@plugin.get("/", auth=PUBLIC)
-def home() -> Document:
-    """What this is, and where to go"""
-    return Document(asset("home.html"), HTML, PAGE_POLICY)
-
-
-@plugin.get("/setup/{token}", auth=PUBLIC)
-def set_up(token: str) -> Document:
-    """The page of the one-time set-up link; its form posts to /api/auth/setup"""
-    return Document(asset("setup.html"), HTML, PAGE_POLICY)
 
 
 @plugin.get("/invite/{token}", auth=PUBLIC)
@@ -36,12 +24,6 @@ def reset(token: str) -> Document:
 def verify(token: str) -> Document:
     """The page of a new address's link; its form posts to /api/auth/verify-email"""
     return Document(asset("verify.html"), HTML, PAGE_POLICY)
-
-
-@plugin.get("/tasks/{id}", auth=PUBLIC)
-def task(id: int) -> Document:
-    """The page of a task, where a feed's links lead; it shows the task to whoever logs in"""
-    return Document(asset("task.html"), HTML, PAGE_POLICY)
 
 
 @plugin.get("/pages/{file}", auth=PUBLIC)

@@ -215,6 +215,13 @@ def offer_set_up(event: str, folder: object, demo: bool = False,
         link(f"/setup/{ticket('setup', None, SET_UP)}")
 
 
+@across_tenants
+def claimable(token: str) -> bool:
+    """Whether a set-up link is still good."""
+    return unclaimed() and bool(db.value("SELECT 1 FROM tickets WHERE kind = 'setup' AND hash = :hash AND expires_at > :now",
+                                         hash=tokens.digest(token), now=now()))
+
+
 def set_up(token: str, username: str, email: str, password: str) -> User:
     """Make the first administrator by the printed link, once."""
     passwords.acceptable(password)
@@ -241,6 +248,7 @@ from .invites import Invite as Invite  # noqa: E402, I001
 from .invites import Pending as Pending  # noqa: E402
 from .invites import accept, addressed, count_invitation, invitation, invite, invited, open_invites, revoke  # noqa: E402, F401
 from . import invites as invites  # noqa: E402, I001
+from . import cookies as cookies  # noqa: E402
 from . import people as people  # noqa: E402
 from . import account as account  # noqa: E402, I001
 from . import erasure as erasure  # noqa: E402

@@ -148,10 +148,14 @@ def bearer(request: Request) -> str:
 
 
 @plugin.authenticator
-@across_tenants
 def by_session(request: Request) -> Actor | None:
     """The person behind a session's access token."""
-    token = bearer(request)
+    return whose(bearer(request))
+
+
+@across_tenants
+def whose(token: str) -> Actor | None:
+    """The person for whom an access token speaks; None where it is none, or its time is over."""
     if not tokens.is_one(token, "ses"):
         return None
     row = db.one(dict, """

@@ -78,9 +78,9 @@ def test_the_page_of_the_api_and_each_file_it_asks_for(anonymous):
         assert (file.status, file.headers["Content-Type"], word in file.body) == (200, type, True), name
 
 
-@pytest.mark.story("GET /", "GET /setup/{token}", "GET /invite/{token}", "GET /reset/{token}", "GET /verify/{token}", "GET /pages/{file}")
+@pytest.mark.story("GET /invite/{token}", "GET /reset/{token}", "GET /verify/{token}", "GET /pages/{file}")
 def test_each_page_is_its_file_and_asks_for_files_that_are_there(anonymous):
-    for path, name in [("/", "home"), ("/setup/x", "setup"), ("/invite/x", "invite"), ("/reset/x", "reset"), ("/verify/x", "verify")]:
+    for path, name in [("/invite/x", "invite"), ("/reset/x", "reset"), ("/verify/x", "verify")]:
         page = anonymous.get(path, root="/")
         assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
         assert page.body == (Path(HOME) / f"plugins/pages/pages/{name}.html").read_bytes() and b"<title>" in page.body

@@ -1,7 +1,6 @@
 // A form with data-post sends its fields as JSON there, with the last part of this page's address
 // as the field that data-token names, and says what came of it. A form with data-accept logs in
-// first, accepts the invitation of this page, and logs out again: no token outlives the page. One with
-// data-show shows the task of this page in the same way.
+// first, accepts the invitation of this page, and logs out again: no token outlives the page.
 "use strict";
 
 const token = decodeURIComponent(location.pathname.split("/").pop());
@@ -34,27 +33,6 @@ async function accept(body) {
   }
 }
 
-async function show(body) {
-  const session = (await send("/api/auth/login", body)).token;
-  try {
-    const answer = await fetch(`/api/tasks/${encodeURIComponent(token)}`, {headers: {Authorization: `Bearer ${session}`}});
-    const found = await answer.json();
-    if (!answer.ok) throw new Error(found.error.message);
-    for (const place of document.querySelectorAll("[data-field]")) place.textContent = found.data[place.dataset.field] ?? "–";
-    document.title = found.data.title;
-    document.querySelector("[data-task]").hidden = false;
-  } finally {
-    await send("/api/auth/logout", {}, session);
-  }
-}
-
-const state = document.querySelector("[data-state]");
-if (state) {
-  fetch("/api/health").then((answer) => answer.json()).then((health) => {
-    state.textContent = `${health.status}, version ${health.version}, up ${health.uptime} s`;
-  }, () => { state.textContent = "not answering"; });
-}
-
 const invitation = document.querySelector("[data-invitation]");
 if (invitation) {
   send("/api/auth/invitation", {token}).then(({data}) => {
@@ -70,7 +48,7 @@ for (const form of document.querySelectorAll("form")) {
     said.textContent = "One moment …";
     try {
       const body = fields(form);
-      await ("accept" in form.dataset ? accept(body) : "show" in form.dataset ? show(body) : send(form.dataset.post, body));
+      await ("accept" in form.dataset ? accept(body) : send(form.dataset.post, body));
       said.textContent = form.dataset.done;
       form.querySelector("button").disabled = true;
     } catch (problem) {

@@ -1,0 +1,307 @@
+"""Stories of the console: its pages as a browser asks for them, its door, its cookie. What scripts do is seen in test_console.py."""
+import gzip
+import html
+import re
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from conftest import Client
+
+from orkosi import HOME, acting, db, now, settings, system
+from plugins import agents, logs, queue, users
+
+STATIC = Path(HOME) / "plugins/console/static"
+FORM = {"Content-Type": "application/x-www-form-urlencoded", "Host": "127.0.0.1:3001", "Origin": "http://127.0.0.1:3001"}
+PASSWORD = "correct horse battery"
+
+
+class Browser(Client):
+    """A client that keeps cookies, as a browser does, and reads pages."""
+
+    def __init__(self, application, **headers):
+        super().__init__(application)
+        self.cookie, self.headers, self.given = "", {"Host": "127.0.0.1:3001"} | headers, ""
+
+    def ask(self, method, path, form=None, **headers):
+        sent = self.headers | ({"Cookie": self.cookie} if self.cookie else {}) | headers
+        answer = self.request(method, path, headers=(FORM if form is not None else {}) | sent, raw=urlencode(form or {}).encode(), root="/")
+        self.given = answer.headers.get("Set-Cookie", "")
+        if self.given:
+            self.cookie = self.given.partition(";")[0]
+        return answer
+
+    def log_in(self, name, password=PASSWORD, **more):
+        return self.ask("POST", "/login", {"email": f"{name}@example.com", "password": password, **more})
+
+
+def text_of(answer):
+    """What a page says, without its markup, as lines."""
+    return [html.unescape(one).strip() for one in re.sub(r"<[^>]*>", "\n", answer.body.decode()).splitlines() if one.strip()]
+
+
+def buttons(answer):
+    """The buttons of a page: (label, operation)."""
+    return [(html.unescape(label), html.unescape(do)) for do, label in re.findall(r'<button[^>]* data-do="([^"]*)"[^>]*>([^<]*)<', answer.body.decode())]
+
+
+@pytest.fixture
+def browser(application):
+    return Browser(application)
+
+
+@pytest.fixture
+def ann(browser, people):
+    """A browser in which an administrator is logged in."""
+    with acting(system()):
+        users.add("ann", "ann@example.com", users.passwords.hashed(PASSWORD), "admin", 1)
+    assert browser.log_in("ann").status == 303
+    return browser
+
+
+@pytest.mark.story("POST /login", "GET /login")
+def test_logging_in_leads_to_where_one_wanted(browser, people):
+    with acting(system()):
+        users.add("ann", "ann@example.com", users.passwords.hashed(PASSWORD), "member", 1)
+    asked = browser.ask("GET", "/tasks/1")
+    assert (asked.status, 'name="next" value="/tasks/1"' in asked.body.decode()) == (200, True)
+    wrong = browser.log_in("ann", "wrong horse battery", next="/tasks/1")
+    assert (wrong.status, "Invalid email or password" in text_of(wrong), browser.cookie) == (401, True, "")
+    assert 'name="next" value="/tasks/1"' in wrong.body.decode() and PASSWORD not in wrong.body.decode()
+    right = browser.log_in("ann", next="/tasks/1")
+    assert (right.status, right.headers["Location"]) == (303, "/tasks/1")
+    assert re.fullmatch(r"orkosi=ork_ses_\w{38}\.ork_ref_\w{38}; Path=/; Max-Age=1209600; HttpOnly; SameSite=Strict", browser.given)
+    assert db.value("SELECT count(*) FROM sessions") == 1 and "Log out" in text_of(browser.ask("GET", "/"))
+    assert browser.ask("GET", "/login").status == 200
+    for where in ("https://example.com/", "//example.com", "/\\example.com", "javascript:alert(1)", "/a\r\nX: y", "/ü", ""):
+        assert browser.log_in("ann", next=where).headers["Location"] == "/", where
+
+
+def test_a_form_of_another_site_logs_nobody_in_and_nobody_out(ann):
+    kept = ann.cookie
+    for headers in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}):
+        assert ann.ask("POST", "/login", {"email": "ann@example.com", "password": PASSWORD}, **headers).status == 403, headers
+        assert ann.ask("POST", "/logout", {}, **headers).status == 403 and ann.cookie == kept
+    assert "Log out" in text_of(ann.ask("GET", "/"))
+
+
+def test_a_form_that_is_none_of_ours_is_refused(browser):
+    assert browser.ask("POST", "/login", {str(n): "x" for n in range(20)}).status == 400
+    assert browser.ask("POST", "/login", {"email": "x" * 5000}).status == 413
+    assert browser.ask("POST", "/login", {}).status == 401
+    assert browser.request("POST", "/login", raw=b"email=%ff%00&password=%00\xff", headers=FORM, root="/").status == 401
+    assert browser.request("GET", "/", headers={"Cookie": "orkosi=" + "x" * 9000 + "; orkosi=ork_ses_.ork_ref_"}, root="/").status == 200
+
+
+@pytest.mark.story("POST /logout")
+def test_logging_out_ends_the_session_and_takes_the_cookie(ann):
+    left, kept = ann.ask("POST", "/logout", {}), ann.cookie
+    assert (left.status, left.headers["Location"], ann.given) == (303, "/login", "orkosi=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict")
+    assert kept == "orkosi=" and db.value("SELECT count(*) FROM sessions") == 0
+    assert ann.ask("POST", "/logout", {}).status == 303, "again, nothing is wrong"
+
+
+@pytest.mark.story("GET /login/{token}")
+def test_a_printed_link_logs_in_once(application, people):
+    user, _ = people("bob", "viewer")
+    path = users.cookies.link_for(user.id)
+    guesses = Browser(application)
+    assert guesses.ask("HEAD", path).status == guesses.ask("GET", path, **{"Sec-Purpose": "prefetch;prerender"}).status == 503
+    first = Browser(application)
+    answer = first.ask("GET", path)
+    assert (answer.status, answer.headers["Location"]) == (303, "/") and "bob" in text_of(first.ask("GET", "/"))
+    second = Browser(application)
+    again = second.ask("GET", path)
+    assert (again.status, second.cookie) == (404, "") and any("That link was used" in line for line in text_of(again))
+    late = users.cookies.link_for(user.id)
+    users.cookies._links[users.tokens.digest(late.rpartition("/")[2])] = (user.id, 0.0)
+    assert second.ask("GET", late).status == 404 and second.ask("GET", "/login/x").status == 404
+
+
+@pytest.mark.story("GET /setup/{token}", "POST /setup/{token}")
+def test_setting_up_ends_logged_in_and_a_used_link_says_so(browser):
+    link = f"/setup/{users.ticket('setup', None, 60)}"
+    assert any("printed a link" in line for line in text_of(browser.ask("GET", "/")))
+    assert "Set up Orkosi" in text_of(browser.ask("GET", link))
+    given = {"username": "<Ann>", "email": "ann@example.com", "password": "short"}
+    wrong = browser.ask("POST", link, given)
+    assert wrong.status == 400 and 'value="&lt;Ann&gt;"' in wrong.body.decode() and db.value("SELECT count(*) FROM users") == 0
+    assert browser.ask("POST", link, given, Origin="https://evil.example").status == 403
+    done = browser.ask("POST", link, given | {"password": PASSWORD})
+    assert (done.status, done.headers["Location"]) == (303, "/")
+    assert db.all(tuple, "SELECT username, email, role, tenant_id FROM users") == [("<Ann>", "ann@example.com", "admin", 1)]
+    assert "<Ann>" in text_of(browser.ask("GET", "/")) and b"<Ann>" not in browser.ask("GET", "/").body
+    other = Browser(browser.application)
+    used = other.ask("GET", link)
+    assert used.status == 404 and any("That set-up link was used" in line for line in text_of(used))
+    assert other.ask("POST", link, given | {"password": PASSWORD}).status == 404 and not other.cookie
+
+
+@pytest.mark.story("GET /")
+def test_the_first_page_shows_tasks_agents_and_the_log(ann, client):
+    hostile = "<script>alert(1)</script> & \"co\""
+    client.post("/agents", {"name": "felix", "role": "Builder", "display_name": "Felix"})
+    client.post("/agents", {"name": "gitta", "role": "Writer"})
+    client.post("/agents/gitta/pause", {"note": "on leave"})
+    ids = {name: client.post("/tasks", {"title": title, "assignee": "felix", "priority": "P0" if name == "in_progress" else "P1"}).data["id"] for name, title in
+           [("todo", hostile), ("in_progress", "Paint the boat"), ("review", "Look at it"), ("blocked", "Cross the sea"), ("done", "Count the gulls"),
+            ("archived", "Forget it")]}
+    waiting = client.post("/tasks", {"title": "Sail", "assignee": "gitta", "blocked_by": [ids["blocked"]]}).data["id"]
+    for name in ("review", "blocked", "archived"):
+        client.patch(f"/tasks/{ids[name]}", {"status": name})
+    client.patch(f"/tasks/{ids['done']}", {"status": "done", "resolution": "Twelve gulls.\nAnd a crow."})
+    db.write(lambda: db.run("UPDATE tasks SET last_error = 'Traceback\nStorm: no wind' WHERE id = :id", id=ids["blocked"]))
+    with acting(system()):
+        taken = queue.claim("agent:felix", "w")
+        assert [job.payload["task_id"] for job in taken] == [ids["in_progress"]]
+        logs.record("felix", "painting <b>blue</b>", "warn")
+    page = ann.ask("GET", "/")
+    said = text_of(page)
+    assert page.status == 200 and page.headers["Content-Type"] == "text/html; charset=utf-8"
+    for name, count in [("review", "1"), ("blocked", "1"), ("in progress", "1"), ("to do", "2"), ("done", "1")]:
+        assert said[said.index(name) + 1] == count, name
+    rows = {int(id): text for id, text in re.findall(r'<li id="task-(\d+)">(.*?)</li>', page.body.decode(), re.S)}
+    assert set(rows) == {*ids.values(), waiting} - {ids["archived"]}
+    assert html.escape(hostile) in rows[ids["todo"]] and "<script>alert" not in page.body.decode()
+    assert "felix · P1 · Storm: no wind<" in rows[ids["blocked"]] and "felix · Twelve gulls." in rows[ids["done"]]
+    why = client.get(f"/tasks/{waiting}").data["why"][0]["sentence"]
+    assert why in html.unescape(rows[waiting]) and str(ids["blocked"]) in why
+    assert rows[ids["blocked"]].count(f'href="/tasks/{ids["blocked"]}"') == 1
+    assert [line for line in said if line in ("Felix", "Gitta")] == ["Felix", "Gitta"], "the busy first"
+    assert "working · Paint the boat" in said and "paused · on leave" in said, "|".join(said)
+    assert said[-4:].count("painting <b>blue</b>") == 1 and len(re.findall('<li id="line-[0-9]+" class="warn">', page.body.decode())) == 1
+    assert set(buttons(page)) == {
+        ("Done", f"PATCH /api/tasks/{ids['review']}"), ("Back to do", f"PATCH /api/tasks/{ids['review']}"), ("Try again", f"PATCH /api/tasks/{ids['blocked']}"),
+        ("Pause", "POST /api/agents/felix/pause"), ("Stop", "POST /api/agents/felix/stop"), ("Resume", "POST /api/agents/gitta/resume")}
+
+
+@pytest.mark.story("GET /tasks/{id}")
+def test_the_page_of_a_task_says_what_came_of_it_and_why_it_waits(ann, client):
+    client.post("/agents", {"name": "felix", "role": "Builder"})
+    client.post("/agents/felix/stop")
+    client.post("/products", {"name": "Boat", "slug": "boat"})
+    task = client.post("/tasks", {"title": "Paint <it>", "description": "All of it.\nTwice.", "assignee": "felix", "priority": "P0", "product_slug": "boat"}).data["id"]
+    run = agents.runs.start("felix", task_id=task, job_id=None, mode="task")
+    agents.runs.change(run.id, agents.runs.RunPatch(status="failed", tokens_in=1200, tokens_out=34, cost_micros=7600, duration_ms=65000, error="no paint"))
+    page = ann.ask("GET", f"/tasks/{task}")
+    said = text_of(page)
+    assert page.status == 200 and "<title>Paint &lt;it&gt; · Orkosi</title>" in page.body.decode()
+    assert [line for line in said if line in ("to do", "P0", "felix", "boat", f"task {task}")][:5] == ["to do", "P0", "felix", "boat", f"task {task}"]
+    assert client.get(f"/tasks/{task}").data["why"][0]["sentence"] in said and said[said.index("What was asked for") + 1:][:2] == ["All of it.", "Twice."]
+    assert said[said.index("failed"):][:7][:3] == ["failed", str(run.id), "felix"]
+    assert {"1 min 5 s", "1\u202f234", "$0.0076"} <= set(said)
+    assert set(buttons(page)) == {(label, f"PATCH /api/tasks/{task}") for label in ("Done", "Archive")}
+    client.patch(f"/tasks/{task}", {"status": "done", "resolution": "Blue now"})
+    page = ann.ask("GET", f"/tasks/{task}")
+    said = text_of(page)
+    assert said[said.index("What came of it") + 1] == "Blue now" and buttons(page) == [("To do again", f"PATCH /api/tasks/{task}")]
+    gone = ann.ask("GET", "/tasks/999")
+    assert gone.status == 404 and "There is no task 999" in text_of(gone)
+    assert ann.ask("GET", "/tasks/999", **{"X-Orkosi-Live": "1"}).body.startswith(b'<main id="main"')
+
+
+@pytest.mark.story("GET /console/{hash}/{file}")
+def test_each_file_of_the_console_comes_as_it_is_and_may_be_kept(ann):
+    page = ann.ask("GET", "/").body.decode()
+    asked = set(re.findall(r'(?:src|href)="(/console/[^"]+)"', page))
+    assert {path.rpartition("/")[2] for path in asked} == {path.name for path in STATIC.iterdir()}
+    for path in asked:
+        name = path.rpartition("/")[2]
+        for headers in ({}, {"Accept-Encoding": "gzip"}):
+            file = ann.ask("GET", path, **headers)
+            body = gzip.decompress(file.body) if file.headers.get("Content-Encoding") == "gzip" else file.body
+            assert (file.status, body, file.headers["Cache-Control"]) == (200, (STATIC / name).read_bytes(), "public, max-age=31536000, immutable")
+            assert file.headers["Content-Type"].startswith({".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}[Path(name).suffix])
+    assert ann.ask("GET", "/console/x/../api.py").status == 404 and ann.ask("GET", "/console/x/api.py").status == 404
+
+
+def test_the_cookie_alone_changes_nothing(ann, client):
+    task = client.post("/tasks", {"title": "Paint"}).data["id"]
+    body = b'{"title": "Owned"}'
+    send = lambda **headers: ann.request("PATCH", f"/tasks/{task}", raw=body, headers={"Cookie": ann.cookie, "Content-Type": "application/json", **headers})  # noqa: E731
+    refused = send()
+    assert refused.status == 401 and "X-Orkosi: 1" in refused.error["message"]
+    assert send(**{"X-Orkosi": "0"}).status == 401 and client.get(f"/tasks/{task}").data["title"] == "Paint"
+    assert send(**{"X-Orkosi": "1"}).data["title"] == "Owned"
+    assert ann.request("GET", "/auth/me", headers={"Cookie": ann.cookie}).data["username"] == "ann"
+    assert ann.request("GET", "/auth/me", headers={"Cookie": ann.cookie, "Authorization": f"Bearer {client.token}"}).data["username"] == "root"
+    assert ann.request("GET", "/auth/me", headers={"Cookie": ann.cookie, "Authorization": "Bearer ork_ses_x"}).status == 401, "a wrong token is not mended by a cookie"
+
+
+def test_a_page_goes_on_where_the_first_half_of_the_cookie_has_run_out(ann):
+    first = ann.cookie
+    db.write(lambda: db.run("UPDATE sessions SET access_expires_at = :past", past=now(-1)))
+    assert ann.request("GET", "/auth/me", headers={"Cookie": first}).status == 401, "the API renews nothing"
+    live = ann.ask("GET", "/", **{"X-Orkosi-Live": "1"})
+    assert live.status == 200 and live.body.startswith(b'<main id="main"') and ann.cookie != first
+    assert ann.request("GET", "/auth/me", headers={"Cookie": ann.cookie}).data["username"] == "ann"
+    second, ann.cookie = ann.cookie, first
+    assert ann.ask("GET", "/").status == 200 and ann.cookie == second, "another tab, a moment later, gets the same pair"
+    db.write(lambda: db.run("UPDATE sessions SET ends_at = :past", past=now(-1)))
+    assert ann.ask("GET", "/", **{"X-Orkosi-Live": "1"}).status == 401 and "Log in" in text_of(ann.ask("GET", "/"))
+
+
+def test_over_https_the_cookie_is_bound_to_the_host(application, people):
+    settings.values["public_url"] = "https://orkosi.example"
+    with acting(system()):
+        users.add("ann", "ann@example.com", users.passwords.hashed(PASSWORD), "admin", 1)
+    far, near = Browser(application, Host="orkosi.example", Origin="https://orkosi.example"), Browser(application)
+    application.hosts.__dict__.pop("names", None)
+    assert far.log_in("ann").status == near.log_in("ann").status == 303
+    assert far.given.startswith("__Host-orkosi=ork_ses_") and far.given.endswith("; Path=/; Max-Age=1209600; HttpOnly; SameSite=Strict; Secure")
+    assert near.given.startswith("orkosi=ork_ses_") and "Secure" not in near.given
+    assert "Log out" in text_of(far.ask("GET", "/")) and "Log out" in text_of(near.ask("GET", "/"))
+    assert "Log in" in text_of(far.ask("GET", "/", Cookie=near.cookie)), "what a plain page of the same name could have planted counts for nothing"
+
+
+def test_who_may_less_sees_less(application, client, people):
+    client.post("/agents", {"name": "quentin", "role": "Builder"})
+    client.post("/tasks", {"title": "Secret of the host", "status": "blocked"})
+    logs.record("quentin", "a line of the host")
+
+    def seen_by(name, role, tenant=1):
+        with acting(system()):
+            users.add(name, f"{name}@example.com", users.passwords.hashed(PASSWORD), role, tenant)
+        one = Browser(application)
+        assert one.log_in(name).status == 303
+        return one.ask("GET", "/")
+    admin, viewer, demo, stranger = (seen_by(*one) for one in [("anna", "admin"), ("vera", "viewer"), ("dora", "demo"), ("otto", "member", None)])
+    assert b"a line of the host" in admin.body and len(buttons(admin)) == 3
+    assert b"Secret of the host" in viewer.body and b"quentin" in viewer.body and b"a line of the host" not in viewer.body and buttons(viewer) == []
+    assert b"Secret of the host" in demo.body and b"a line of the host" not in demo.body and buttons(demo) == []
+    assert stranger.status == 200 and not any(word in stranger.body for word in (b"Secret", b"quentin", b"a line"))
+    key = client.request("GET", "/", headers={}, root="/")
+    assert "Log out" in text_of(key), "a session's own token shows the page, too"
+
+
+def test_an_unchanged_page_costs_nothing(ann, client):
+    first = ann.ask("GET", "/", **{"X-Orkosi-Live": "1"})
+    tag = first.headers["ETag"]
+    for _ in range(3):  # a beat may end between the two
+        same = ann.ask("GET", "/", **{"X-Orkosi-Live": "1", "If-None-Match": tag})
+        if same.status == 304:
+            break
+        tag = same.headers["ETag"]
+    assert (same.status, same.body) == (304, b"")
+    assert ann.ask("GET", "/", **{"If-None-Match": tag}).status == 200, "the whole page is another one"
+    client.post("/tasks", {"title": "Something new"})
+    fresh = ann.ask("GET", "/", **{"X-Orkosi-Live": "1", "If-None-Match": tag})
+    assert fresh.status == 200 and b"Something new" in fresh.body
+
+
+def test_a_link_from_elsewhere_is_asked_for_once_more(ann):
+    without = Browser(ann.application)
+    asked = without.ask("GET", "/tasks/1", **{"Sec-Fetch-Site": "cross-site"})
+    assert asked.status == 200 and b'http-equiv="refresh" content="0"' in asked.body and b"<form" not in asked.body
+
+
+def test_pages_hold_to_their_policy(ann):
+    for path in ("/", "/login", "/tasks/1"):
+        page = ann.ask("GET", path)
+        policy = page.headers["Content-Security-Policy"]
+        assert "unsafe" not in policy and "require-trusted-types-for 'script'" in policy and page.headers["Referrer-Policy"] == "same-origin"
+        assert not re.search(r"<[^>]+\s(style|on\w+)=", page.body.decode()), path
+    views = Path(HOME) / "plugins/console/views"
+    for view in views.iterdir():
+        for raw in re.findall(r"\{\{!(.*?)\}\}", view.read_text()):
+            assert re.match(r"look\.|act\(|base$|' aria-current", raw), f"{view.name}: {raw} is shown unescaped"
