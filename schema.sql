@@ -5,7 +5,7 @@
 -- An index is idx_<table>_by_<columns>, with a word for its rows before `by` where it holds but some (open, done, …);
 -- tenant_id, with which most begin, goes without saying. The comment above it names what needs it.
 -- Raise the version with every change, so that an older Orkosi refuses a newer file.
-PRAGMA user_version = 9;
+PRAGMA user_version = 10;
 
 -- ════════════════════════════ tenants ════════════════════════════
 
@@ -399,6 +399,7 @@ CREATE TABLE agents (
   adapter TEXT,                                 -- the tool that is its brain, in place of both
   base_url TEXT,                                -- where that tool's model is, in place of its maker's
   template TEXT,                                -- the slug of what it was made from
+  delegates INTEGER NOT NULL DEFAULT 0 CHECK (delegates IN (0, 1)), -- whether it may give tasks to other agents
   workspace_path TEXT,
   wanted TEXT NOT NULL DEFAULT 'running' CHECK (wanted IN ('running', 'paused', 'stopped')), -- what the operator asked for
   reported TEXT NOT NULL DEFAULT 'idle'         -- what a process-less agent last said of itself
@@ -542,6 +543,9 @@ CREATE TABLE tasks (
   reason TEXT,                                  -- a code for why it is in review; last_error has the sentence
   note TEXT,                                    -- what a person says to whoever does it next
   job_id INTEGER,                               -- the job that gets it done, or got it done last
+  parent_id INTEGER,                            -- the task that it is a part of
+  root_id INTEGER,                              -- the first one above it, which nobody delegated
+  depth INTEGER NOT NULL DEFAULT 0,             -- how far below that one
   created_by TEXT NOT NULL,
   created_at TEXT NOT NULL,
   updated_at TEXT NOT NULL,
@@ -564,6 +568,10 @@ CREATE INDEX idx_tasks_by_priority ON tasks (tenant_id, priority, id);
 CREATE INDEX idx_tasks_todo_by_assignee_priority ON tasks (tenant_id, assignee, priority, id) WHERE status = 'todo';
 -- tasks.jobs._of, agents.busy
 CREATE INDEX idx_tasks_by_job_id ON tasks (job_id) WHERE job_id IS NOT NULL;
+-- tasks.delegation.subtasks
+CREATE INDEX idx_tasks_by_parent_id ON tasks (parent_id, id) WHERE parent_id IS NOT NULL;
+-- tasks.delegation: how many are below the first
+CREATE INDEX idx_tasks_by_root_id ON tasks (root_id) WHERE root_id IS NOT NULL;
 -- agents.completed
 CREATE INDEX idx_tasks_done_by_assignee_finished_at ON tasks (tenant_id, assignee, finished_at, id) WHERE status = 'done';
 CREATE TRIGGER tasks_weighed AFTER INSERT ON tasks BEGIN

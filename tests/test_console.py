@@ -125,7 +125,7 @@ def test_nothing_hangs_over_the_edge(server, browser, width):
         assert browser.run("document.documentElement.scrollWidth <= innerWidth && innerWidth") == width, path
     if width == 390:
         browser.open(running.url + "/")
-        browser.wait("!!document.querySelector('#agent-felix button')")
+        browser.wait("!!document.querySelector('#agent-felix button') && document.readyState === 'complete'")
         small = browser.run("[...document.querySelectorAll('button, .chips a')].filter(one => one.getBoundingClientRect().height < 40).map(one => one.innerText)")
         assert small == []
     assert browser.complaints == []

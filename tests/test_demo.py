@@ -17,7 +17,7 @@ def test_the_demo_works_by_itself_and_its_lines_can_be_pasted(server):
     reader = threading.Thread(target=lambda: said.extend(running.process.stdout), daemon=True)
     reader.start()
     text = eventually(lambda: "Count the gulls" in "".join(said) and "".join(said), patience=20)
-    password = re.search(r"demo@example.com +(\S+)", text)[1]
+    password = re.search(r"demo@example.com and ([^\s)]+)", text)[1]
     token = running.call("POST", "/auth/login", {"email": demo.EMAIL, "password": password})[1]["token"]
     curls = re.findall(r"curl .*?(?:\\\n.*)?$", text, re.M)
     assert len(curls) == 3

@@ -84,7 +84,7 @@ def _take(number: int, title: str, take: Callable[[Agent], str], agent: Agent, s
 
 def _row_only(agent: Agent) -> tuple[Agent, str]:
     """In another tenant an agent is a row and a key; it is driven from outside."""
-    _, raw = keys.issue(agent.tenant_id, f"agent {agent.name}", keys.AGENT_SCOPES, agent=agent.name)
+    _, raw = keys.issue(agent.tenant_id, f"agent {agent.name}", keys.scopes_of_agent(agent.delegates), agent=agent.name)
     done = {1: f"agent {agent.id}", 7: "shown once in `key`"}
     steps = [Step(number, title, number in done, done.get(number, "not on this machine")) for number, title in enumerate(STEPS, 1)]
     return note_steps(agent.name, steps), raw
@@ -129,7 +129,7 @@ def _run_script(agent: Agent) -> str:
 def _for_its_runner(agent: Agent) -> str:
     """What `agent.json` says: what its runner, and the brain through it, must know."""
     return json.dumps({name: getattr(agent, name) for name in (
-        "name", "display_name", "role", "model", "command", "adapter", "base_url", "interval_sec")})
+        "name", "display_name", "role", "model", "command", "adapter", "base_url", "interval_sec", "delegates")})
 
 
 def _automations(agent: Agent) -> str:
@@ -154,7 +154,7 @@ def _key(agent: Agent) -> str:
     if path.exists() and has_key(agent.name):
         return "stands"
     path.parent.mkdir(exist_ok=True, mode=0o700)
-    _, raw = keys.issue(agent.tenant_id, f"agent {agent.name}", keys.AGENT_SCOPES, agent=agent.name)
+    _, raw = keys.issue(agent.tenant_id, f"agent {agent.name}", keys.scopes_of_agent(agent.delegates), agent=agent.name)
     folders.write_whole(path, raw + "\n")
     return str(path)
 

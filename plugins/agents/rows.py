@@ -50,6 +50,7 @@ class AgentFields(Struct, forbid_unknown_fields=True, kw_only=True):
     command: Command | None | UnsetType = UNSET
     adapter: AdapterName | None | UnsetType = UNSET
     base_url: BaseUrl | None | UnsetType = UNSET
+    delegates: Annotated[bool, Meta(description="Whether it may give parts of its tasks to other agents")] | UnsetType = UNSET
 
 
 class NewAgent(AgentFields, kw_only=True):
@@ -78,6 +79,7 @@ class Agent(Struct):
     adapter: AdapterName | None
     base_url: str | None
     template: str | None
+    delegates: bool
     workspace_path: str | None
     wanted: Wanted
     reported: Reported
@@ -142,6 +144,7 @@ def _agent(row: dict[str, Any]) -> Agent:
     import msgspec
     for name in ("command", "steps"):
         row[name] = row[name] and msgspec.json.decode(row[name])
+    row["delegates"] = bool(row["delegates"])
     return msgspec.convert(row, Agent)
 
 
@@ -164,8 +167,12 @@ def register(name: str, *, display_name: str | None = None, role: str = "agent",
 @writes
 def change(name: str, patch: AgentPatch | None = None, /, **more: Any) -> Agent:
     """Change what is sent; NotFound, Invalid where it has no brain that way."""
-    agent = _agent(db.patch(dict, "agents", find(name).id, *([patch] if patch else []), **more))
+    from plugins import keys
+    before = find(name)
+    agent = _agent(db.patch(dict, "agents", before.id, *([patch] if patch else []), **more))
     acceptable(agent.adapter, agent.command, agent.base_url, agent.model)
+    if agent.delegates != before.delegates:
+        keys.rescope_agent(agent.tenant_id, name, keys.scopes_of_agent(agent.delegates))
     emit("agent.updated", agent)
     return agent
 

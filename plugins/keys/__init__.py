@@ -32,6 +32,7 @@ from orkosi import (
     current,
     db,
     emit,
+    jsoned,
     now,
     writes,
 )
@@ -53,6 +54,7 @@ SCOPES = tuple(LEAST)
 CREDENTIAL = re.compile(r"credentials:read:[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # one named credential; administrators alone
 DEFAULT_SCOPES = ("tasks:read", "agents:read", "templates:read")
 AGENT_SCOPES = ("queue:work", "tasks:read", "tasks:write", "logs:write", "tokens:consume")
+DELEGATE_SCOPES = ("agents:delegate", "agents:read")  # of an agent that gives work to others: it must know who there is
 
 # The most that a role in an organization lets somebody do in its tenant. A guest, who is at home in
 # another tenant, has no role here beside it, and never an editor's powers.
@@ -166,6 +168,21 @@ def issue(tenant: int, name: str, scopes: tuple[str, ...] | list[str], *, agent:
     if agent is None:  # of an agent's key, the agent's own events tell
         emit("key.created", key)
     return key, raw
+
+
+def scopes_of_agent(delegates: bool) -> tuple[str, ...]:
+    """What an agent's own key may do."""
+    return AGENT_SCOPES + (DELEGATE_SCOPES if delegates else ())
+
+
+@writes
+@across_tenants
+def rescope_agent(tenant: int, agent: str, scopes: tuple[str, ...]) -> None:
+    """Have an agent's key be good for other things; it is the same key."""
+    for key in db.all(Key, "SELECT * FROM api_keys WHERE tenant_id = :home AND agent = :agent AND deleted_at IS NULL AND revoked_at IS NULL",
+                      home=tenant, agent=agent):
+        db.run("UPDATE api_keys SET scopes = :scopes, updated_at = :now WHERE id = :id", id=key.id, scopes=jsoned(scopes), now=now())
+        emit("key.updated", msgspec.structs.replace(key, scopes=list(scopes)))
 
 
 @writes

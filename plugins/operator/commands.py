@@ -63,6 +63,7 @@ agent.add_command(rekey)
 @click.option("--command", help="A program that is its brain, with its arguments, quoted as for a shell")
 @click.option("--template", help="The slug of a template that it is made from")
 @click.option("--role")
+@click.option("--delegates", is_flag=True, default=None, help="It may give parts of its tasks to other agents")
 @click.option("--display-name")
 @click.option("--interval", "interval_sec", type=int, help="Seconds from one look for work to the next")
 @_data
@@ -148,6 +149,7 @@ task = _group("task", "Give tasks, see what became of them, and settle them.")
 @click.option("--type", "type", type=click.Choice(["feature", "bug", "research", "ops", "infra", "content", "other"]))
 @click.option("--product", "product_slug", help="The slug of a product")
 @click.option("--due", "due_date", help="The day by which it must be done, such as 2026-08-31")
+@click.option("--part-of", "parent_id", type=int, help="The number of a task that this one is a part of, and that waits for it")
 @click.option("--after", "blocked_by", type=int, multiple=True, help="The number of a task that must be done before; may be given several times")
 @_data
 def add_task(blocked_by: tuple[int, ...], as_json: bool, **fields: Any) -> None:

@@ -149,11 +149,11 @@ class Runner:
                 return self._replay(lease, payload)
             task_id = payload.get("task_id")
             run = self._begin(job, task_id)
-            task, rules = self._gather(task_id)
-            if task_id and task is None:
+            told = self._gather(task_id)
+            if task_id and told["task"] is None:
                 self._settle(lease, run, self._failure(lease, f"Task {task_id} is gone", retryable=False), {"status": "failed"})
                 return True
-            return self._think(lease, run, {"task": task, "rules": rules, "job": {k: v for k, v in job.items() if k != "lease_token"}})
+            return self._think(lease, run, told | {"job": {name: value for name, value in job.items() if name != "lease_token"}})
         except Unreachable:
             self._release(lease, run, "the server was not reachable")
             raise
@@ -175,15 +175,20 @@ class Runner:
             "agent": self.name, "task_id": task_id, "job_id": job["id"], "mode": "replay" if more else "task", **more})
         return said["id"] if status == 201 else None
 
-    def _gather(self, task_id: int | None) -> tuple[dict[str, Any] | None, list[Any]]:
+    def _gather(self, task_id: int | None) -> dict[str, Any]:
+        """The task, every rule this agent must keep to, and, where it may delegate, the others it may delegate to."""
         status, task = self.client.call("GET", f"/tasks/{task_id}") if task_id else (404, None)
-        return task if status == 200 else None, self._rules()
+        told = {"task": task if status == 200 else None, "rules": self._all(f"/rules?agent={self.name}&")}
+        if self.config.get("delegates"):
+            others = [one for one in self._all("/agents?") if one["name"] != self.name]
+            told["agents"] = [{field: one[field] for field in ("name", "role", "status")} for one in others]
+        return told
 
-    def _rules(self) -> list[Any]:
-        """Every rule this agent must keep to, however many there are."""
+    def _all(self, path: str) -> list[Any]:
+        """Every row of a list, however many there are."""
         found: list[Any] = []
         while True:
-            status, page = self.client.call("GET", f"/rules?agent={self.name}&limit={PAGE}&offset={len(found)}")
+            status, page = self.client.call("GET", f"{path}limit={PAGE}&offset={len(found)}")
             if status != 200:
                 return found
             found += page

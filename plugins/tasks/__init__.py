@@ -70,6 +70,7 @@ class NewTask(Struct, forbid_unknown_fields=True):
     due_date: Day | None = None
     max_duration_seconds: Length = 3600
     blocked_by: Ids = []
+    parent_id: Annotated[int, Meta(ge=1, le=2**53, description="The task that this one is a part of, which then waits for it")] | None = None
     dedupe: Annotated[bool, Meta(description="false: make one even where an open task is the same")] = True
 
 
@@ -103,6 +104,16 @@ class TaskPatch(Struct, forbid_unknown_fields=True):
     blocked_by: Ids | None | UnsetType = UNSET
 
 
+class Subtask(Struct):
+    """A part of a task that was given to somebody. `resolution` is its beginning, where it is long; GET /tasks/{id} has it whole."""
+    id: int
+    title: str
+    assignee: str | None
+    status: str
+    resolution: str | None
+    last_error: str | None
+
+
 class Task(Struct):
     """A task as it is shown."""
     id: int
@@ -124,6 +135,9 @@ class Task(Struct):
     reason: str | None
     note: str | None
     job_id: str | None
+    parent_id: int | None
+    root_id: int | None
+    depth: int
     created_by: str
     created_at: str
     updated_at: str
@@ -131,6 +145,7 @@ class Task(Struct):
     blocked_by: list[int] | None = None
     blocks: list[int] | None = None
     why: list[Why] | None = None
+    subtasks: list[Subtask] | UnsetType = UNSET
 
 
 COLUMNS = """tasks.*, product_slug AS product, CASE WHEN job_id IS NOT NULL THEN 'job_' || job_id END AS job_id"""
@@ -158,9 +173,10 @@ NEXT = Listing(of=Task, columns=LINKED, source="tasks", order="priority, id", ba
 
 ADD = """
     INSERT INTO tasks (tenant_id, title, title_key, description, type, status, priority, assignee, product_slug, category, tags,
-                       estimated_minutes, due_date, max_duration_seconds, created_by, created_at, updated_at, finished_at)
+                       estimated_minutes, due_date, max_duration_seconds, parent_id, root_id, depth, created_by, created_at, updated_at, finished_at)
     VALUES (:tenant, :title, :title_key, :description, :type, :status, :priority, :assignee, :product_slug, :category, :tags,
-            :estimated_minutes, :due_date, :max_duration_seconds, :created_by, :created_at, :updated_at, :finished_at)"""
+            :estimated_minutes, :due_date, :max_duration_seconds, :parent_id, :root_id, :depth, :created_by, :created_at, :updated_at,
+            :finished_at)"""
 
 
 # ── reading ──
@@ -169,7 +185,8 @@ ADD = """
 def find(id: int) -> Task:
     """One task of this tenant that whoever asks may see, with what it waits for and what waits for it. NotFound."""
     task = _row(id)
-    _own(task)
+    if not (task.parent_id and delegation.gave_away(task)):
+        _own(task)
     task.blocked_by, task.blocks = links.of(id)
     return task
 
@@ -237,19 +254,21 @@ def create(new: NewTask) -> tuple[Task, bool]:
     returned. `dedupe=False` makes one anyway.
     """
     title, assignee = fields.line(new.title, "title", 300), assignable(new.assignee)
-    _for_oneself(assignee)
-    if new.dedupe and new.status not in OVER and (same := _the_same(fields.folded(title), assignee, new)):
+    at = delegation.place(new, assignee)
+    if new.dedupe and new.status not in OVER and (same := _the_same(fields.folded(title), assignee, new, at.parent_id)):
         return find(same), True
     shares.require(bytes=len(new.description))
     made = now()
     row: dict[str, Any] = {name: getattr(new, name) for name in new.__struct_fields__ if name not in ("blocked_by", "dedupe")}
-    row |= {"title": title, "assignee": assignee}
+    row |= {"title": title, "assignee": assignee, "parent_id": at.parent_id, "root_id": at.root_id, "depth": at.depth}
     row |= {"created_by": current().ref, "created_at": made, "updated_at": made, "finished_at": made if new.status in OVER else None}
     # The row is known: reading it again would cost more than writing it.
     task = Task(id=db.add(ADD, title_key=fields.folded(title), **row) or 0, product=new.product_slug, job_id=None, resolution=None, last_error=None,
                 reason=None, note=None, blocked_by=sorted(set(new.blocked_by)), blocks=[], **row)
     if task.blocked_by:
-        links.put(task.id, task.blocked_by)  # nothing can wait for what was not there: no circle
+        links.put(task.id, task.blocked_by, at.parent_id)  # nothing can wait for what was not there: no circle
+    if at.parent_id:
+        delegation.put_below(task)
     if assignee:
         _follow(task)
     emit("task.created", task)
@@ -289,12 +308,12 @@ def change(id: int, patch: TaskPatch) -> Task:
     return task
 
 
-def _the_same(key: str, assignee: str | None, new: NewTask) -> int | None:
+def _the_same(key: str, assignee: str | None, new: NewTask, parent: int | None) -> int | None:
     return db.value("""
         SELECT id FROM tasks WHERE tenant_id = :tenant AND title_key = :key AND status IN ('todo', 'in_progress', 'review', 'blocked')
            AND coalesce(product_slug, '') = coalesce(:product, '') AND coalesce(assignee, '') = coalesce(:assignee, '')
-           AND (description = :description OR :description = '') ORDER BY id LIMIT 1""",
-        key=key, product=new.product_slug, assignee=assignee, description=new.description)
+           AND (description = :description OR :description = '') AND parent_id IS NOT DISTINCT FROM :parent ORDER BY id LIMIT 1""",
+        parent=parent, key=key, product=new.product_slug, assignee=assignee, description=new.description)
 
 
 def _own(task: Task) -> None:
@@ -304,10 +323,10 @@ def _own(task: Task) -> None:
 
 
 def _for_oneself(assignee: str | None) -> None:
-    """An agent gives no work to others, and none away: it would command them."""
+    """An agent gives none of its work away; a part of it, it may delegate."""
     me = current()
     if me.kind == "agent" and assignee != me.name:
-        raise Denied(f"assignee: The key of agent {me.name} makes tasks for itself alone; send \"assignee\": \"{me.name}\"")
+        raise Denied(f"assignee: The key of agent {me.name} gives no task of its own to others; send \"assignee\": \"{me.name}\"")
 
 
 def _tell(before: Task, task: Task) -> None:
@@ -316,6 +335,7 @@ def _tell(before: Task, task: Task) -> None:
         _let_go(task.id)
         emit("task.done", task)
     elif task.status == "archived" and before.status != "archived":
+        delegation.archive_parts(task.id)
         _let_go(task.id)
         emit("task.archived", task)
     elif task.status != before.status:
@@ -329,6 +349,7 @@ def delete(id: int) -> None:
     """Delete a task for good, its job and its links with it; those that waited for it go on. NotFound."""
     task = find(id)
     _drop_job(task)
+    delegation.let_parts_go(id)
     db.delete("tasks", id)
     for other in task.blocks or ():
         _follow(_row(other))
@@ -359,7 +380,7 @@ def search(q: str, limit: int) -> list[Hit]:
          ORDER BY tasks_fts.rowid DESC LIMIT :most""", words=words, most=limit, agent=current().name if current().kind == "agent" else None)
 
 
-from . import of_product  # noqa: E402, I001  # last: these use the verbs above
+from . import delegation, of_product  # noqa: E402, I001  # last: these use the verbs above
 from .assignees import ASSIGNEE as ASSIGNEE, assignable, is_an_agent as is_an_agent, my_name as my_name, spelled  # noqa: E402
 from .jobs import _drop_job, _follow  # noqa: E402
 from .reasons import why as why, whys  # noqa: E402

@@ -19,23 +19,26 @@ def index(query: TaskQuery) -> Page[Task]:
     return tasks.page(query)
 
 
-@plugin.post("/api/tasks", quick=True, auth=WRITE, status=201, statuses=(200,), raises=(400, 404, 409, 429), limit="task_create", once=True)
+@plugin.post("/api/tasks", quick=True, auth=WRITE, status=201, statuses=(200,), raises=(400, 404, 409, 422, 429), limit="task_create", once=True)
 def create(body: NewTask) -> Reply[Task]:
     """Create a task
 
     With an assignee, its job is in that agent's queue in the same transaction. An open task with the same title, product
     and assignee, and no other description, is answered instead, with 200 and `meta.duplicate`; `dedupe: false` makes one
     anyway. An `Idempotency-Key` makes it happen once, however often it is sent. `meta.warnings` says where
-    the assignee is unknown, or an agent without a program."""
+    the assignee is unknown, or an agent without a program.
+
+    An agent that may delegate (`delegates`) gives parts of the task it works on to other agents. That task waits for them, and its next
+    attempt finds what came of them in `subtasks`. They stand `depth` below the first one, `root_id`; how deep, and how many, is bounded."""
     task, duplicate = tasks.create(body)
     return Reply(task, 200 if duplicate else 0, noted(task, duplicate))
 
 
 @plugin.get("/api/tasks/{id}", quick=True, auth=READ, raises=(404,))
 def show(id: int) -> Task:
-    """Show a task: what it waits for, what waits for it, and `why` it is not being worked on"""
+    """Show a task: what it waits for, what waits for it, its parts, and `why` it is not being worked on"""
     task = tasks.find(id)
-    task.why = tasks.why(task)
+    task.why, task.subtasks = tasks.why(task), tasks.delegation.subtasks(id)
     return task
 
 

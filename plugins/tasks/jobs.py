@@ -8,7 +8,7 @@ from orkosi import across_tenants, db, jsoned, now
 from plugins import notifications, queue
 from plugins.queue import Job
 
-from . import ATTEMPTS, COLUMNS, LEASE, RANK, Task, _tell, find, links, plugin
+from . import ATTEMPTS, COLUMNS, LEASE, RANK, Task, _tell, delegation, find, links, plugin
 from .assignees import is_a_person
 
 
@@ -79,7 +79,10 @@ def started(event: str, job: Job) -> None:
 
 @plugin.on("job.completed")
 def completed(event: str, job: Job) -> None:
-    """What the worker reported becomes of the task: done, or what `status` in its result says; review where its report could not be used."""
+    """What the worker reported becomes of the task: done, or what `status` in its result says; review where its report could not be used.
+
+    One that has given parts away is to do again, until they are over.
+    """
     if job.task_type != "task":
         return
     told = job.result if isinstance(job.result, dict) else {"resolution": job.result}
@@ -90,6 +93,9 @@ def completed(event: str, job: Job) -> None:
     unusable = told.get("unusable")
     if unusable:
         status = "review"
+    before = _of(job)
+    if status == "done" and before and delegation.waits_for_parts(before.id):
+        status = "todo"  # once more, with what came of them
     _move(job, status, resolution=resolution if isinstance(resolution, str) or resolution is None else jsoned(resolution),
           error=unusable or (told.get("note") if status == "blocked" else None), reason="report_unusable" if unusable else None)
 
@@ -141,6 +147,8 @@ def _move(job: Job, status: str, *, resolution: str | None = None, error: Any = 
          WHERE id = :id AND tenant_id = :tenant""",
         id=before.id, status=status, resolution=resolution, error=None if error is None else str(error)[:8192], reason=reason, now=now())
     task = find(before.id)
+    if status == "todo" and task.blocked_by:
+        _follow(task)  # it waits for its parts before it is tried again
     if task.status != before.status:
         _tell(before, task)
     return task

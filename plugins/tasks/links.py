@@ -29,12 +29,13 @@ def open_of(ids: list[int]) -> dict[int, list[int]]:
     return found
 
 
-def put(id: int, blocked_by: list[int]) -> None:
-    """Make `blocked_by` exactly what task `id` waits for. NotFound for unknown tasks."""
+def put(id: int, blocked_by: list[int], parent: int | None = None) -> None:
+    """Make `blocked_by` exactly what task `id` waits for. NotFound for unknown tasks; an agent knows its own, and the parts of `parent`."""
     others = sorted(set(blocked_by))
     agent = current().name if current().kind == "agent" else None
     missing = next((other for other in others if not db.value("""
-        SELECT 1 FROM tasks WHERE id = :other AND tenant_id = :tenant AND (assignee = :agent OR :agent IS NULL)""", other=other, agent=agent)), None)
+        SELECT 1 FROM tasks WHERE id = :other AND tenant_id = :tenant AND (assignee = :agent OR :agent IS NULL OR parent_id = :parent)""",
+        other=other, agent=agent, parent=parent)), None)
     if missing is not None:
         raise NotFound(f"blocked_by: There is no task {missing}", [{"field": "blocked_by", "message": f"there is no task {missing}"}])
     db.run("DELETE FROM task_links WHERE task_id = :id AND tenant_id = :tenant", id=id)

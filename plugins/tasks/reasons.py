@@ -7,7 +7,7 @@ from typing import Any
 from plugins import queue
 from plugins.queue import Why
 
-from . import OVER, Task, links
+from . import OVER, Task, delegation, links
 
 NONE: list[Any] = []
 
@@ -23,7 +23,10 @@ def whys(tasks: list[Task]) -> list[list[Why]]:
     waits = links.open_of(waiting) if waiting else {}
     jobs = {task.id: queue.id_of(task.job_id) for task in tasks if task.job_id and task.status in ("todo", "in_progress")}
     said = queue.whys_of(list(jobs.values())) if jobs else {}
-    return [_why(task, waits.get(task.id, NONE), said.get(jobs.get(task.id, 0), NONE)) for task in tasks]
+    found = [_why(task, waits.get(task.id, NONE), said.get(jobs.get(task.id, 0), NONE)) for task in tasks]
+    for place, bound in delegation.bounds(tasks).items():
+        found[place].append(bound)
+    return found
 
 
 def _why(task: Task, waits: list[int], of_job: list[Why]) -> list[Why]:

@@ -11,7 +11,7 @@ from plugins.supervisor import embedded
 
 OLD, OLDER = "2026-11-03T10:00:00.000Z", "2026-11-02T10:00:00.000Z"
 FULL = {"display_name": "Félix", "role": "builder", "model": "opus", "interval_sec": 7, "emoji": "📦", "color": "#3b82f6", "command": ["/bin/cat", "a b"],
-        "adapter": None, "base_url": None}
+        "adapter": None, "base_url": None, "delegates": True}
 STEPS = [{"step": 1, "name": "row", "ok": True, "detail": "agent"}, {"step": 2, "name": "workspace", "ok": False, "detail": "not on this machine"}]
 
 
@@ -113,7 +113,7 @@ def test_an_agent_of_this_machine_is_made_with_its_files_and_seen_at_work(client
     assert (data / "agents/felix/workspace/SOUL.md").read_text().startswith("# Félix\n\nRole: builder\n")
     assert json.loads((data / "agents/felix/agent.json").read_text()) == {
         "name": "felix", "display_name": "Félix", "role": "builder", "model": "opus", "command": ["/bin/cat", "a b"],
-        "adapter": None, "base_url": None, "interval_sec": 7}
+        "adapter": None, "base_url": None, "interval_sec": 7, "delegates": True}
     job = runs(data, "exec sleep 60")
     (data / "agents/felix/state.json").write_text('{"mood": "fine", "status": "asleep"}')
     seen = client.get("/agents/felix").data
@@ -133,7 +133,7 @@ def test_elsewhere_an_agent_is_a_row_and_a_key(as_, application, lately):
     done = {1: "agent 1", 7: "shown once in `key`"}
     names = ["row", "workspace", "soul", "run script", "automations", "plist", "key", "load", "heartbeat", "log"]
     assert made == {
-        "id": 1, "name": "otto", "tenant_id": tenant, "display_name": "Otto", "role": "agent", "model": None, "emoji": None, "color": None, "interval_sec": 60, "adapter": None, "base_url": None, "template": None,
+        "id": 1, "name": "otto", "tenant_id": tenant, "display_name": "Otto", "role": "agent", "model": None, "emoji": None, "color": None, "interval_sec": 60, "adapter": None, "base_url": None, "template": None, "delegates": False,
         "command": None, "workspace_path": None, "wanted": "running", "reported": "idle", "note": None, "current_task": None, "last_heartbeat": None, "idle_skips": 0,
         "created_at": lately, "updated_at": lately, "status": "idle", "state": {"status": "idle"}, "automations": [], "process": None, "lease": None,
         "completion_rate": {"done": 0, "total": 0, "rate": 0.0}, "heartbeat_age_seconds": None, "key": Like("ork_[A-Za-z0-9_]{20,}"),
@@ -167,7 +167,7 @@ def test_an_agent_whose_making_stopped_half_way_is_made_by_the_same_request(clie
 
 @pytest.mark.story("PATCH /api/agents/{name}")
 @pytest.mark.parametrize("change", [{"display_name": "F"}, {"role": "writer"}, {"model": None}, {"interval_sec": 9}, {"emoji": None}, {"color": "red"},
-                                    {"command": None}, {"adapter": "codex", "command": None}, {"adapter": "shell"}, {"note": "busy"},
+                                    {"command": None}, {"adapter": "codex", "command": None}, {"adapter": "shell"}, {"note": "busy"}, {"delegates": False},
                                     {"adapter": "claude-code", "command": None, "base_url": "http://127.0.0.1:9/v1"}, {name: value for name, value in FULL.items()}, {}])
 def test_what_is_sent_of_an_agent_is_changed_and_no_more(client, lately, change):
     before, other = remote(1, "felix", display_name="x", last_heartbeat=now(-60)), remote(2, "otto")
@@ -186,7 +186,7 @@ def test_a_change_of_an_agent_that_lives_here_reaches_its_files_and_its_job(clie
                              "state": felix["state"] | {"status": "working"}, "completion_rate": {"done": 1, "total": 2, "rate": 0.5}}
     assert json.loads((data / "agents/felix/agent.json").read_text()) == {
         "name": "felix", "display_name": "Félix", "role": "builder", "model": "opus", "command": ["/bin/true"], "adapter": None,
-        "base_url": None, "interval_sec": 30}
+        "base_url": None, "interval_sec": 30, "delegates": True}
     job = embedded.driver.jobs[state.label_of("felix")]
     assert job.interval == 30
     runs(data, "exit 3")

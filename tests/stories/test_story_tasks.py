@@ -6,7 +6,7 @@ from plugins import keys
 
 FULL = {"title": "Fix login bug", "description": "It loops.", "status": "todo", "priority": "P1", "assignee": "felix", "product_slug": "shop", "type": "bug",
         "category": "web", "tags": "login,urgent", "estimated_minutes": 90, "due_date": "2027-01-31", "max_duration_seconds": 600}
-UNTOLD = {"resolution": None, "last_error": None, "reason": None, "note": None, "finished_at": None}
+UNTOLD = {"resolution": None, "last_error": None, "reason": None, "note": None, "finished_at": None, "parent_id": None, "root_id": None, "depth": 0}
 says = lambda code, sentence: {"code": code, "sentence": sentence}  # noqa: E731
 REVIEW = says("review", "It waits for a person to look at it; set its status to done or todo")
 
@@ -70,14 +70,14 @@ def test_one_task_says_what_it_waits_for_and_what_waits_for_it(client):
             (three, [1, 2], [4, 5], [says("waits_for_task", "Waits for task 1"), says("waits_for_task", "Waits for task 2")]),
             (four, [3], [], [says("waits_for_task", "Waits for task 3"), says("blocked", "It is blocked: No access; set its status to todo to try again")]),
             (done, [3], [], [])]:
-        assert client.get(f"/tasks/{task['id']}").json == {"data": task | {"blocked_by": blocked_by, "blocks": blocks, "why": why}}
+        assert client.get(f"/tasks/{task['id']}").json == {"data": task | {"blocked_by": blocked_by, "blocks": blocks, "why": why, "subtasks": []}}
 
 
 @pytest.mark.story("GET /api/tasks/{id}")
 def test_one_task_names_its_job_and_why_that_waits(client):
     made = client.post("/tasks", FULL).data
     shown = client.get(f"/tasks/{made['id']}").data
-    assert shown == made | {"why": shown["why"]} and shown["job_id"] == f"job_{db.value('SELECT max(id) FROM jobs WHERE :tenant')}"
+    assert shown == made | {"why": shown["why"], "subtasks": []} and shown["job_id"] == f"job_{db.value('SELECT max(id) FROM jobs WHERE :tenant')}"
     assert [one["code"] for one in shown["why"]] == ["agent_unknown"] and "felix" in shown["why"][0]["sentence"]
 
 
