@@ -118,7 +118,7 @@ import tomllib
 import types
 import typing
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from json import JSONDecodeError
 from json import loads as parse_json
@@ -332,12 +332,14 @@ TURN = 0.01  # seconds of writes that one commit holds, if more than one
 
 
 class Page(Struct, Generic[T]):
-    """One page of a list. `total` is exact up to COUNTED; beyond that `exceeded` is true."""
+    """One page of a list. `total` is exact up to COUNTED; beyond that `exceeded` is true. `next_after`: the cursor of the next page."""
     items: list[T]
     total: int
     limit: int
     offset: int
     exceeded: bool = False
+    more: bool = False
+    next_after: str | None = None
 
     @classmethod
     def empty(cls, query: Paging) -> Page[Any]:
@@ -346,44 +348,19 @@ class Page(Struct, Generic[T]):
 
     def map(self, make: Callable[[T], Any]) -> Page[Any]:
         """The same page, each item as `make` shows it."""
-        return Page([make(item) for item in self.items], self.total, self.limit, self.offset, self.exceeded)
+        return msgspec.structs.replace(self, items=[make(item) for item in self.items])
 
 
 Limit = Annotated[int, Meta(ge=1, le=200, description="Items a page")]
 Offset = Annotated[int, Meta(ge=0, le=2**31, description="Items to skip")]
+After = Annotated[str, Meta(max_length=2000, description="`meta.next_after` of the page before: go on from where it ended, whatever came or went")]
 
 
 class Paging(Struct, forbid_unknown_fields=True, kw_only=True):
     """Base of every list's query."""
     limit: Limit = 50
     offset: Offset = 0
-
-
-class Listing(Struct, frozen=True, kw_only=True):
-    """A list over a table that grows. Its predicates are constant text; only those that a request asks for are joined.
-
-    `(:x IS NULL OR col = :x)` never uses an index. Being declared data, every Listing can be handed to EXPLAIN by the tests.
-    """
-    of: type
-    columns: str = "*"
-    source: str
-    base: str = "tenant_id = :tenant"
-    filters: dict[str, str] = {}
-    order: str = "id DESC"
-    orders: dict[str, str] = {}  # another order, and so another index, where that filter is given
-    heavy: str = ""  # what a row may weigh, as SQL, where rows can be large
-    light: int = 0   # so many rows are never too much
-
-    def sql(self, given: Iterable[str], several: Container[str] = ()) -> tuple[str, str, str]:
-        """The statements for the rows, for their number, and for their weight; a filter in `several` has a JSON list of values."""
-        names = [name for name in self.filters if name in set(given)]
-        # `+column` keeps SQLite from an index that would have to sort: the rows are found by walking along the order.
-        where = " AND ".join([self.base, *(re.sub(rf"^\+?(\S+) = (:{name})$", r"+\1 IN (SELECT value FROM json_each(\2))", self.filters[name])
-                                           if name in several else self.filters[name] for name in names)])
-        order = next((self.orders[name] for name in names if name in self.orders), self.order)
-        which = f"FROM {self.source} WHERE {where} ORDER BY {order} LIMIT :limit OFFSET :offset"
-        return (f"SELECT {self.columns} {which}", f"SELECT count(*) FROM (SELECT 1 FROM {self.source} WHERE {where} LIMIT {COUNTED + 1})",
-                f"SELECT sum(weight) FROM (SELECT {self.heavy or 0} AS weight {which})")
+    after: After = ""
 
 
 class Write:
@@ -409,7 +386,6 @@ class Database:
         self._writer_thread = 0
         self._turn = threading.Lock()
         self._inbox: deque[Write] = deque()
-        self.before_large: Callable[[int], None] = lambda size: None  # told what a list weighs before it is read; may wait, or raise
 
     # ── opening and closing ──
 
@@ -420,7 +396,6 @@ class Database:
         self.folder, self.min_free, self.vfs = folder, 0, vfs
         self._full = "NORMAL" if durability == "process" else "FULL"
         self._sync, self._free_until, self.commits = "", 0.0, 0
-        self._totals: dict[Any, tuple[int, float, int]] = {}
         self._builders.clear()
         self.writer = self.connect()
 
@@ -620,34 +595,6 @@ class Database:
         """
         assert threading.get_ident() == self._writer_thread, "db.run_many belongs into a verb marked @writes"
         self.writer.executemany(sql, rows)
-
-    def page(self, listing: Listing, query: Paging, /, **params: Any) -> Page[Any]:
-        """One page of `listing`, with those of its filters that the query, or `params`, gives a value."""
-        asked = {name: getattr(query, name) for name in query.__struct_fields__} | params
-        several = {name for name, value in asked.items() if isinstance(value, list) and len(value) > 1}
-        asked = {name: jsoned(value) if name in several else value[0] if isinstance(value, list) else value
-                 for name, value in asked.items() if value not in (None, [])}
-        rows_sql, count_sql, weight_sql = listing.sql(asked, several)
-        if listing.heavy and query.limit > listing.light:
-            self.before_large(self.value(weight_sql, **asked) or 0)
-        rows = self.all(listing.of, rows_sql, **asked)
-        if len(rows) < query.limit and (rows or not query.offset):
-            total = query.offset + len(rows)  # the last page knows the total without counting
-        else:
-            total = self._total(count_sql, asked)
-        return Page(rows, min(total, COUNTED), query.limit, query.offset, total > COUNTED)
-
-    def _total(self, sql: str, asked: dict[str, Any]) -> int:
-        """A list's count, remembered until this process commits anything, and for a second at most: another may, too."""
-        key = (sql, current().tenant, *asked.items())
-        commits, until, total = self._totals.get(key, (-1, 0.0, 0))
-        if commits != self.commits or until < time.monotonic():
-            commits = self.commits
-            total = self.value(sql, **asked)
-            if len(self._totals) > 1000:
-                self._totals.clear()
-            self._totals[key] = (commits, time.monotonic() + 1, total)
-        return total
 
     def _reader(self) -> apsw.Connection:
         con = self.connect()
@@ -1305,7 +1252,7 @@ class Endpoint:
             return made.status, [("Content-Type", made.type), *made.headers.items()], made.body
         if isinstance(made, Page):
             meta = {"total": made.total, "limit": made.limit, "offset": made.offset,
-                    "has_more": made.exceeded or made.offset + len(made.items) < made.total} | (meta or {})
+                    "has_more": made.more, "next_after": made.next_after} | (meta or {})
             if made.exceeded:
                 meta["total_exceeded"] = True
             made = made.items

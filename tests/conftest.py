@@ -137,13 +137,24 @@ def put(table, **row):
         return db.write(lambda: db.add(f"INSERT INTO {table} ({', '.join(row)}) VALUES (:{', :'.join(row)})", **row))
 
 
+CURSOR = r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{43}"
+
+
 def listed(client, path, rows, default=50, **meta):
-    """Whether a list is exactly these rows, whole and in pieces, and says so of itself."""
-    more = "&" if "?" in path else "?"
-    for query, limit, offset in (("", default, 0), (f"{more}limit=1&offset=1", 1, 1), (f"{more}limit=2", 2, 0)):
-        answer = client.get(path + query)
+    """Whether a list is exactly these rows, whole, in pieces and from cursor to cursor, and says so of itself."""
+    sign = "&" if "?" in path else "?"
+    for query, limit, offset in (("", default, 0), (f"{sign}limit=1&offset=1", 1, 1), (f"{sign}limit=2", 2, 0)):
+        answer, more = client.get(path + query), offset + limit < len(rows)
         assert answer.json == {"data": rows[offset:offset + limit], "meta": {
-            "total": len(rows), "limit": limit, "offset": offset, "has_more": offset + limit < len(rows)} | meta}, path + query
+            "total": len(rows), "limit": limit, "offset": offset, "has_more": more, "next_after": Like(CURSOR) if more else None} | meta}, path + query
+    after, seen = "", []
+    while after is not None:
+        answer = client.get(f"{path}{sign}limit=1{after and '&after='}{after}")
+        seen += answer.data
+        after = answer.meta["next_after"]
+        assert answer.meta == {"total": len(rows), "limit": 1, "offset": 0, "has_more": len(seen) < len(rows),
+                               "next_after": Like(CURSOR) if len(seen) < len(rows) else None} | meta, path
+    assert seen == rows[:len(seen)] and len(seen) == len(rows), path
     return True
 
 

@@ -183,7 +183,7 @@ def fields_of(kind):
     if kind is Document:
         return ["body", "type"]
     if kind is Page:
-        return [*fields_of(arguments[0]), "meta.total", "meta.limit", "meta.offset", "meta.has_more"]
+        return [*fields_of(arguments[0]), "meta.total", "meta.limit", "meta.offset", "meta.has_more", "meta.next_after"]
     if kind in (Reply, list, types.UnionType, typing.Union):
         return list(dict.fromkeys(name for one in arguments for name in fields_of(one)))
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):

@@ -119,7 +119,7 @@ def test_the_list_is_filtered_by_what_is_seen(client, felix):
     for statuses, names in [("stopped", ["anna"]), ("idle,working", ["felix"]), ("error", [])]:
         assert [one["name"] for one in client.get(f"/agents?status={statuses}").data] == names
     assert client.get("/agents?status=gone").status == 400
-    assert client.get("/agents?limit=1&offset=1").meta == {"total": 2, "limit": 1, "offset": 1, "has_more": False}
+    assert client.get("/agents?limit=1&offset=1").meta == {"total": 2, "limit": 1, "offset": 1, "has_more": False, "next_after": None}
     anna = client.get("/agents/anna").data
     assert (anna["note"], anna["state"]["status"], anna["state"]["note"]) == ("holiday", "stopped", "holiday")
     assert client.get("/agents/nobody").status == 404 and client.get("/agents/NOBODY").status == 400

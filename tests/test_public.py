@@ -3,7 +3,7 @@ import json
 import threading
 
 import pytest
-from conftest import Client, Like, command
+from conftest import CURSOR, Client, Like, command
 
 import orkosi
 from orkosi import db, now
@@ -77,7 +77,7 @@ def test_tasks_are_filtered_in_the_publics_words_newest_first(robot, product):
     assert titles("") == "dcba" and titles("status=cancelled") == "b" and titles("status=todo,review") == "dca"
     assert titles("priority=low,critical") == "da" and titles("assigned_to=felix") == "c" and titles(f"product_id={product}") == "c"
     assert titles("status=todo&priority=low") == "a" and titles("limit=2&offset=1") == "cb"
-    assert robot.get("/v1/public/tasks?limit=1").meta == {"total": 4, "limit": 1, "offset": 0, "has_more": True}
+    assert robot.get("/v1/public/tasks?limit=1").meta == {"total": 4, "limit": 1, "offset": 0, "has_more": True, "next_after": Like(CURSOR)}
 
 
 @pytest.mark.parametrize("query, field", [("status=archived", "status"), ("priority=P1", "priority"), ("product_id=99", "product_id"),

@@ -3,7 +3,7 @@ import threading
 import time
 
 import pytest
-from conftest import Like, eventually
+from conftest import CURSOR, Like, eventually
 
 import orkosi
 from orkosi import Conflict, acting, db, now, system
@@ -213,7 +213,7 @@ def test_listing_and_counting(client):
     for number in range(5):
         submitted(client, queue_name="a" if number % 2 else "b", task_type=f"t{number % 2}")
     claimed(client, queue_name="a")
-    assert client.get("/task-queue?queue_name=a&limit=1").meta == {"total": 2, "limit": 1, "offset": 0, "has_more": True}
+    assert client.get("/task-queue?queue_name=a&limit=1").meta == {"total": 2, "limit": 1, "offset": 0, "has_more": True, "next_after": Like(CURSOR)}
     assert [job["status"] for job in client.get("/task-queue?status=active").data] == ["active"]
     assert len(client.get("/task-queue?task_type=t0").data) == 3
     counts = {one["queue_name"]: one["counts"] for one in client.get("/task-queue/stats").data}

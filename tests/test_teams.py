@@ -2,7 +2,7 @@
 import threading
 
 import pytest
-from conftest import Client
+from conftest import CURSOR, Client, Like
 
 from orkosi import HOST_TENANT, db
 from plugins import keys
@@ -50,7 +50,7 @@ def test_who_sees_and_changes_a_team(crew, who_, see, change):
 def test_a_team_shows_its_members_by_rank(crew):
     shown = crew.colleague.get(f"/teams/{crew.id}").data
     assert [one["role"] for one in shown["members"]] == ["owner", "admin", "member"] and shown["member_count"] == 3
-    assert crew.colleague.get(f"/teams/{crew.id}/members?limit=1").meta == {"total": 3, "limit": 1, "offset": 0, "has_more": True}
+    assert crew.colleague.get(f"/teams/{crew.id}/members?limit=1").meta == {"total": 3, "limit": 1, "offset": 0, "has_more": True, "next_after": Like(CURSOR)}
 
 
 @pytest.mark.parametrize("part, found", [("rew", 1), ("CREW", 1), ("%", 1), ("_rew", 0), ("\\", 0), ("100%25", 1), ("STRASSE", 1), ("", 3)])

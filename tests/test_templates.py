@@ -2,6 +2,7 @@
 import threading
 
 import pytest
+from conftest import CURSOR, Like
 
 FULL = {"name": "Writer", "slug": "writer", "description": "Writes", "icon": "🖋️", "category": "content", "model": "opus", "interval_sec": 30,
         "identity": "You write.", "tools": ["search"], "capabilities": ["draft", "revise"], "config": {"tone": {"warmth": 3}}, "is_featured": True,
@@ -38,7 +39,7 @@ def test_templates_stand_by_their_order_then_by_name(client):
     names = lambda query: [one["name"] for one in client.get("/v1/public/templates" + query).data]  # noqa: E731
     assert names("") == ["c", "z", "a", "b"] and names("?limit=2&offset=1") == ["z", "a"]
     assert names("?featured=true") == ["c", "a"] and names("?category=z") == ["z"] and names("?category=c&featured=true") == ["c"]
-    assert client.get("/v1/public/templates?limit=1").meta == {"total": 4, "limit": 1, "offset": 0, "has_more": True}
+    assert client.get("/v1/public/templates?limit=1").meta == {"total": 4, "limit": 1, "offset": 0, "has_more": True, "next_after": Like(CURSOR)}
     assert client.get("/v1/public/templates?limit=201").status == client.get("/v1/public/templates?featured=maybe").status == 400
 
 

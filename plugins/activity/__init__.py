@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from orkosi import (
     COUNTED,
-    Listing,
     Page,
     Paging,
     Plugin,
@@ -21,10 +20,11 @@ from orkosi import (
     now,
     writes,
 )
-from plugins import fields
+from plugins import fields, lists
+from plugins.lists import Listing
 from plugins.tenants import shares
 
-plugin = Plugin("Activity", layer="ground", needs=("users", "tenants", "fields"))
+plugin = Plugin("Activity", layer="ground", needs=("users", "tenants", "fields", "lists"))
 
 ActorType = Literal["agent", "system", "user"]
 
@@ -133,7 +133,7 @@ def record(actor_type: ActorType, actor_id: str, action: str, entity_type: str |
 
 def page(query: ActivityQuery) -> Page[ActivityEntry]:
     """The log, newest first."""
-    return db.page(ENTRIES, query)
+    return lists.page(ENTRIES, query)
 
 
 def stats() -> Stats:

@@ -3,7 +3,6 @@ from typing import Annotated, Any, Literal
 
 from orkosi import (
     UNSET,
-    Listing,
     Meta,
     NotFound,
     Page,
@@ -18,7 +17,8 @@ from orkosi import (
     seconds,
     writes,
 )
-from plugins import queue
+from plugins import lists, queue
+from plugins.lists import Listing
 
 from .rows import beat, plugin
 
@@ -76,7 +76,7 @@ LIST = Listing(of=Run, source="agent_runs", columns=COLUMNS, heavy="ifnull(octet
 
 def page(query: Paging, **given: Any) -> Page[Run]:
     """Runs, newest first."""
-    return db.page(LIST, query, **given)
+    return lists.page(LIST, query, **given)
 
 
 def find(id: int, agent: str | None = None) -> Run:

@@ -4,8 +4,10 @@ import shutil
 import threading
 from typing import Any
 
+import msgspec
+
 from orkosi import Page, Paging, Problem, Struct, now, seconds
-from plugins import queue, supervisor
+from plugins import lists, queue, supervisor
 from plugins.automations import Automation
 
 from .adapters import ADAPTERS, advice
@@ -94,10 +96,9 @@ def page(query: Paging, statuses: set[str] | None, role: str | None = None) -> P
     """Agents by name, of these statuses where some are given: a derived status is known only once it is looked at."""
     agents = everyone(role)
     if statuses is None:
-        chosen = look(agents[query.offset:query.offset + query.limit])
-        return Page(chosen, len(agents), query.limit, query.offset)
-    found = [one for one in look(agents) if one.status in statuses]
-    return Page(found[query.offset:query.offset + query.limit], len(found), query.limit, query.offset)
+        chosen = lists.page(agents, query, "name")
+        return msgspec.structs.replace(chosen, items=look(chosen.items))
+    return lists.page([one for one in look(agents) if one.status in statuses], query, "name")
 
 
 def _age(stamp: str) -> float:

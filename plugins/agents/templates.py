@@ -5,8 +5,9 @@ so its slug is free for another.
 """
 from typing import Annotated, Any
 
-from orkosi import UNSET, Conflict, Listing, Meta, NotFound, Page, Paging, Struct, UnsetType, db, emit, jsoned, now, writes
-from plugins import fields
+from orkosi import UNSET, Conflict, Meta, NotFound, Page, Paging, Struct, UnsetType, db, emit, jsoned, now, writes
+from plugins import fields, lists
+from plugins.lists import Listing
 from plugins.tenants import shares
 
 Long = Annotated[str, Meta(max_length=65536)]
@@ -77,7 +78,7 @@ TEMPLATES = Listing(of=Template, source="agent_templates", base="tenant_id = :te
 
 def page(query: Paging, **filters: Any) -> Page[Template]:
     """Templates by `sort_order`, then by name."""
-    return db.page(TEMPLATES, query, **filters)
+    return lists.page(TEMPLATES, query, **filters)
 
 
 def find(id: int) -> Template:

@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 
 from orkosi import (
     UNSET,
-    Listing,
     Meta,
     NotFound,
     Page,
@@ -25,8 +24,9 @@ from orkosi import (
     now,
     writes,
 )
-from plugins import supervisor
+from plugins import lists, supervisor
 from plugins.fields import terms
+from plugins.lists import Listing
 
 plugin = Plugin("Automations", layer="domain")
 
@@ -83,7 +83,7 @@ def page(query: Paging, q: str | None, agent: str | None) -> Page[Automation]:
     words = terms(q) if q is not None else None
     if q is not None and words is None:
         return Page.empty(query)
-    return db.page(LIST, query, q=words, agent_name=agent)
+    return lists.page(LIST, query, q=words, agent_name=agent)
 
 
 def find(id: int) -> Automation:

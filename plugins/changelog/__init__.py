@@ -7,8 +7,10 @@ entries of its days, and says so where there were more.
 """
 from typing import Any
 
-from orkosi import COUNTED, Listing, Page, Plugin, Struct, across_tenants, current, db, now, writes
+from orkosi import COUNTED, Page, Plugin, Struct, across_tenants, current, db, now, writes
+from plugins import lists
 from plugins.fields import OfAgent
+from plugins.lists import Listing
 from plugins.tasks import Task
 
 plugin = Plugin("Changelog", layer="domain", needs=("tasks",))
@@ -66,7 +68,7 @@ BY_DAY = f"""
 def page(query: ChangelogQuery, product: str | None = None) -> Page[ChangelogEntry]:
     """What got done, the latest first; an agent's key sees what its agent did."""
     agent = current().name if current().kind == "agent" else query.whose()
-    return db.page(ENTRIES, query, product=product, agent=agent)
+    return lists.page(ENTRIES, query, product=product, agent=agent)
 
 
 def days(back: int) -> tuple[list[Day], str, bool]:

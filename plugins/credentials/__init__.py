@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Annotated
 
 from orkosi import RANKS, Denied, Meta, NotFound, Page, Paging, Plugin, Struct, across_tenants, current, db, emit, now, seconds, writes
-from plugins import agents, vault
+from plugins import agents, lists, vault
 from plugins.fields import wrong
 from plugins.vault import Envelope, Unreadable, canaries
 
@@ -51,7 +51,7 @@ def page(query: Paging) -> Page[Credential]:
     """Credentials by key: all for an administrator; for an agent or a key, those that it may read."""
     mine = _readable()
     found = [one for one in _all() if mine is None or one.key in mine]  # there are dozens of them, not thousands
-    return Page(found[query.offset:query.offset + query.limit], len(found), query.limit, query.offset)
+    return lists.page(found, query, "key")
 
 
 def _all(key: str | None = None) -> list[Credential]:

@@ -70,7 +70,7 @@ def _operation(endpoint: Endpoint, shapes: dict[str, Any]) -> dict[str, Any]:
                 "deleted": {"type": "boolean"}, "id": {"type": ["integer", "string"]}}}}},
             "page": {"type": "object", "required": ["data", "meta"], "properties": {"data": inner, "meta": {
                 "type": "object", "properties": {name: {"type": "integer"} for name in ("total", "limit", "offset")}
-                | {"has_more": {"type": "boolean"}, "total_exceeded": {"type": "boolean"}}}}},
+                | {"has_more": {"type": "boolean"}, "next_after": {"type": ["string", "null"]}, "total_exceeded": {"type": "boolean"}}}}},
             "data": {"type": "object", "required": ["data"], "properties": {"data": inner, "meta": {"type": "object"}}},
             "flat": inner, "bytes": {}}[envelope]
     media = "application/octet-stream" if envelope == "bytes" else "application/json"

@@ -14,7 +14,6 @@ from orkosi import (
     UNSET,
     Conflict,
     Hit,
-    Listing,
     NotFound,
     Page,
     Paging,
@@ -28,7 +27,9 @@ from orkosi import (
     scope_covers,
     writes,
 )
+from plugins import lists
 from plugins.fields import Many, terms, wrong
+from plugins.lists import Listing
 from plugins.tenants import shares
 from plugins.vault import canaries
 
@@ -123,9 +124,9 @@ KEEP = """
 # ── reading ──
 
 
-def page(category: str | None, limit: int, offset: int) -> Page[FileEntry]:
+def page(query: Paging, category: str | None) -> Page[FileEntry]:
     """The files, newest first."""
-    return db.page(FILES, Paging(limit=limit, offset=offset), category=category)
+    return lists.page(FILES, query, category=category)
 
 
 def find(id: int) -> File:
@@ -141,7 +142,7 @@ def search(query: SearchQuery) -> Page[Found]:
     wanted, ext = terms(query.q), query.ext and query.ext.removeprefix(".").lower()
     if wanted is None and (query.q.strip() or not (query.workspace or query.category or query.ext)):
         return Page.empty(query)
-    found = db.page(FITTING, query, ext=ext) if wanted is None else db.page(FOUND, query, terms=wanted, ext=ext)
+    found = lists.page(FITTING, query, ext=ext) if wanted is None else lists.page(FOUND, query, terms=wanted, ext=ext)
     looked_for = re.compile("(?!)" if wanted is None else "|".join(rf"(?<!\w){re.escape(word)}" for word in re.findall(r"\w+", query.q)), re.I)
     for file in found.items:
         file.excerpt, file.head = _excerpt(file.head, looked_for), None

@@ -32,11 +32,10 @@ def index(query: FileQuery) -> Page[FileEntry]:
     """List files, without their content
 
     Newest first."""
-    if query.page is None:
-        return files.page(query.category, query.limit, query.offset)
-    if query.offset:
-        raise wrong("page", "Say `page` or `offset`, not both")
-    return files.page(query.category, query.limit, (query.page - 1) * query.limit)
+    if query.page is not None and (query.offset or query.after):
+        raise wrong("page", "Say `page`, `offset` or `after`, and no two of them")
+    offset = query.offset if query.page is None else (query.page - 1) * query.limit
+    return files.page(Paging(limit=query.limit, offset=offset, after=query.after), query.category)
 
 
 @plugin.post("/api/files", auth=may("member", "files:write"), status=201, raises=(400, 409), max_body=4 << 20)

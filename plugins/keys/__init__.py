@@ -19,7 +19,6 @@ from orkosi import (
     Conflict,
     Denied,
     Invalid,
-    Listing,
     Meta,
     NotFound,
     Page,
@@ -36,10 +35,11 @@ from orkosi import (
     now,
     writes,
 )
-from plugins import orgs, users
+from plugins import lists, orgs, users
+from plugins.lists import Listing
 from plugins.users import tokens
 
-plugin = Plugin("API keys", layer="ground", needs=("users", "orgs", "storage", "fields"))
+plugin = Plugin("API keys", layer="ground", needs=("users", "orgs", "storage", "fields", "lists"))
 plugin.setting("limit_key_management", str, "20/hour", "Keys that one person may make or change; taking one back is never limited")
 
 # What a key may be given, and from which role on its maker has it, too.
@@ -198,7 +198,7 @@ def drop_agent_key(tenant: int, agent: str) -> None:
 
 def page(org_id: str, query: Paging) -> Page[Key]:
     """An organization's keys, newest first."""
-    return db.page(KEYS, query, org=org_id)
+    return lists.page(KEYS, query, org=org_id)
 
 
 def find(org_id: str, id: str) -> Key:

@@ -9,7 +9,9 @@ import threading
 from collections import deque
 from typing import Any
 
-from orkosi import Listing, Page, Paging, Problem, Request, Struct, across_tenants, clean, db, jsoned, now, writes
+from orkosi import Page, Paging, Problem, Request, Struct, across_tenants, clean, db, jsoned, now, writes
+from plugins import lists
+from plugins.lists import Listing
 
 from . import plugin
 
@@ -87,7 +89,7 @@ def page(key: str, query: Paging) -> Page[Use]:
     """What a key was used for, newest first. Callers have seen to it that the key is theirs."""
     with contextlib.suppress(Problem):  # whoever looks wants to see the request before this one; a full disk shows the rest
         flush()
-    return db.page(USES, query, key=key)
+    return lists.page(USES, query, key=key)
 
 
 @plugin.every("1m")

@@ -9,13 +9,14 @@ import re
 import threading
 from typing import Any, Literal
 
-from orkosi import Listing, Page, Plugin, Struct, clean, db, jsoned, now, settings, writes
-from plugins import fields, folders
+from orkosi import Page, Plugin, Struct, clean, db, jsoned, now, settings, writes
+from plugins import fields, folders, lists
 from plugins.fields import OfAgent, terms, wrong
+from plugins.lists import Listing
 
 from .line import LEVELS, shortened
 
-plugin = Plugin("Logs", layer="ground", needs=("fields", "folders", "vault"))
+plugin = Plugin("Logs", layer="ground", needs=("fields", "folders", "vault", "lists"))
 plugin.setting("log_keep_days", int, 14, "For how many days log lines stay searchable")
 plugin.setting("log_keep_lines", int, 5_000_000, "How many log lines stay searchable at most")
 
@@ -92,11 +93,11 @@ def page(query: LogQuery) -> Page[Line]:
     """Lines as they came in, newest first; with `q` those that have all its words."""
     given = {name: True for name in (query.source, query.level) if name not in (None, "all")} | {"agent": query.whose()}
     if query.q is None:
-        return db.page(LINES, query, **given)
+        return lists.page(LINES, query, **given)
     wanted = terms(query.q)
     if wanted is None:
         return Page.empty(query)
-    return db.page(FOUND, query, terms=wanted, **given)
+    return lists.page(FOUND, query, terms=wanted, **given)
 
 
 def tail(agent: str, task_id: int, lines: int = 20) -> list[str]:

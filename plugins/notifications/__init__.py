@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from orkosi import (
     COUNTED,
-    Listing,
     NotFound,
     Page,
     Paging,
@@ -26,9 +25,11 @@ from orkosi import (
     system,
     writes,
 )
+from plugins import lists
 from plugins.fields import required, wrong
+from plugins.lists import Listing
 
-plugin = Plugin("Notifications", layer="ground", needs=("users", "tenants", "fields"))
+plugin = Plugin("Notifications", layer="ground", needs=("users", "tenants", "fields", "lists"))
 
 Type = Literal["info", "warning", "error", "success"]
 
@@ -94,7 +95,7 @@ def safe(link: str) -> bool:
 def page(query: NotificationQuery) -> Page[Notification]:
     """What somebody was told, newest first."""
     marks = _marks()
-    return db.page(NOTIFICATIONS, query, seen=query.read or None, **marks | {"floor": marks["floor"] if query.read is False else None})
+    return lists.page(NOTIFICATIONS, query, seen=query.read or None, **marks | {"floor": marks["floor"] if query.read is False else None})
 
 
 def _marks() -> dict[str, Any]:

@@ -52,10 +52,12 @@ def _said(raw: bytes, status: int) -> str:
 def every(path: str, most: int, **query: Any) -> list[dict[str, Any]]:
     """The items of a list, page after page, up to so many."""
     found: list[dict[str, Any]] = []
+    after: str | None = None
     while len(found) < most:
-        page, meta = ask("GET", path, limit=min(200, most - len(found)), offset=len(found), **query)
+        page, meta = ask("GET", path, limit=min(200, most - len(found)), after=after, **query)
         found += page
-        if not meta.get("has_more"):
+        after = meta.get("next_after")
+        if after is None:
             break
     return found
 

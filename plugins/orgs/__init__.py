@@ -29,14 +29,15 @@ from orkosi import (
     now,
     writes,
 )
-from plugins import fields, mail, users
+from plugins import fields, lists, mail, users
 from plugins.fields import wrong
+from plugins.lists import Listing
 from plugins.server.limits import limiter
 from plugins.users import Invite, Pending, User
 
 from .ranks import HIGHEST_FIRST, Rank, at_least
 
-plugin = Plugin("Organizations", layer="ground", needs=("users", "mail", "server", "fields"))
+plugin = Plugin("Organizations", layer="ground", needs=("users", "mail", "server", "fields", "lists"))
 plugin.setting("limit_org_invites", str, "20/h", "Invitations into one organization")
 
 BY_RANK = HIGHEST_FIRST.replace("role", "org_members.role")
@@ -76,10 +77,15 @@ class OrganizationPatch(Struct, forbid_unknown_fields=True):
     avatar_url: str | None | UnsetType = UNSET
 
 
-SEEN = """
-    SELECT organizations.*, mine.role AS role, (SELECT count(*) FROM org_members WHERE org_id = organizations.id) AS member_count
-      FROM organizations LEFT JOIN org_members AS mine ON mine.org_id = organizations.id AND mine.user_id = :me
-     WHERE deleted_at IS NULL AND (mine.role IS NOT NULL OR (:all AND tenant_id = :tenant)) AND (:person OR tenant_id = :tenant)"""
+SEEN = Listing(
+    of=Organization, columns="organizations.*, mine.role AS role, (SELECT count(*) FROM org_members WHERE org_id = organizations.id) AS member_count",
+    source="organizations LEFT JOIN org_members AS mine ON mine.org_id = organizations.id AND mine.user_id = :me",
+    base="deleted_at IS NULL AND (mine.role IS NOT NULL OR (:all AND tenant_id = :tenant)) AND (:person OR tenant_id = :tenant)",
+    order="organizations.created_at DESC, organizations.id", few=True)
+MEMBERS = Listing(
+    of=OrganizationMember, columns="org_members.user_id, users.username, org_members.role, org_members.joined_at",
+    source="org_members JOIN users ON users.id = org_members.user_id",
+    base="org_id = :id", order=f"{BY_RANK}, joined_at, user_id", computed={BY_RANK: "org_members.role"}, few=True)
 
 
 # ── organizations ──
@@ -90,21 +96,18 @@ def page(query: Paging, everything: bool = False) -> Page[Organization]:
     me = current()
     if everything and not users.in_charge():
         raise Denied("all=true is for whoever runs the tenant; leave it out to see your own")
-    mine = _for(me) | {"all": everything}
-    rows = db.all(Organization, f"{SEEN} ORDER BY organizations.created_at DESC, organizations.id LIMIT :limit OFFSET :offset",
-                  limit=query.limit, offset=query.offset, **mine)
-    return Page(rows, db.value(f"SELECT count(*) FROM ({SEEN}) AS seen", **mine), query.limit, query.offset)
+    return lists.page(SEEN, query, **_for(me) | {"all": everything})
 
 
 def _for(me: Actor) -> dict[str, Any]:
     """What somebody sees; a key, only those of its tenant."""
-    return {"me": me.user, "all": users.in_charge(), "person": me.scopes is None}
+    return {"me": me.user or 0, "all": users.in_charge(), "person": me.scopes is None}
 
 
 def find(id: str) -> Organization:
     """One organization that whoever acts may see. NotFound."""
     me = current()
-    found = db.one(Organization, f"{SEEN} AND organizations.id = :id", id=id, **_for(me))
+    found = db.one(Organization, f"SELECT {SEEN.columns} FROM {SEEN.source} WHERE {SEEN.base} AND organizations.id = :id", id=id, **_for(me))
     if found is None:
         raise NotFound(f"There is no organization {id}")
     return found
@@ -190,17 +193,7 @@ def picture(url: str) -> str:
 
 def members(id: str, query: Paging) -> Page[OrganizationMember]:
     """Who is in it: by rank, owners first, and by when they joined."""
-    found = find(id)
-    return Page(_members(id, query), found.member_count, query.limit, query.offset)
-
-
-@across_tenants
-def _members(id: str, query: Paging) -> list[OrganizationMember]:
-    return db.all(OrganizationMember, f"""
-        SELECT org_members.user_id, users.username, org_members.role, org_members.joined_at
-          FROM org_members JOIN users ON users.id = org_members.user_id WHERE org_id = :id
-         ORDER BY {BY_RANK}, joined_at, user_id
-         LIMIT :limit OFFSET :offset""", id=id, limit=query.limit, offset=query.offset)
+    return lists.page(MEMBERS, query, id=find(id).id)
 
 
 def member(id: str, user_id: int) -> OrganizationMember:

@@ -18,7 +18,6 @@ from orkosi import (
     UNSET,
     Conflict,
     Hit,
-    Listing,
     Meta,
     NotFound,
     Page,
@@ -35,8 +34,9 @@ from orkosi import (
     system,
     writes,
 )
-from plugins import changelog, fields
+from plugins import changelog, fields, lists
 from plugins.fields import Many, wrong
+from plugins.lists import Listing
 from plugins.tasks import of_product
 
 from . import brand
@@ -103,7 +103,7 @@ ADDED = {"tagline": Short, "description": Long, "domain": Domain, "brand_color":
 
 def page(query: ProductQuery) -> tuple[Page[Product], dict[str, int]]:
     """Products by name, and how many there are of each status, whatever the filters."""
-    found = db.page(PRODUCTS, query, q=query.q and _like(query.q)).map(_branded)
+    found = lists.page(PRODUCTS, query, q=query.q and _like(query.q)).map(_branded)
     counts = dict(db.all(tuple, "SELECT status, count(*) FROM products WHERE tenant_id = :tenant GROUP BY status"))
     return found, {status: counts.get(status, 0) for status in STATUSES}
 
@@ -147,7 +147,7 @@ def kept(product: Product, sent: Iterable[str]) -> list[str]:
 def hits(q: str, limit: int) -> list[Hit]:
     """What the search over everything shows of products."""
     return [Hit(product.slug, product.name, product.tagline or "") for product in
-            db.page(PRODUCTS, ProductQuery(limit=limit), q=_like(q)).items] if q.strip() else []
+            lists.page(PRODUCTS, ProductQuery(limit=limit), q=_like(q)).items] if q.strip() else []
 
 
 # ── writing ──

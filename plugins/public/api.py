@@ -123,7 +123,8 @@ def list_tasks(query: TaskQuery) -> Page[PublicTask]:
 
     `status` and `priority` take several values, separated by commas."""
     found = tasks.page(tasks.TaskQuery(
-        limit=query.limit, offset=query.offset, assignee=query.assigned_to, status=[public.TASK_STATUSES[word] for word in query.status],
+        limit=query.limit, offset=query.offset, after=query.after, assignee=query.assigned_to,
+        status=[public.TASK_STATUSES[word] for word in query.status],
         priority=[public.PRIORITIES[word] for word in query.priority],
         product=None if query.product_id is None else public.slug_of(query.product_id)))
     known = public.product_ids(found.items)
@@ -246,7 +247,8 @@ def relative(path: str | None) -> str | None:
 def list_templates(query: TemplateQuery) -> Page[Template]:
     """List agent templates by `sort_order`, then by name"""
     filters: dict[str, Any] = {"category": query.category} if query.category is not None else {}
-    return templates.page(Paging(limit=query.limit, offset=query.offset), **filters | ({"featured": True} if query.featured else {}))
+    at = Paging(limit=query.limit, offset=query.offset, after=query.after)
+    return templates.page(at, **filters | ({"featured": True} if query.featured else {}))
 
 
 @plugin.post("/api/v1/public/templates", auth=WRITE_TEMPLATES, status=201, raises=(400, 409), once=True)

@@ -35,11 +35,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from orkosi import Conflict, Denied, Listing, NotFound, Plugin, Problem, Struct, current, db, emit, jsoned, now, writes
+from orkosi import Conflict, Denied, NotFound, Plugin, Problem, Struct, current, db, emit, jsoned, now, writes
 from plugins.fields import wrong
+from plugins.lists import Listing
 from plugins.tenants import shares
 
-plugin = Plugin("Queue", layer="ground", needs=("tenants", "server", "signing", "fields"))
+plugin = Plugin("Queue", layer="ground", needs=("tenants", "server", "signing", "fields", "lists"))
 plugin.setting("keep_completed_days", int, 7, "For how many days completed jobs are kept")
 plugin.setting("keep_failed_days", int, 30, "For how many days failed, cancelled and dead jobs are kept")
 

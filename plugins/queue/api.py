@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from orkosi import Actor, Meta, Page, Paging, Reply, Request, Struct, acting, db, may
-from plugins import queue, tenants
+from orkosi import Actor, Meta, Page, Paging, Reply, Request, Struct, acting, may
+from plugins import lists, queue, tenants
 from plugins.fields import wrong
 from plugins.queue import BY_STATE, JOBS, Job, QueueStats, Signals, State, Why, plugin
 
@@ -202,7 +202,7 @@ def index(query: Query, me: Actor) -> Page[Shown]:
     With a `status`: waiting and delayed ones as they will run, active ones by the end of their lease."""
     own = f"agent:{me.name}" if me.kind == "agent" else None
     name = queue.named(query.queue_name) if query.queue_name else own
-    found = db.page(BY_STATE[query.status] if query.status else JOBS, query, **({"queue_name": name} if name else {}))
+    found = lists.page(BY_STATE[query.status] if query.status else JOBS, query, **({"queue_name": name} if name else {}))
     reasons = iter(queue.whys(found.items))
     return found.map(lambda job: shown(job, next(reasons)))
 

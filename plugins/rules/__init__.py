@@ -10,7 +10,6 @@ from orkosi import (
     RANKS,
     UNSET,
     Denied,
-    Listing,
     Meta,
     NotFound,
     Page,
@@ -23,8 +22,9 @@ from orkosi import (
     now,
     writes,
 )
-from plugins import fields
+from plugins import fields, lists
 from plugins.fields import Many, OfAgent
+from plugins.lists import Listing
 
 plugin = Plugin("Rules", layer="domain")
 
@@ -78,7 +78,7 @@ RULES = Listing(
 
 def page(query: RuleQuery) -> Page[Rule]:
     """Rules, permanent ones first, the newest first within each; an agent's key sees those that bind its agent."""
-    return db.page(RULES, query, agent=current().name if current().kind == "agent" else query.whose())
+    return lists.page(RULES, query, agent=current().name if current().kind == "agent" else query.whose())
 
 
 def find(id: int) -> Rule:

@@ -22,13 +22,13 @@ from orkosi import (
     Request,
     Unauthorized,
     clean,
-    db,
     endpoints,
     plugins,
     settings,
     snake,
     stopping,
 )
+from plugins import lists
 from plugins.server.call import REASONS, Call
 from plugins.server.flow import flow
 from plugins.server.hosts import Hosts
@@ -45,7 +45,7 @@ class Application:
     def __init__(self) -> None:
         self.router = bottle.Router()
         self.hosts = Hosts()
-        db.before_large = flow.enter
+        lists.before_large = flow.enter
         self.watchers = [watch for plugin in plugins.values() for watch in plugin.watchers]
         self.authenticators = [ask for plugin in plugins.values() for ask in plugin.authenticators]
         for endpoint in endpoints():

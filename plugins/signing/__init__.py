@@ -7,7 +7,7 @@ import secrets
 
 from orkosi import Plugin, across_tenants, db
 
-PURPOSES = ("leases",)
+PURPOSES = ("leases", "cursors")
 
 plugin = Plugin("Signing", layer="ground", needs=())
 _known: dict[str, bytes] = {}

@@ -11,7 +11,6 @@ from orkosi import (
     UNSET,
     Denied,
     Hit,
-    Listing,
     Meta,
     NotFound,
     Page,
@@ -27,8 +26,9 @@ from orkosi import (
     system,
     writes,
 )
-from plugins import fields, queue
+from plugins import fields, lists, queue
 from plugins.fields import terms, wrong
+from plugins.lists import Listing
 from plugins.queue import Why
 from plugins.tenants import shares
 
@@ -209,9 +209,9 @@ def page(query: TaskQuery) -> Page[Task]:
     if query.next:
         return _following(assignee, query)
     if query.q is None:
-        return _linked(db.page(TASKS, query, assignee=assignee))
+        return _linked(lists.page(TASKS, query, assignee=assignee))
     words = terms(query.q)
-    return Page.empty(query) if words is None else _linked(db.page(FOUND, query, terms=words, assignee=assignee))
+    return Page.empty(query) if words is None else _linked(lists.page(FOUND, query, terms=words, assignee=assignee))
 
 
 def _linked(found: Page[Task]) -> Page[Task]:
@@ -229,7 +229,8 @@ def _following(assignee: str | None, query: TaskQuery) -> Page[Task]:
     words = None if query.q is None else terms(query.q)
     if (query.q is not None and words is None) or (query.status and "todo" not in query.status) or query.offset:
         return Page.empty(query)
-    found = _linked(db.page(NEXT, Paging(limit=1), assignee=assignee, terms=words, product=query.product, priority=query.priority, type=query.type))
+    found = _linked(lists.page(NEXT, Paging(limit=1), assignee=assignee, terms=words, product=query.product, priority=query.priority,
+                               type=query.type))
     return Page(found.items, len(found.items), query.limit, query.offset)
 
 

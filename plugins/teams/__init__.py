@@ -25,7 +25,8 @@ from orkosi import (
     now,
     writes,
 )
-from plugins import fields, mail, users
+from plugins import fields, lists, mail, users
+from plugins.lists import Listing
 from plugins.orgs.ranks import HIGHEST_FIRST, at_least
 from plugins.orgs.ranks import TeamRank as Rank
 from plugins.server.limits import limiter
@@ -68,11 +69,14 @@ class TeamQuery(Paging):
     name: str | None = None
 
 
-TEAMS = """
-    SELECT teams.*, mine.role AS role, (SELECT count(*) FROM team_members WHERE team_id = teams.id) AS member_count
-      FROM teams LEFT JOIN team_members AS mine ON mine.team_id = teams.id AND mine.user_id = :me
-     WHERE teams.tenant_id = :tenant AND (name_key LIKE :name ESCAPE '\\' OR :name IS NULL)"""
+TEAMS = Listing(
+    of=Team, columns="teams.*, mine.role AS role, (SELECT count(*) FROM team_members WHERE team_id = teams.id) AS member_count",
+    source="teams LEFT JOIN team_members AS mine ON mine.team_id = teams.id AND mine.user_id = :me", base="teams.tenant_id = :tenant",
+    filters={"name": "name_key LIKE :name ESCAPE '\\'"}, order="teams.id DESC")
 BY_RANK = HIGHEST_FIRST.replace("role", "team_members.role")
+MEMBERS = Listing(
+    of=TeamMember, columns="team_members.*, users.username", source="team_members JOIN users ON users.id = team_members.user_id",
+    base="team_id = :id", order=f"{BY_RANK}, joined_at, user_id", computed={BY_RANK: "team_members.role"}, few=True)
 
 
 # ── teams ──
@@ -80,16 +84,13 @@ BY_RANK = HIGHEST_FIRST.replace("role", "team_members.role")
 
 def page(query: TeamQuery) -> Page[Team]:
     """The tenant's teams, newest first; with `name` those whose name has it, in whatever case."""
-    me = current()
     name = None if not query.name else "%" + "".join("\\" + char if char in "%_\\" else char for char in users.folded(query.name)) + "%"
-    rows = db.all(Team, f"{TEAMS} ORDER BY teams.id DESC LIMIT :limit OFFSET :offset", name=name, me=me.user, limit=query.limit, offset=query.offset)
-    return Page(rows, db.value(f"SELECT count(*) FROM ({TEAMS}) AS seen", name=name, me=me.user), query.limit, query.offset)
+    return lists.page(TEAMS, query, name=name, me=current().user or 0)
 
 
 def find(id: int) -> Team:
     """One team of the tenant. NotFound."""
-    me = current()
-    found = db.one(Team, f"{TEAMS} AND teams.id = :id", id=id, name=None, me=me.user)
+    found = db.one(Team, f"SELECT {TEAMS.columns} FROM {TEAMS.source} WHERE {TEAMS.base} AND teams.id = :id", id=id, me=current().user or 0)
     if found is None:
         raise NotFound(f"There is no team {id}")
     return found
@@ -144,15 +145,7 @@ def delete(id: int) -> None:
 
 def members(id: int, query: Paging) -> Page[TeamMember]:
     """Who is in it: by rank, owners first, and by when they joined. NotFound."""
-    found = find(id)
-    return Page(_members(id, query.limit, query.offset), found.member_count, query.limit, query.offset)
-
-
-@across_tenants
-def _members(id: int, limit: int, offset: int = 0) -> list[TeamMember]:
-    return db.all(TeamMember, f"""
-        SELECT team_members.*, users.username FROM team_members JOIN users ON users.id = team_members.user_id
-         WHERE team_id = :id ORDER BY {BY_RANK}, joined_at, user_id LIMIT :limit OFFSET :offset""", id=id, limit=limit, offset=offset)
+    return lists.page(MEMBERS, query, id=find(id).id)
 
 
 @across_tenants

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 from orkosi import (
     HOST_TENANT,
     Conflict,
-    Listing,
     Meta,
     Page,
     Paging,
@@ -30,9 +29,10 @@ from orkosi import (
     system,
     writes,
 )
-from plugins import queue
+from plugins import lists, queue
 from plugins.agents import runs
 from plugins.fields import wrong
+from plugins.lists import Listing
 from plugins.tenants import shares
 
 plugin = Plugin("Tokens", layer="domain", needs=("agents",))
@@ -102,7 +102,7 @@ def balance() -> Balance:
 def page(query: TransactionQuery) -> Page[Transaction]:
     """Movements, newest first; an agent's key sees those of its agent."""
     me = current()
-    return db.page(TRANSACTIONS, query, company_id=None, actor=me.ref if me.kind == "agent" else None)
+    return lists.page(TRANSACTIONS, query, company_id=None, actor=me.ref if me.kind == "agent" else None)
 
 
 def _find(id: int | None) -> Transaction:

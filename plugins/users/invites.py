@@ -6,7 +6,8 @@ Surprise: users does not know what an invitation leads to. It keeps it, and when
 from html import escape
 
 from orkosi import RANKS, Conflict, NotFound, Page, Paging, Struct, across_tenants, current, db, emit, now, writes
-from plugins import mail, server
+from plugins import lists, mail, server
+from plugins.lists import Listing
 from plugins.server.limits import limiter
 from plugins.users import User, actor_of, email_of, folded, tokens
 
@@ -21,6 +22,10 @@ class Pending(Struct):
     invited_by: int | None
     expires_at: str
     created_at: str
+
+
+OPEN = Listing(of=Pending, source="invites", few=True,
+               base="kind = :kind AND target = :target AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > :now")
 
 
 class Invite(Struct):
@@ -112,12 +117,7 @@ def accept(invite: Invite, user: User) -> None:
 @across_tenants
 def open_invites(kind: str, target: str, query: Paging) -> Page[Pending]:
     """What is open for one target, newest first; callers decide who may see it."""
-    rows = db.all(Pending, """
-        SELECT * FROM invites WHERE kind = :kind AND target = :target AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > :now
-         ORDER BY id DESC LIMIT :limit OFFSET :offset""", kind=kind, target=target, now=now(), limit=query.limit, offset=query.offset)
-    total = db.value("""SELECT count(*) FROM invites WHERE kind = :kind AND target = :target AND accepted_at IS NULL
-                         AND revoked_at IS NULL AND expires_at > :now""", kind=kind, target=target, now=now())
-    return Page(rows, total, query.limit, query.offset)
+    return lists.page(OPEN, query, kind=kind, target=target, now=now())
 
 
 @writes

@@ -20,7 +20,9 @@ from orkosi import (
     now,
     writes,
 )
+from plugins import lists
 from plugins.fields import wrong
+from plugins.lists import Listing
 from plugins.users import Role, User, email_of, end_session, folded, username_of
 
 
@@ -36,6 +38,9 @@ class Person(Struct):
     tenant_id: int | UnsetType = UNSET
 
 
+PEOPLE = Listing(of=Person, source="users")
+
+
 class UserPatch(Struct, forbid_unknown_fields=True):
     """What of a user an administrator may change."""
     username: str | UnsetType = UNSET
@@ -45,10 +50,7 @@ class UserPatch(Struct, forbid_unknown_fields=True):
 
 def page(query: Paging) -> Page[Person]:
     """The people of the tenant, newest first."""
-    rows = db.all(Person, "SELECT * FROM users WHERE tenant_id = :tenant ORDER BY id DESC LIMIT :limit OFFSET :offset",
-                  limit=query.limit, offset=query.offset)
-    total = db.value("SELECT count(*) FROM users WHERE tenant_id = :tenant")
-    return Page([_as_seen(one) for one in rows], total, query.limit, query.offset)
+    return lists.page(PEOPLE, query).map(_as_seen)
 
 
 def find(id: int) -> Person:

@@ -27,7 +27,7 @@ def test_files_are_listed_without_and_read_with_their_content(client):
     stored(4, home=2)
     assert listed(client, "/files", [three, two, one])
     assert listed(client, "/files?category=code", [two]) and listed(client, "/files?category=none", [])
-    assert client.get("/files?limit=1&page=3").json == {"data": [one], "meta": {"total": 3, "limit": 1, "offset": 2, "has_more": False}}
+    assert client.get("/files?limit=1&page=3").json == {"data": [one], "meta": {"total": 3, "limit": 1, "offset": 2, "has_more": False, "next_after": None}}
     assert client.get("/files/1").json == {"data": one | {"content": "Grow slowly"}}
     assert client.get("/files/2").json == {"data": two | {"content": None}}
 

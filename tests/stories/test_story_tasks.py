@@ -49,7 +49,7 @@ def test_tasks_are_listed_newest_first_and_narrowed(client, as_):
 def test_the_next_task_is_the_most_urgent_that_waits_for_nothing(client):
     one, two = stored(1, priority="P2") | {"blocks": [3]}, stored(2, priority="P1", product_slug=None, description="the quick fox")
     stored(3, priority="P0", blocked_by=[1]), stored(4, priority="P0", status="review"), stored(5, priority="P0", assignee="ada")
-    answer = {"meta": {"total": 1, "limit": 50, "offset": 0, "has_more": False}}
+    answer = {"meta": {"total": 1, "limit": 50, "offset": 0, "has_more": False, "next_after": None}}
     assert client.get("/tasks?assignee=felix&next=true").json == answer | {"data": [two]}
     for query, found in [("product=shop", [one]), ("priority=P2,P3", [one]), ("type=ops", []), ("type=bug", [two]), ("q=fox", [two]), ("q=wolf", []),
                          ("status=review", []), ("status=todo,review", [two])]:
