@@ -1,6 +1,9 @@
 """This server's operations as OpenAPI 3.1, made from the same data that answers them."""
 import typing
+from functools import cache
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
@@ -86,7 +89,33 @@ def _operation(endpoint: Endpoint, shapes: dict[str, Any]) -> dict[str, Any]:
         required = any(one.required for one in msgspec.structs.fields(endpoint.body_type))
         found["requestBody"] = {"required": required, "content": {"application/json": {
             "schema": shapes[repr(endpoint.body_type)]}}}
+    if example := examples().get(f"{endpoint.method} {endpoint.path}"):
+        _exemplify(found, endpoint.path, example)
     return found
+
+
+@cache
+def examples() -> dict[str, dict[str, Any]]:
+    """What the operations of the main job were asked and answered once, by operation; a test plays them."""
+    found: dict[str, dict[str, Any]] = msgspec.json.decode(Path(__file__).with_name("examples.json").read_bytes())
+    return found
+
+
+def _exemplify(described: dict[str, Any], path: str, example: dict[str, Any]) -> None:
+    """Put an example where it belongs: into the answer, the body, the path and the query."""
+    described["responses"][str(example["status"])]["content"]["application/json"]["example"] = example["answer"]
+    if example["body"]:
+        described["requestBody"]["content"]["application/json"]["example"] = example["body"]
+    asked = urlsplit(example["path"])
+    values = dict(parse_qsl(asked.query)) | {
+        name[1:-1]: value for name, value in zip(path.split("/"), asked.path.split("/"), strict=True) if name.startswith("{")}
+    for parameter in described["parameters"]:
+        if parameter["name"] in values:
+            parameter["example"] = _typed(values[parameter["name"]], parameter["schema"])
+
+
+def _typed(text: str, schema: dict[str, Any]) -> Any:
+    return int(text) if schema.get("type") == "integer" else text.split(",") if schema.get("type") == "array" else text
 
 
 def declared_errors(endpoint: Endpoint) -> list[int]:

@@ -59,7 +59,7 @@ def test_the_description_names_every_operation_as_it_answers(anonymous):
     paths = {(method.upper(), "/api" + path) for path, methods in described.json["paths"].items() for method in methods}
     assert paths == {(one.method, one.path) for one in orkosi.endpoints() if one.path.startswith("/api/")}
     show = described.json["paths"]["/tasks/{id}"]["get"]
-    assert show["parameters"] == [{"name": "id", "in": "path", "required": True, "schema": {"type": "integer"}}]
+    assert show["parameters"] == [{"name": "id", "in": "path", "required": True, "schema": {"type": "integer"}, "example": 1}]
     shown = show["responses"]["200"]["content"]["application/json"]["schema"]["properties"]["data"]["$ref"].rpartition("/")[2]
     fields = described.json["components"]["schemas"][shown]["properties"]
     assert fields["status"]["enum"] == sorted(["todo", "in_progress", "review", "done", "blocked", "archived"]) and "title" in fields
