@@ -11,7 +11,7 @@ from test_shape import TENANT_OWNED
 
 import orkosi
 from orkosi import HOST_TENANT, NOBODY, acting, db, now, settings, system
-from plugins import access, keys, queue, tokens, users
+from plugins import access, backups, keys, queue, tokens, users
 from plugins.access import PRINCIPALS, cell, table
 from plugins.orgs.ranks import RANK
 
@@ -28,6 +28,12 @@ def token_of(user):
 
 def address(name):
     return f"{name.replace(' ', '-')}@example.com"
+
+
+def another_backup():
+    name = backups.fresh_name("manual")
+    (backups.making.folder() / name).write_bytes(backups.at(backups.everything()[0].filename).read_bytes())
+    return name
 
 
 # ── every cell of the table, by one status ──
@@ -142,6 +148,7 @@ def ticket(cast, kind, n, **more):
 
 # What an operation uses up, and what its body must say: for each who may call it, what stands in the path, and the body.
 ANEW = {
+    "DELETE /api/backups/{filename}": lambda cast, who, n: ({"filename": another_backup()}, None),
     "DELETE /api/users/{id}": lambda cast, who, n: ({"id": cast.person(n).id}, None),
     "DELETE /api/credentials/{key}": lambda cast, who, n: ({"key": cast.make("/credentials", {"key": n.upper().replace("-", "_"), "value": "x"})["key"]}, None),
     "DELETE /api/agents/{name}": lambda cast, who, n: ({"name": cast.make("/agents", {"name": n})["name"]}, None),
@@ -307,7 +314,11 @@ def theirs(client, data):
     kept = settings.data / "agents/felix/runs" / str(ids["agent-runs"]["id"])
     kept.mkdir(parents=True)
     (kept / "stdout").write_text(MARK), (kept / "input.json").write_text('{"told": {"task": null}}')
-    return ids | {"organizations": {"id": org, "orgId": org}, "teams": {"id": team}, "tasks": {"id": task}, "task-queue": {"id": job}, "users": {"id": me}, "credentials": {"key": MARK.upper()},
+    backup = backups.fresh_name("manual")
+    backups.making.folder().mkdir(exist_ok=True)
+    with acting(system()):
+        backups.making.make(backup, "manual")
+    return ids | {"backups": {"filename": backup}, "organizations": {"id": org, "orgId": org}, "teams": {"id": team}, "tasks": {"id": task}, "task-queue": {"id": job}, "users": {"id": me}, "credentials": {"key": MARK.upper()},
                   "templates": {"id": template}, "auth": {"id": db.value("SELECT min(id) FROM sessions WHERE user_id = :id", id=me)},
                   "*": {"name": "felix", "orgId": org, "keyId": key.id, "slug": f"{MARK}-shop", "id": 1, "userId": me, "inviteId": invite, "token": "none", "file": "pages.js"}}
 

@@ -128,7 +128,7 @@ def _behind(keys: list[Key], after: list[Any]) -> str:
 def page(listing: Listing | list[T], query: Paging, by: str = "", /, **params: Any) -> Page[Any]:
     """One page of `listing`, with those of its filters that the query, or `params`, gives a value. Invalid where its cursor is of another list.
 
-    A list that is short enough to be whole in memory is one, too: sorted by the field `by`, which tells any two of it apart.
+    A list that is short enough to be whole in memory is one, too: sorted by the field `by`, or by `-by` downwards, which tells any two apart.
     """
     if not isinstance(listing, Listing):
         return _cut(listing, query, by)
@@ -157,11 +157,11 @@ def page(listing: Listing | list[T], query: Paging, by: str = "", /, **params: A
 
 
 def _cut(items: list[T], query: Paging, field: str) -> Page[T]:
-    mark = zlib.crc32(field.encode())
-    first = query.offset
+    mark, comes_later = zlib.crc32(field.encode()), operator.lt if field.startswith("-") else operator.gt
+    first, field = query.offset, field.removeprefix("-")
     if query.after:
         name, = _opened(query, mark, 1)
-        first = next((at for at, item in enumerate(items) if getattr(item, field) > name), len(items))
+        first = next((at for at, item in enumerate(items) if comes_later(getattr(item, field), name)), len(items))
     found = items[first:first + query.limit]
     more = first + len(found) < len(items)
     return Page(found, len(items), query.limit, query.offset, False, more, _sealed(mark, (getattr(found[-1], field),)) if more and found else None)

@@ -27,7 +27,7 @@ from plugins.vault import canaries
 
 SHORT = 200  # characters of a path that the access log shows
 
-plugin = Plugin("Server", layer="ground", needs=("storage", "fields", "once", "vault", "lists"))
+plugin = Plugin("Server", layer="ground", needs=("storage", "fields", "folders", "once", "vault", "lists"))
 plugin.setting("host", str, "127.0.0.1", "The address to listen on; other machines reach it only on 0.0.0.0 or ::")
 plugin.setting("port", int, 3001, "The port to listen on")
 plugin.setting("public_url", str, "", "Where others reach this server, for links in mail; default: the address it listens on")

@@ -33,6 +33,7 @@ from plugins.server.call import REASONS, Call
 from plugins.server.flow import flow
 from plugins.server.hosts import Hosts
 from plugins.server.lanes import THREADS
+from plugins.server.streams import Part
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 GLANCE = 0.5  # seconds between two looks whether who waits in a thread may still
@@ -111,7 +112,7 @@ class Application:
             flow.leave(call.heavy)
         call.tell()
         start_response(f"{call.status} {REASONS.get(call.status, 'Status')}", call.all_headers())
-        return [] if call.request.method == "HEAD" else [call.body]
+        return [] if call.request.method == "HEAD" else call.body if isinstance(call.body, Part) else [call.body]
 
     @staticmethod
     def _wait(call: Call, bell: threading.Event) -> None:

@@ -32,9 +32,10 @@ ALWAYS = [API_POLICY, ("X-Content-Type-Options", "nosniff"), ("Cache-Control", "
           ("Cross-Origin-Resource-Policy", "same-origin")]
 JSON = ("Content-Type", "application/json")
 _PLAIN = "".join(f"{name}: {value}\r\n" for name, value in (JSON, *ALWAYS))
-REASONS = {200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 303: "See Other", 304: "Not Modified", 400: "Bad Request",
-            401: "Unauthorized", 402: "Payment Required", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
-            409: "Conflict", 413: "Payload Too Large", 415: "Unsupported Media Type", 422: "Unprocessable Entity",
+REASONS = {200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 206: "Partial Content", 303: "See Other", 304: "Not Modified",
+            400: "Bad Request", 401: "Unauthorized", 402: "Payment Required", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
+            409: "Conflict", 413: "Payload Too Large", 415: "Unsupported Media Type", 416: "Range Not Satisfiable",
+            422: "Unprocessable Entity",
             429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable", 507: "Insufficient Storage"}
 STATUS_LINES = {status: f"{status} {reason}" for status, reason in REASONS.items()}
 

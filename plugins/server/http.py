@@ -26,6 +26,7 @@ from waitress.utilities import build_http_date
 from plugins.server.call import STATUS_LINES, Call
 from plugins.server.flow import flow
 from plugins.server.parser import Parser
+from plugins.server.streams import Part
 
 log = logging.getLogger("orkosi")
 
@@ -68,7 +69,10 @@ class Work(WSGITask):
         head = f"HTTP/1.1 {STATUS_LINES.get(call.status, call.status)}\r\n{call.head()}{said}{_date(int(time.time()))}"
         self.wrote_header = True
         body, call.body = (b"" if self.request.command == "HEAD" else call.body), b""  # a large one is kept once
-        if len(body) > TOGETHER:
+        if isinstance(body, Part):
+            self.channel.write_soon(head.encode("latin-1"))
+            self.channel.write_soon(body.buffer())
+        elif len(body) > TOGETHER:
             self.channel.write_soon(head.encode("latin-1"))
             self.channel.write_soon(body)
         else:

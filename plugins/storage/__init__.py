@@ -7,6 +7,7 @@ change it.
 import contextlib
 import errno
 import fcntl
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,20 @@ def open_data(*, exclusive: bool = False, vfs: str | None = None) -> list[str]:
     if not exclusive:
         _drop_lock()
     return done
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """The data folder kept from any server, but not opened, whether it is there or not. AlreadyRunning where one has it."""
+    if not settings.data.is_dir():
+        yield
+        return
+    if not _take_lock(settings.data):
+        raise AlreadyRunning(f"An Orkosi is serving {settings.data}; stop it first")
+    try:
+        yield
+    finally:
+        _drop_lock()
 
 
 def _take_lock(folder: Path) -> bool:

@@ -49,15 +49,15 @@ def seal(secret: bytes, *about: str | int) -> Envelope:
         make()
     id = newest() or 0
     nonce = secrets.token_bytes(NONCE)
-    return Envelope(id, nonce, _cipher(_data_key(id)).encrypt(nonce, secret, _bound("orkosi/sealed/1", *about)))
+    return Envelope(id, nonce, cipher(_data_key(id)).encrypt(nonce, secret, _bound("orkosi/sealed/1", *about)))
 
 
 def open_(envelope: Envelope, *about: str | int) -> bytes:
     """What was sealed about this. Sealed; Unreadable where it is not what was sealed."""
     key = _data_key(envelope.data_key_id)
     try:
-        return _cipher(key).decrypt(envelope.nonce, envelope.sealed, _bound("orkosi/sealed/1", *about))
-    except _invalid() as error:
+        return cipher(key).decrypt(envelope.nonce, envelope.sealed, _bound("orkosi/sealed/1", *about))
+    except invalid() as error:
         raise Unreadable("It does not authenticate: it was changed, or sealed with another key") from error
 
 
@@ -67,8 +67,8 @@ def check() -> None:
     if id is not None:
         nonce, canary = db.one(tuple, "SELECT canary_nonce, canary FROM vault_keys WHERE id = :id", id=id)
         try:
-            _cipher(_data_key(id)).decrypt(nonce, canary, _bound("orkosi/canary/1", id))
-        except _invalid():
+            cipher(_data_key(id)).decrypt(nonce, canary, _bound("orkosi/canary/1", id))
+        except invalid():
             raise Sealed("The vault's canary does not open: the database was changed; restore a backup") from None
 
 
@@ -85,8 +85,8 @@ def _data_key(id: int) -> bytes:
     kek, nonce, wrapped = row
     if wrapped not in _data_keys:
         try:
-            _data_keys[wrapped] = _cipher(master.find(kek)).decrypt(nonce, wrapped, _bound("orkosi/dek/1", id, kek))
-        except _invalid():
+            _data_keys[wrapped] = cipher(master.find(kek)).decrypt(nonce, wrapped, _bound("orkosi/dek/1", id, kek))
+        except invalid():
             raise Sealed("The vault's data key does not open: the database was changed; restore a backup") from None
     return _data_keys[wrapped]
 
@@ -97,11 +97,13 @@ def _aesgcm() -> Any:
     return AESGCM
 
 
-def _cipher(key: bytes) -> Any:
+def cipher(key: bytes) -> Any:
+    """AES-256-GCM under this key."""
     return _aesgcm()(key)
 
 
-def _invalid() -> type[Exception]:
+def invalid() -> type[Exception]:
+    """What a cipher raises where something does not authenticate."""
     from cryptography.exceptions import InvalidTag
     return InvalidTag
 
@@ -110,6 +112,37 @@ def _bound(*parts: str | int) -> bytes:
     """What is bound to something sealed, each part with its length: no two lists of parts are the same bytes."""
     raws = [str(part).encode() for part in parts]
     return b"".join(len(raw).to_bytes(4, "big") + raw for raw in raws)
+
+
+# ── backups ──
+
+
+def kek_id() -> str:
+    """The id of the master key that seals now; the vault is made where there is none. Sealed."""
+    make()
+    found: str = db.value("SELECT kek_id FROM vault_keys ORDER BY id DESC LIMIT 1")
+    return found
+
+
+def backup_key(id: str, salt: bytes) -> bytes:
+    """The key of one backup, out of the master key of this id. Sealed where that is not here."""
+    return derived(master.find(id), salt)
+
+
+def opens(id: int, kek_id: str, nonce: bytes, wrapped: bytes, canary_nonce: bytes, canary: bytes, *, kek: bytes | None = None) -> bool:
+    """Whether the canary in a row of some other database opens, with this master key or the one of that id. Sealed where that is not here."""
+    try:
+        key = cipher(kek or master.find(kek_id)).decrypt(nonce, wrapped, _bound("orkosi/dek/1", id, kek_id))
+        return bool(cipher(key).decrypt(canary_nonce, canary, _bound("orkosi/canary/1", id)) == CANARY)
+    except invalid():
+        return False
+
+
+def derived(kek: bytes, salt: bytes) -> bytes:
+    """The key of one backup: HKDF over SHA-256 (RFC 5869), so that no two backups share one."""
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+    return HKDF(SHA256(), 32, salt, b"orkosi/backup/1").derive(kek)
 
 
 # ── keys ──
@@ -127,8 +160,8 @@ def _add_data_key(kek: bytes) -> int:
     nonce, canary_nonce = secrets.token_bytes(NONCE), secrets.token_bytes(NONCE)
     db.run("""INSERT INTO vault_keys (id, kek_id, nonce, wrapped, canary_nonce, canary, created_at)
               VALUES (:id, :kek, :nonce, :wrapped, :canary_nonce, :canary, :now)""", id=id, kek=kek_id, nonce=nonce, now=now(),
-           wrapped=_cipher(kek).encrypt(nonce, key, _bound("orkosi/dek/1", id, kek_id)), canary_nonce=canary_nonce,
-           canary=_cipher(key).encrypt(canary_nonce, CANARY, _bound("orkosi/canary/1", id)))
+           wrapped=cipher(kek).encrypt(nonce, key, _bound("orkosi/dek/1", id, kek_id)), canary_nonce=canary_nonce,
+           canary=cipher(key).encrypt(canary_nonce, CANARY, _bound("orkosi/canary/1", id)))
     db.run("INSERT INTO vault_masters (kek_id, created_at) VALUES (:kek, :now) ON CONFLICT DO NOTHING", kek=kek_id, now=now())
     return id
 
@@ -153,7 +186,7 @@ def _wrap_anew(kek: bytes) -> None:
     for id, in db.all(tuple, "SELECT id FROM vault_keys"):
         key, nonce = _data_key(id), secrets.token_bytes(NONCE)
         db.run("UPDATE vault_keys SET kek_id = :kek, nonce = :nonce, wrapped = :wrapped WHERE id = :id", id=id, kek=kek_id, nonce=nonce,
-               wrapped=_cipher(kek).encrypt(nonce, key, _bound("orkosi/dek/1", id, kek_id)))
+               wrapped=cipher(kek).encrypt(nonce, key, _bound("orkosi/dek/1", id, kek_id)))
     _add_data_key(kek)
     db.run("DELETE FROM vault_masters WHERE kek_id <> :kek", kek=kek_id)
 

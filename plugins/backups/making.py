@@ -1,0 +1,185 @@
+"""Making: what goes into a backup - both databases as they stand at one moment, and the folders of agents, products and workers.
+
+Owns `.making` in the backups' folder, which is gone when it is done, however it ends. Left out: agents' keys, which are made anew;
+what can be made anew from the rows (plists, run scripts' environment are laid at the start); runs' output, logs' files, letters.
+Surprise: the database is copied by SQLite itself, in one step and one reading transaction: a copy in many steps would begin again
+with every commit of the server.
+"""
+import contextlib
+import io
+import json
+import os
+import secrets
+import shutil
+import stat
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from orkosi import VERSION, NoSpace, Unavailable, db, now, settings, translated
+from plugins import folders, vault
+
+from .sealed import Writer
+
+DATABASES = ("orkosi.db", "logs.db")
+FOLDERS = ("agents", "products", "workers")
+FILES = ("orkosi.toml",)
+LEFT_OUT = ("runs", "scratch", "logs")  # of each agent's folder
+MANIFEST = "manifest.json"
+PARTS = ["database", "logs", "workspaces", "products", "workers", "settings", "vault"]
+
+
+def folder() -> Path:
+    """Where backups are."""
+    return settings.data / "backups"
+
+
+@contextlib.contextmanager
+def room(name: str) -> Iterator[Path]:
+    """A folder of one's own among the backups, which is gone afterwards."""
+    place = folder() / name
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True, mode=0o700)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def make(filename: str, kind: str) -> dict[str, Any]:
+    """Make a backup, whole or not at all; what is known of it. Sealed, NoSpace, Unavailable."""
+    try:
+        with room(".making") as place, translated():
+            rows = copy_databases(place)
+            facts = _header(kind, sum(rows.values()))
+            fresh = place / filename
+            with open(fresh, "xb") as file:
+                writer = Writer(file, facts, vault.backup_key(facts["kek_id"], bytes.fromhex(facts["salt"])))
+                stream: Any = writer  # tarfile writes to it, and does no more
+                with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+                    _fill(tar, place, {"rows": rows, "version": VERSION, "schema": facts["schema"], "created_at": facts["created_at"]})
+                writer.close()
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(fresh, folder() / filename)
+    except OSError as error:
+        if error.errno == 28:
+            raise NoSpace("The disk is full, and so no backup was made; make room, then try again") from None
+        raise Unavailable(f"No backup was made: {error.strerror}: {error.filename}") from None
+    return {"sha256": writer.sha256.hexdigest(), "size": writer.size, "salt": facts["salt"]}
+
+
+def _header(kind: str, rows: int) -> dict[str, Any]:
+    return {"created_at": now(), "kind": kind, "version": VERSION, "schema": int(db.writer.pragma("user_version")),  # type: ignore[arg-type]
+            "rows": rows, "includes": PARTS, "kek_id": vault.kek_id(), "salt": secrets.token_hex(16)}
+
+
+def copy_databases(place: Path) -> dict[str, int]:
+    """Copy both databases into `place`; how many rows each table has in the copies."""
+    source = db.connect()
+    try:
+        for name, space in zip(DATABASES, ("main", "logs"), strict=True):
+            copy = apsw.Connection(str(place / name))
+            try:
+                copy.execute("PRAGMA synchronous = off").fetchall()
+                with copy.backup("main", source, space) as under_way:
+                    under_way.step(-1)
+                copy.execute("PRAGMA journal_mode = delete").fetchall()  # one file, which needs no other to be whole
+            finally:
+                copy.close()
+    finally:
+        source.close()
+    return count(place)
+
+
+def count(place: Path) -> dict[str, int]:
+    """How many rows each table of two copies has."""
+    found: dict[str, Any] = {}
+    for name in DATABASES:
+        con = apsw.Connection(str(place / name), flags=apsw.SQLITE_OPEN_READONLY)
+        try:
+            tables = [row[1] for row in con.execute("PRAGMA main.table_list") if row[2] == "table" and not row[1].startswith("sqlite_")]
+            for table in tables:
+                found[f"{name}/{table}"] = con.execute(f'SELECT count(*) FROM "{table}"').fetchall()[0][0]
+        finally:
+            con.close()
+    return found
+
+
+# ── the folders ──
+
+
+def _fill(tar: tarfile.TarFile, place: Path, manifest: dict[str, Any]) -> None:
+    raw = json.dumps(manifest).encode()
+    info = tarfile.TarInfo(MANIFEST)
+    info.size = len(raw)
+    tar.addfile(info, io.BytesIO(raw))
+    for name in DATABASES:
+        _add(tar, place / name, name)
+    for name in FILES:
+        with contextlib.suppress(OSError):
+            _add(tar, settings.data / name, name)
+    for name in FOLDERS:
+        for path, known in _walk(settings.data / name, name):
+            with contextlib.suppress(OSError):  # gone meanwhile, or nobody may read it
+                _add(tar, path, known)
+
+
+def _walk(path: Path, known: str) -> Iterator[tuple[Path, str]]:
+    """Everything below a folder, links not followed; a folder before what is in it."""
+    try:
+        entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+    except OSError:
+        return
+    yield path, known
+    for entry in entries:
+        if entry.name in LEFT_OUT and known.count("/") == 1 and known.startswith("agents/"):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(Path(entry.path), f"{known}/{entry.name}")
+        else:
+            yield Path(entry.path), f"{known}/{entry.name}"
+
+
+def _in_use() -> set[tuple[int, int]]:
+    """The database's own files, which SQLite alone may open: whoever else closes one takes its locks away, whatever name it went by."""
+    found = set()
+    for name in DATABASES:
+        for file in (name, f"{name}-wal", f"{name}-shm"):
+            with contextlib.suppress(OSError):
+                state = (settings.data / file).stat()
+                found.add((state.st_dev, state.st_ino))
+    return found
+
+
+def _add(tar: tarfile.TarFile, path: Path, known: str) -> None:
+    """Add a file, a folder or a link; of pipes, sockets and devices there is nothing to keep."""
+    state = path.lstat()
+    info = tarfile.TarInfo(known)
+    info.mode, info.mtime = stat.S_IMODE(state.st_mode), int(state.st_mtime)
+    if stat.S_ISLNK(state.st_mode):
+        info.type, info.linkname = tarfile.SYMTYPE, os.readlink(path)
+        tar.addfile(info)
+    elif stat.S_ISDIR(state.st_mode):
+        info.type = tarfile.DIRTYPE
+        tar.addfile(info)
+    elif stat.S_ISREG(state.st_mode) and (state.st_dev, state.st_ino) not in _in_use():
+        with os.fdopen(folders.open_plain(path), "rb") as file:
+            info.size = os.fstat(file.fileno()).st_size
+            tar.addfile(info, _Steady(file, info.size))  # type: ignore[arg-type]
+
+
+class _Steady:
+    """A file of the size that was promised, whatever somebody makes of it meanwhile."""
+
+    def __init__(self, file: Any, size: int):
+        self._file, self._left = file, size
+
+    def read(self, size: int) -> bytes:
+        raw: bytes = self._file.read(min(size, self._left))
+        raw += b"\0" * (min(size, self._left) - len(raw))
+        self._left -= len(raw)
+        return raw

@@ -1,0 +1,167 @@
+"""Restoring: a backup becomes a data folder again, first beside the present one, and in its place only when all of it is proven.
+
+Surprise: verifying is restoring. The same steps go into a folder that is thrown away afterwards; what was verified can be restored.
+"""
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from orkosi import APPLICATION_ID, Unavailable, now
+from plugins import vault
+from plugins.vault import master
+
+from . import making
+from .sealed import Damaged, Reader, read_header
+
+BLOCK = 1 << 20
+Told = Callable[[int, int], None]  # told how many bytes of the file are done, of how many
+
+
+def key_of(path: Path, kek: bytes | None = None) -> bytes:
+    """The key of a backup: out of a master key, or of the one in the key file. Damaged, Sealed."""
+    with open(path, "rb") as file:
+        header = read_header(file)
+    salt = bytes.fromhex(header["salt"])
+    if kek is not None and master.id_of(kek) != header["kek_id"]:
+        raise Unavailable("That recovery key is of another vault than the one this backup was made with")
+    return vault.derived(kek, salt) if kek is not None else vault.backup_key(header["kek_id"], salt)
+
+
+def unpack(path: Path, place: Path, key: bytes, told: Told = lambda done, of: None) -> dict[str, Any]:
+    """Unpack a backup into an empty folder, and prove it whole; its manifest. Damaged. Nothing is written outside of the folder."""
+    size, links, manifest = path.stat().st_size, [], {}
+    with open(path, "rb") as file:
+        reader: Any = Reader(file, key)  # tarfile reads from it, and does no more
+        try:
+            with tarfile.open(fileobj=reader, mode="r|") as tar:
+                for info in tar:
+                    told(file.tell(), size)
+                    if info.name == making.MANIFEST:
+                        manifest = json.load(tar.extractfile(info) or file)
+                    elif info.issym():
+                        links.append((info.name, info.linkname))
+                    else:
+                        _lay(tar, info, place)
+        except (tarfile.TarError, EOFError, ValueError, KeyError) as error:
+            raise Damaged(f"The backup cannot be unpacked: {error}") from None
+        reader.finish()
+    for name, target in links:  # last: no file is written through one of them
+        os.symlink(target, _inside(place, name))
+    told(size, size)
+    _prove(place, manifest)
+    return manifest
+
+
+def _inside(place: Path, name: str) -> Path:
+    """Where something of the archive goes: below the folder, whatever it is called."""
+    parts = name.split("/")
+    if name.startswith("/") or any(part in ("", ".", "..") or "\0" in part for part in parts):
+        raise Damaged(f"The backup has a file that would lie elsewhere: {name[:200]!r}")
+    return place.joinpath(*parts)
+
+
+def _lay(tar: tarfile.TarFile, info: tarfile.TarInfo, place: Path) -> None:
+    path = _inside(place, info.name)
+    if info.isdir():
+        path.mkdir(parents=True, exist_ok=True)
+    elif info.isreg():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        raw = tar.extractfile(info)
+        assert raw
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
+            shutil.copyfileobj(raw, file, BLOCK)
+        os.utime(path, (info.mtime, info.mtime))
+    else:
+        return
+    path.chmod(info.mode & 0o700 | (0o700 if info.isdir() else 0o600))
+
+
+def _prove(place: Path, manifest: dict[str, Any]) -> None:
+    """Damaged where the databases are not whole, have other numbers of rows than were counted, or do not open."""
+    for name in making.DATABASES:
+        if not (place / name).is_file():
+            raise Damaged(f"The backup has no {name}")
+        con = apsw.Connection(str(place / name), flags=apsw.SQLITE_OPEN_READONLY)
+        try:
+            said = [line for line, in con.execute("PRAGMA integrity_check(10)")]
+            if said != ["ok"]:
+                raise Damaged(f"{name} in the backup is not whole: {said[0]}")
+            if name == "orkosi.db" and con.pragma("application_id") != APPLICATION_ID:
+                raise Damaged("The database in the backup is none of Orkosi's")
+        except apsw.Error as error:
+            raise Damaged(f"{name} in the backup does not open: {error}") from None
+        finally:
+            con.close()
+    found = making.count(place)
+    if other := [name for name in found.keys() | manifest.get("rows", {}).keys() if found.get(name) != manifest.get("rows", {}).get(name)]:
+        raise Damaged(f"{other[0]} has {found.get(other[0])} rows, but {manifest.get('rows', {}).get(other[0])} were counted")
+
+
+def prove_vault(place: Path, kek: bytes | None = None) -> None:
+    """Damaged where the vault's canary in an unpacked database does not open with the master key, or with the one in the key file."""
+    con = apsw.Connection(str(place / "orkosi.db"), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        row = con.execute("SELECT id, kek_id, nonce, wrapped, canary_nonce, canary FROM vault_keys ORDER BY id DESC LIMIT 1").fetchone()
+    finally:
+        con.close()
+    if row is not None and not vault.opens(*row, kek=kek):
+        raise Damaged("The vault's canary in the backup does not open; credentials in it would be lost")
+
+
+# ── in the place of the present folder ──
+
+
+def stage(path: Path, data: Path, kek: bytes | None, told: Told) -> Path:
+    """Unpack and prove a backup beside the data folder; where it lies."""
+    place = data.with_name(f"{data.name}.restoring")
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(mode=0o700)
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, place, ignore_errors=True)
+        unpack(path, place, key_of(path, kek), told)
+        prove_vault(place, kek)
+        stack.pop_all()  # it is good, and stays
+    return place
+
+
+def put_in_place(place: Path, data: Path) -> Path | None:
+    """Exchange a staged folder with the data folder; where the old one lies now, if there was one.
+
+    Whoever was erased stays erased: the list of them is of this machine, not of the backup. The backups come along, too.
+    """
+    if not data.exists():
+        os.rename(place, data)
+        return None
+    if (data / "erasures.jsonl").exists():
+        shutil.copy2(data / "erasures.jsonl", place / "erasures.jsonl")
+    (place / "orkosi.lock").touch(mode=0o600)
+    kept = data.with_name(f"{data.name}.before-restore-{now()[:19].replace(':', '').replace('-', '')}")
+    if _exchange(place, data):
+        os.rename(place, kept)
+    else:
+        os.rename(data, kept)
+        os.rename(place, data)
+    for name in ("backups", "offsite", "outbox"):
+        if (kept / name).is_dir() and not (data / name).exists():
+            os.rename(kept / name, data / name)
+    return kept
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step of the file system, so that no moment has neither; False where it cannot."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        if sys.platform == "darwin":
+            return libc.renamex_np(os.fsencode(one), os.fsencode(other), 2) == 0  # RENAME_SWAP
+        return libc.renameat2(-100, os.fsencode(one), -100, os.fsencode(other), 2) == 0  # AT_FDCWD, RENAME_EXCHANGE
+    except AttributeError:
+        return False
