@@ -1,0 +1,90 @@
+"""The doctor: everything that an owner would look at, found from outside, with its cure; and nothing changed that was not asked for."""
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from conftest import HOME, eventually
+
+
+def doctor(folder, *arguments, key=None, **env):
+    done = subprocess.run([sys.executable, f"{HOME}/orkosi.py", "doctor", "--json", "--data", str(folder), *arguments], capture_output=True, text=True,
+                          env={name: value for name, value in os.environ.items() if not name.startswith("ORKOSI_")}
+                          | {"ORKOSI_NO_INSTALL": "1", "ORKOSI_MASTER_KEY_FILE": str(key or folder.parent / "master.key")} | env)
+    assert done.stderr == "", done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def about(found, name, state):
+    return [one for one in found if one["name"] == name and one["state"] == state]
+
+
+@pytest.mark.slow
+def test_a_company_that_is_well_and_what_is_seen_when_it_is_not(server, tmp_path):
+    key = tmp_path / "master.key"
+    running = server(env={"ORKOSI_MASTER_KEY_FILE": str(key)})
+    admin = server.admin(running)
+    running.call("POST", "/agents", {"name": "felix", "command": ["/bin/cat"]}, admin)
+    eventually(lambda: not running.call("GET", "/agents/felix", token=admin)[1]["data"]["process"]["pid"], patience=20)
+    code, found = doctor(running.folder, "--full")
+    assert (code, [one for one in found if one["state"] == "fail"]) == (0, []), found
+    assert {one["name"] for one in found} == {"python", "folder", "disk", "clock", "database", "secrets", "health", "server", "agents", "backups", "mail", "integrity"}
+    assert running.url in about(found, "server", "ok")[0]["detail"] and about(found, "agents", "ok")[0]["detail"] == "1 of this machine"
+    assert {one["detail"] for one in about(found, "integrity", "ok")} == {"every page of main is whole", "every page of logs is whole"}
+    assert "there is none yet" in about(found, "backups", "warn")[0]["detail"] and "backup create" in about(found, "backups", "warn")[0]["cure"]
+    assert any("recovery key" in one["detail"] for one in about(found, "health", "warn"))
+
+    (running.folder / "keys/felix").chmod(0o644)
+    running.folder.chmod(0o755)
+    code, found = doctor(running.folder)
+    assert code == 1 and "keys/felix" in about(found, "secrets", "fail")[0]["detail"] and "chmod 600" in about(found, "secrets", "fail")[0]["cure"]
+    assert "can be read by others" in about(found, "folder", "warn")[0]["detail"]
+    running.folder.chmod(0o755)
+    code, found = doctor(running.folder, "--fix")
+    assert code == 0 and sum(one["detail"].startswith("mended") for one in found) == 2
+    assert (running.folder / "keys/felix").stat().st_mode & 0o77 == 0 and running.folder.stat().st_mode & 0o77 == 0
+
+    (running.folder / "keys/felix").rename(tmp_path / "kept")
+    key.rename(tmp_path / "kept.key")
+    code, found = doctor(running.folder)
+    assert code == 1 and any("rekey felix" in one["cure"] for one in about(found, "agents", "fail"))
+    assert any("is not there" in one["detail"] for one in about(found, "health", "fail"))
+    running.stop()
+    (tmp_path / "kept.key").rename(key)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        code, found = doctor(running.folder, ORKOSI_PORT=str(other.getsockname()[1]))
+    assert code == 1 and "another program listens" in about(found, "server", "fail")[0]["detail"]
+    assert "does not run" in about(found, "server", "warn")[0]["detail"]
+
+
+def test_without_a_folder_it_says_so_and_makes_none(tmp_path):
+    code, found = doctor(tmp_path / "nowhere")
+    assert code == 1 and "there is no data folder" in about(found, "folder", "fail")[0]["detail"] and not (tmp_path / "nowhere").exists()
+
+
+def test_a_database_that_is_none_or_of_another_version_is_left_alone(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o700)
+    (folder / "orkosi.db").write_bytes(b"no database" * 1000)
+    code, found = doctor(folder)
+    assert code == 1 and "does not open" in about(found, "database", "fail")[0]["detail"] and "restore" in about(found, "database", "fail")[0]["cure"]
+    import apsw
+    for version, said in [(3, "the next start upgrades it"), (10_000, "start the newer version")]:
+        (folder / "orkosi.db").unlink()
+        con = apsw.Connection(str(folder / "orkosi.db"))
+        con.execute(f"PRAGMA application_id = {0x4F524B31}; PRAGMA user_version = {version}; CREATE TABLE x (y)").fetchall()
+        con.close()
+        raw = (folder / "orkosi.db").read_bytes()
+        code, found = doctor(folder)
+        assert said in about(found, "database", "warn")[0]["cure"] and (folder / "orkosi.db").read_bytes() == raw
+
+
+def test_what_is_taken_for_granted_about_a_mac_is_listed_with_how_to_see_it(tmp_path):
+    code, found = doctor(tmp_path, "--mac")
+    assert len(found) >= 15 and all(one["name"] and one["command"] and one["otherwise"] for one in found)
+    assert code == 0 if sys.platform != "darwin" else True
+    assert {one["state"] for one in found} == ({None} if sys.platform != "darwin" else {"ok", "fail"} & {one["state"] for one in found})
+    for one in found:
+        assert subprocess.run(["/bin/sh", "-n", "-c", one["command"]], capture_output=True).returncode == 0, one
