@@ -81,7 +81,8 @@ def _install(venv: str, python: str, stamp: str, pins: list) -> None:
     origin = ["--no-index", "--find-links", wheels] if os.path.isdir(wheels) else []
     print("Orkosi installs %d pinned packages into .venv (only this once) ..." % len(pins), file=sys.stderr)
     for step in ([sys.executable, "-m", "venv", venv],
-                 [python, "-m", "pip", "install", "--no-deps", "--disable-pip-version-check", "--retries", "1", "--timeout", "15"] + origin + pins):
+                 [python, "-m", "pip", "install", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check",
+                  "--retries", "1", "--timeout", "15"] + origin + pins):
         done = subprocess.Popen(step, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         said = []
         for line in done.stdout or ():

@@ -3,6 +3,7 @@
 Surprise: an answer whose status the endpoint does not declare fails the test that got it, so
 the OpenAPI page cannot fall behind the code.
 """
+import contextlib
 import email
 import email.policy
 import functools
@@ -367,6 +368,22 @@ def server(tmp_path, ending):
     for one in started:
         one.end()
         ending.append(one)
+
+
+@pytest.fixture
+def launchctl(data, tmp_path, monkeypatch):
+    """A faithful launchctl first on PATH; what it gives is the list of calls."""
+    program, state = tmp_path / "bin" / "launchctl", tmp_path / "launchd"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\nFAKE_LAUNCHD='{state}' exec {sys.executable} -S {HOME}/tests/fake_launchctl.py \"$@\"\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setitem(settings.values, "supervisor", "launchd")
+    yield lambda: [json.loads(line) for line in (state / "calls").read_text().splitlines()]
+    for label in [one.parent for one in state.glob("*/plist")]:
+        with contextlib.suppress(OSError):
+            (label / "out").write_text("")
+    eventually(lambda: not list(state.glob("*/plist")), patience=25)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Automations and the supervisor: records, live state, and both drivers with real processes.
 
-launchctl is the one stand-in: a script on PATH that keeps its jobs in a file, records every argument
-list, and answers as launchd's does.
+launchctl is the one stand-in (fake_launchctl.py): a program on PATH that runs real processes, records every argument
+list, and answers, late and wrongly, as launchd's does.
 """
 import json
 import os
@@ -18,7 +18,7 @@ from conftest import HOME, eventually
 
 from orkosi import Unavailable, Unprocessable, settings
 from plugins import supervisor
-from plugins.supervisor import embedded, processes
+from plugins.supervisor import embedded, launchd, processes
 
 NEW = {"name": "nightly", "agent_name": "felix", "type": "script", "path": "agents/felix/run.sh"}
 
@@ -162,16 +162,17 @@ def test_unloading_ends_the_whole_process_group(driver, data):
     driver.unload(path)
 
 
-def test_a_kickstart_ends_what_runs_and_starts_it_anew(driver, data):
+def test_what_runs_is_ended_and_started_anew(driver, data):
     path = sleeper("com.a", data, RunAtLoad=True)
     driver.load(path)
     first, = eventually(lambda: pids(data))
     driver.load(path)  # as it stands: nothing happens
-    driver.kickstart(path)
+    driver.end(path)
+    driver.start(path)
     eventually(lambda: len(pids(data)) == 2)
     assert driver.status(path).pid == pids(data)[1] and not processes.born(first)
     with pytest.raises(Unprocessable):
-        driver.kickstart(supervisor.plist_of("com.nothing"))
+        driver.start(supervisor.plist_of("com.nothing"))
 
 
 def test_a_changed_plist_is_taken_in(driver, data):
@@ -232,74 +233,103 @@ def test_what_is_no_job_is_refused(data, content):
 
 # ── launchd ──
 
-FAKE = r'''#!PYTHON
-import json, os, plistlib, subprocess, sys, signal
-state = os.environ["FAKE_LAUNCHD"]
-jobs = json.load(open(state)) if os.path.exists(state) else {}
-open(state + ".calls", "a").write(json.dumps(sys.argv[1:]) + "\n")
-verb, arguments = sys.argv[1], sys.argv[2:]
-def say(code, text):
-    json.dump(jobs, open(state, "w")); print(text, file=sys.stderr if code else sys.stdout); sys.exit(code)
-domain = "gui/%d" % os.getuid()
-if verb == "bootstrap":
-    spec = plistlib.load(open(arguments[1], "rb"))
-    if arguments[0] != domain: say(125, "Bootstrap failed: 125: Domain does not support specified action")
-    if spec["Label"] in jobs: say(5, "Bootstrap failed: 5: Input/output error")
-    jobs[spec["Label"]] = {"path": arguments[1], "pid": 4242 if spec.get("RunAtLoad") else None, "runs": 0}
-    say(0, "")
-label = [one for one in arguments if not one.startswith("-")][0].removeprefix(domain + "/")
-if label not in jobs:
-    say({"bootout": 3}.get(verb, 113), 'Could not find service "%s" in domain for user gui: %d' % (label, os.getuid()))
-if verb == "bootout": del jobs[label]; say(0, "")
-if verb == "kickstart":
-    jobs[label]["pid"] = (jobs[label]["pid"] or 4242) + 1; jobs[label]["runs"] += 1; say(0, "")
-if verb == "print":
-    job = jobs[label]
-    lines = ["%s/%s = {" % (domain, label), "\tactive count = %d" % bool(job["pid"]), "\tpath = " + job["path"], "\ttype = LaunchAgent",
-             "\tstate = " + ("running" if job["pid"] else "not running"), "", "\tprogram = /bin/sh", "\truns = %d" % job["runs"]]
-    if job["pid"]: lines.append("\tpid = %d" % job["pid"])
-    lines += ["\tlast exit code = " + ("(never exited)" if not job["runs"] else "0"), "}"]
-    say(0, "\n".join(lines))
-say(64, "Unrecognized subcommand")
-'''
-
-
-@pytest.fixture
-def launchctl(data, tmp_path, monkeypatch):
-    """A faithful launchctl first on PATH; what it gives is the list of calls."""
-    script = tmp_path / "bin" / "launchctl"
-    script.parent.mkdir()
-    script.write_text(FAKE.replace("PYTHON", sys.executable))
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("FAKE_LAUNCHD", str(tmp_path / "launchd.json"))
-    monkeypatch.setitem(settings.values, "supervisor", "launchd")
-    return lambda: [json.loads(line) for line in (tmp_path / "launchd.json.calls").read_text().splitlines()]
-
 
 def test_launchd_is_asked_as_it_wants_to_be(launchctl, data):
     domain, path = f"gui/{os.getuid()}", sleeper("com.a", data, RunAtLoad=True)
     assert supervisor.status(path) == supervisor.Status()
-    supervisor.load(path)
-    supervisor.load(path)
-    assert supervisor.status(path) == supervisor.Status(True, 4242, None)
-    supervisor.kickstart(path)
-    assert supervisor.status(path) == supervisor.Status(True, 4243, 0)
+    assert supervisor.load(path) is True and supervisor.load(path) is False
+    first = eventually(lambda: supervisor.status(path).pid)
+    assert supervisor.status(path) == supervisor.Status(True, first, None) and processes.born(first)
+    supervisor.restart(path)
+    second = eventually(lambda: supervisor.status(path).pid)
+    assert second != first and not processes.born(first) and supervisor.status(path) == supervisor.Status(True, second, -15)
+    other = sleeper("com.b", data)
+    supervisor.load(other)
+    assert supervisor.statuses([path, other, supervisor.plist_of("com.c")]) == [
+        supervisor.Status(True, second, -15), supervisor.Status(True, None, 0), supervisor.Status()]
     supervisor.unload(path)
     supervisor.unload(path)
-    assert [call for call in launchctl() if call[0] != "print"] == [
-        ["bootstrap", domain, str(path)], ["kickstart", "-k", f"{domain}/com.a"], ["bootout", f"{domain}/com.a"], ["bootout", f"{domain}/com.a"]]
+    assert not processes.born(second) and supervisor.status(path) == supervisor.Status()
+    assert [call for call in launchctl() if call[0] not in ("print", "list")] == [
+        ["bootstrap", domain, str(path)], ["kickstart", f"{domain}/com.a"], ["kill", "SIGTERM", f"{domain}/com.a"], ["kickstart", f"{domain}/com.a"],
+        ["bootstrap", domain, str(other)], ["bootout", f"{domain}/com.a"], ["bootout", f"{domain}/com.a"]]
+
+
+def test_what_does_not_want_to_end_is_made_to(launchctl, data, monkeypatch):
+    monkeypatch.setattr(launchd, "PATIENCE", 1.0)
+    path = sleeper("com.a", data, "trap '' TERM; while :; do sleep 0.1; done", RunAtLoad=True)
+    supervisor.load(path)
+    first = eventually(lambda: supervisor.status(path).pid)
+    time.sleep(0.3)  # until the shell has set its trap
+    supervisor.end(path)
+    assert not processes.born(first) and supervisor.status(path) == supervisor.Status(True, None, -9)
+    assert [call[1] for call in launchctl() if call[0] == "kill"] == ["SIGTERM", "SIGKILL"]
 
 
 def test_launchd_reads_a_changed_plist_only_after_a_bootout(launchctl, data):
     supervisor.load(sleeper("com.a", data))
     supervisor.load(sleeper("com.a", data, StartInterval=5))
-    assert [call[0] for call in launchctl() if call[0] != "print"] == ["bootstrap", "bootout", "bootstrap"]
+    assert [call[0] for call in launchctl() if call[0] != "print"][:2] == ["bootstrap", "bootout"]
+    assert {call[0] for call in launchctl()[-4:]} <= {"bootstrap", "print"} and supervisor.status(supervisor.plist_of("com.a")).loaded
+
+
+def test_a_label_that_is_still_on_its_way_out_is_waited_for(launchctl, data, tmp_path):
+    (tmp_path / "launchd").mkdir(exist_ok=True)
+    (tmp_path / "launchd" / "busy").write_text("2")
+    path = sleeper("com.a", data, "trap 'sleep 1; exit' TERM; while :; do sleep 0.1; done", RunAtLoad=True)
+    supervisor.load(path)
+    eventually(lambda: supervisor.status(path).pid)
+    time.sleep(0.3)  # until the shell has set its trap
+    began = time.monotonic()
+    supervisor.unload(path)
+    supervisor.load(path)
+    assert time.monotonic() - began > 2 and supervisor.status(path).loaded
+    assert len([call for call in launchctl() if call[0] == "bootstrap"]) > 2, "it failed with 5 for a while"
+
+
+def test_two_who_load_one_job_at_once_both_find_it_loaded(launchctl, data):
+    path, made = sleeper("com.a", data, RunAtLoad=True), []
+    threads = [threading.Thread(target=lambda: made.append(supervisor.load(path))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(made) == [False, False, False, True] and len([call for call in launchctl() if call[0] == "bootstrap"]) == 1
+
+
+def test_what_launchd_holds_back_is_started_all_the_same(launchctl, data, tmp_path):
+    (tmp_path / "launchd").mkdir(exist_ok=True)
+    (tmp_path / "launchd" / "pend").write_text("")
+    path = sleeper("com.a", data, RunAtLoad=True)
+    supervisor.load(path)
+    assert eventually(lambda: supervisor.status(path).pid)
+
+
+def test_where_nobody_is_logged_in_it_is_said_and_auto_does_without(launchctl, data, tmp_path, monkeypatch):
+    (tmp_path / "launchd").mkdir(exist_ok=True)
+    (tmp_path / "launchd" / "nobody").write_text("")
+    path = sleeper("com.a", data)
+    for verb in (supervisor.load, supervisor.status):
+        with pytest.raises(launchd.NobodyLoggedIn, match="log in at the screen"):
+            verb(path)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    settings.values["supervisor"] = "auto"
+    supervisor._session.cache_clear()
+    assert supervisor.driver() is embedded.driver
+    (tmp_path / "launchd" / "nobody").unlink()
+    assert supervisor.driver() is embedded.driver, "it does not change while jobs are in its care"
+    supervisor._session.cache_clear()
+    assert supervisor.driver() is launchd.driver
+    supervisor._session.cache_clear()
 
 
 def test_a_launchctl_that_fails_is_quoted(launchctl, data):
     with pytest.raises(Unavailable, match="Could not find service"):
-        supervisor.kickstart(sleeper("com.a", data))
+        supervisor.start(sleeper("com.a", data))
+    path = sleeper("com.a", data)
+    path.chmod(0o666)
+    with pytest.raises(Unavailable, match="bad ownership/permissions"):
+        supervisor.load(path)
 
 
 def test_without_launchctl_the_way_out_is_named(data, monkeypatch, tmp_path):

@@ -139,3 +139,12 @@ def test_the_workers_of_the_readme_lose_nothing_when_they_are_killed(server, tmp
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, 9)
             child.wait()
+
+
+@pytest.mark.parametrize("name", ["README.md", "launchd/README.md"])
+def test_its_comments_can_be_pasted_into_zsh(name):
+    """Which takes `#` for a command at its prompt, and goes on after a quote, a semicolon or a bracket in what was meant as a comment."""
+    for block in re.findall(r"```sh\n(.*?)```", (HOME / name).read_text(), re.S):
+        if not block.startswith("# worker"):  # that is a file
+            assert not [line for line in block.splitlines() if line.startswith("#") and re.search(r"[;`'\"()&|<>$*?!~]", line)], "a shell would obey it"
+            assert not re.findall(r"^[^#\n'\"]*[^\s#][ \t]+#.*", re.sub(r"'[^']*'|\"[^\"]*\"", "x", block), re.M), "zsh would hand it to the command"

@@ -16,7 +16,7 @@ from orkosi import HOST_TENANT, Conflict, Problem
 from plugins import logs, queue, supervisor
 
 from . import bootstrap, idle, runs, settling, state, templates
-from .loading import load, may_load, unload
+from .loading import end_brain, load, may_load, unload
 from .paths import drop_flag, folder_of, key_file, plist_of, put_flag, write_file
 from .rows import (
     NAME,
@@ -98,9 +98,15 @@ def restart(name: str, note: str | None = None) -> Agent:
         bootstrap.lay_missing(agent)
         drop_flag(name)
         write_file(name, status="idle", note=note)
-        supervisor.restart(plist_of(name))
+        supervisor.restart(plist_of(name), lambda: _put_down(agent))
     _tell(agent, "restarted", note)
     return agent
+
+
+def _put_down(agent: Agent) -> None:
+    """What a runner that had to be killed left behind: its brain ends, and its job waits again."""
+    end_brain(agent.name)
+    queue.release_active(agent.queue)
 
 
 def _tell(agent: Agent, what: str, note: str | None) -> None:

@@ -145,8 +145,9 @@ def _plist(agent: Agent) -> str:
     out = str(folder / "logs" / "agent.log")
     return str(supervisor.write(label_of(agent.name), {
         "ProgramArguments": ["/bin/sh", str(folder / "run.sh")], "StartInterval": agent.interval_sec, "RunAtLoad": True,
-        "WorkingDirectory": str(folder), "StandardOutPath": out, "StandardErrorPath": out, "ProcessType": "Background",
-        "ExitTimeOut": 10, "ThrottleInterval": min(10, agent.interval_sec), "Umask": 0o077, "EnvironmentVariables": {"PATH": search_path()}}))
+        "WorkingDirectory": str(folder), "StandardOutPath": out, "StandardErrorPath": out, "ProcessType": "Standard",
+        "ExitTimeOut": 10, "ThrottleInterval": min(10, agent.interval_sec), "Umask": 0o077, "SoftResourceLimits": {"NumberOfFiles": 4096},
+        "EnvironmentVariables": {"PATH": search_path(), "LANG": "en_US.UTF-8"}}))
 
 
 def _key(agent: Agent) -> str:

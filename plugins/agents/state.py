@@ -44,14 +44,14 @@ class SeenAgent(Agent, kw_only=True):
     heartbeat_age_seconds: float | None
 
 
-def process_of(agent: Agent) -> supervisor.Status | None:
-    """What the supervisor says of an agent; None where it has no process here, or the supervisor does not answer."""
-    if not agent.local:
-        return None
+def processes_of(agents: list[Agent]) -> dict[str, supervisor.Status]:
+    """What the supervisor says of these agents, by name; of those that have no process here, and where it does not answer, nothing."""
+    names = [agent.name for agent in agents if agent.local]
     try:
-        return supervisor.status(supervisor.plist_of(label_of(agent.name)))
+        found = supervisor.statuses([supervisor.plist_of(label_of(name)) for name in names]) if names else []
     except Problem:
-        return None
+        return {}
+    return dict(zip(names, found, strict=True))
 
 
 def status_of(agent: Agent, process: supervisor.Status | None, leased: bool) -> Status:
@@ -75,12 +75,12 @@ def look(agents: list[Agent]) -> list[SeenAgent]:
     """These agents with all that is seen of them."""
     from plugins import automations
     names = [agent.name for agent in agents]
-    leases, rates, scripts = busy(names), completed(names), automations.of_agents(names)
-    return [_seen(agent, leases.get(agent.name), rates[agent.name], scripts[agent.name]) for agent in agents]
+    leases, rates, scripts, running = busy(names), completed(names), automations.of_agents(names), processes_of(agents)
+    return [_seen(agent, running.get(agent.name), leases.get(agent.name), rates[agent.name], scripts[agent.name]) for agent in agents]
 
 
-def _seen(agent: Agent, held: dict[str, Any] | None, tasks: tuple[int, int], scripts: list[Automation]) -> SeenAgent:
-    process = process_of(agent)
+def _seen(agent: Agent, process: supervisor.Status | None, held: dict[str, Any] | None, tasks: tuple[int, int],
+          scripts: list[Automation]) -> SeenAgent:
     status = status_of(agent, process, held is not None)
     lease = Lease(held["job_id"], held["task_id"], held["title"], held["claimed_at"], held["lease_expires_at"]) if held else None
     done, total = tasks

@@ -27,7 +27,8 @@ RESCAN, GLANCE = 30.0, 2.0   # seconds between two walks, and two looks for new 
 SETTLE = 0.2       # seconds after a change before it is looked at
 BATCH, WEIGHT = 50, 1 << 20  # files and bytes a transaction
 
-IGNORED = {".git", "__pycache__", "node_modules", ".venv", "venv", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+IGNORED = {".git", "__pycache__", "node_modules", ".venv", "venv", ".mypy_cache", ".ruff_cache", ".pytest_cache",
+           ".Spotlight-V100", ".Trashes", ".fseventsd"}
 
 State = tuple[int, int, int, int]  # size, time of change, of the inode's change, inode
 
@@ -115,7 +116,7 @@ def walk(folder: int, path: str, depth: int = 0) -> Iterator[tuple[str, str, int
     """Every plain file below a folder: (path, name, descriptor of its folder, state)."""
     for name, info in sorted(folders.entries(folder)):
         inner = f"{path}/{name}"
-        if secret(name):
+        if secret(name) or name == ".DS_Store" or name.startswith("._"):  # what the Finder writes down for itself
             continue
         if stat.S_ISDIR(info.st_mode):
             if name not in IGNORED and depth < DEEPEST:

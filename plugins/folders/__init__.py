@@ -176,8 +176,8 @@ class Bell:
                 self._observer = Observer()
                 self._observer.start()
             return self._observer.schedule(self, str(folder), recursive=self._recursive, event_filter=kinds)
-        except OSError as error:  # the system's limit of watches is reached
-            log.warning("%s is not watched (%s); changes there are noticed a few seconds late", folder, error.strerror)
+        except (OSError, RuntimeError, SystemError, TypeError, ValueError) as error:  # a limit of the system; on a Mac, it is told in five ways
+            log.warning("%s is not watched (%s); changes there are noticed a few seconds late", folder, error)
             return None
 
     def dispatch(self, event: Any) -> None:

@@ -4,8 +4,10 @@ Surprise: what a mail server says is repeated without the address, for job error
 password is worth a retry (an operator can mend it); a refused recipient is not.
 """
 import contextlib
+import os
 import re
 import smtplib
+import socket
 import ssl
 from datetime import datetime
 from email.message import EmailMessage
@@ -17,6 +19,8 @@ from orkosi import Invalid, Unavailable, Unprocessable
 from plugins.mail import Letter
 
 PATIENCE = 30.0
+MYSELF = socket.gethostname().encode("ascii", "ignore").decode() or "localhost"  # not getfqdn: on a Mac, that asks the network for half a minute
+SYSTEM_CERTIFICATES = "/etc/ssl/cert.pem"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -61,10 +65,12 @@ def _connected(url: str) -> smtplib.SMTP:
     if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
         raise Invalid("smtp_url: Write smtp://user:password@host:port, or smtps://…")
     context = ssl.create_default_context()
+    if not context.cert_store_stats()["x509_ca"] and os.path.exists(SYSTEM_CERTIFICATES):
+        context.load_verify_locations(SYSTEM_CERTIFICATES)  # Python from python.org knows no authority until somebody installs some
     if parts.scheme == "smtps":
-        server: smtplib.SMTP = smtplib.SMTP_SSL(parts.hostname, parts.port or 465, timeout=PATIENCE, context=context)
+        server: smtplib.SMTP = smtplib.SMTP_SSL(parts.hostname, parts.port or 465, local_hostname=MYSELF, timeout=PATIENCE, context=context)
     else:
-        server = smtplib.SMTP(parts.hostname, parts.port or 25, timeout=PATIENCE)
+        server = smtplib.SMTP(parts.hostname, parts.port or 25, local_hostname=MYSELF, timeout=PATIENCE)
     with contextlib.ExitStack() as failing:
         failing.callback(server.close)
         server.ehlo()

@@ -5,7 +5,10 @@ the same file. `launchd` has macOS run it; `embedded` runs it from a thread of t
 Linux, CI and offline work run the real loop. Surprise: every verb here may start processes: never call one
 inside a write.
 """
+import logging
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +17,7 @@ from orkosi import Invalid, Plugin, settings
 from . import embedded, launchd, processes
 from .plist import Status, folder_hash, plist_of, read, write
 
+log = logging.getLogger("orkosi")
 plugin = Plugin("Supervisor", layer="ground", needs=("folders",))
 plugin.setting("supervisor", str, "auto", "What runs the agents: launchd, embedded, or auto (launchd on macOS, else embedded)")
 
@@ -21,8 +25,10 @@ plugin.setting("supervisor", str, "auto", "What runs the agents: launchd, embedd
 class Driver(Protocol):
     def load(self, plist: Path) -> bool: ...
     def unload(self, plist: Path) -> None: ...
-    def kickstart(self, plist: Path) -> None: ...
+    def end(self, plist: Path) -> None: ...
+    def start(self, plist: Path) -> None: ...
     def status(self, plist: Path) -> Status: ...
+    def statuses(self, plists: list[Path]) -> list[Status]: ...
 
 
 def driver() -> Driver:
@@ -33,7 +39,7 @@ def driver() -> Driver:
         case "embedded":
             return embedded.driver
         case "auto":
-            return launchd.driver if sys.platform == "darwin" else embedded.driver
+            return launchd.driver if sys.platform == "darwin" and _session() else embedded.driver
     raise Invalid(f"supervisor must be auto, launchd or embedded, not {settings.supervisor!r}")
 
 
@@ -42,10 +48,25 @@ def load(plist: Path) -> bool:
     return driver().load(plist)
 
 
-def restart(plist: Path) -> None:
-    """End what runs of a job and start it, with its plist as it is now, whether it was loaded or not."""
-    if not load(plist) or not read(plist).get("RunAtLoad"):
-        kickstart(plist)
+@cache
+def _session() -> bool:
+    """Whether launchd has a session of this user; looked at once, for the driver must not change while jobs are in its care."""
+    found = launchd.driver.there()
+    if not found:
+        log.warning("launchd has no session of this user: nobody is logged in at the screen. The server runs the agents itself; "
+                    "with automatic log-in, launchd would, and they would outlive it")
+    return found
+
+
+def restart(plist: Path, ended: Callable[[], None] = lambda: None) -> None:
+    """End what runs of a job and start it, with its plist as it is now, whether it was loaded or not; `ended` is called in between."""
+    if load(plist):
+        if not read(plist).get("RunAtLoad"):
+            start(plist)
+        return
+    end(plist)
+    ended()
+    start(plist)
 
 
 def unload(plist: Path) -> None:
@@ -53,9 +74,19 @@ def unload(plist: Path) -> None:
     driver().unload(plist)
 
 
-def kickstart(plist: Path) -> None:
-    """End what runs of a loaded job, and start it now."""
-    driver().kickstart(plist)
+def end(plist: Path) -> None:
+    """Ask what runs of a loaded job to end, and wait until it has; what does not want to is made to. The job stays loaded."""
+    driver().end(plist)
+
+
+def start(plist: Path) -> None:
+    """Start a loaded job now; nothing happens where it runs."""
+    driver().start(plist)
+
+
+def statuses(plists: list[Path]) -> list[Status]:
+    """The same of several jobs, at the cost of one."""
+    return driver().statuses(plists)
 
 
 def status(plist: Path) -> Status:

@@ -150,14 +150,22 @@ class Embedded:
             job.drop()
         plist.with_suffix(".pid").unlink(missing_ok=True)
 
-    def kickstart(self, plist: Path) -> None:
+    def end(self, plist: Path) -> None:
+        self._loaded(plist).end()
+
+    def start(self, plist: Path) -> None:
+        self._loaded(plist).due = time.monotonic()
+        self._wake.set()
+
+    def _loaded(self, plist: Path) -> Job:
         with self._lock:
             job = self.jobs.get(plist.stem)
         if job is None:
             raise Unprocessable(f"{plist.stem} is not loaded")
-        job.end()
-        job.due = time.monotonic()
-        self._wake.set()
+        return job
+
+    def statuses(self, plists: list[Path]) -> list[Status]:
+        return [self.status(plist) for plist in plists]
 
     def status(self, plist: Path) -> Status:
         with self._lock:

@@ -1,7 +1,10 @@
 """Plists: how a job of the supervisor is written down, and what is known of one. Both drivers share this."""
+import contextlib
+import fcntl
 import hashlib
 import os
 import plistlib
+import sys
 from pathlib import Path
 from typing import Any
 from xml.parsers.expat import ExpatError
@@ -17,8 +20,21 @@ class Status(Struct):
 
 
 def folder_hash() -> str:
-    """Eight hex digits of where the data folder is: two installations never share a label."""
-    return hashlib.sha256(os.fsencode(settings.data.absolute())).hexdigest()[:8]
+    """Eight hex digits of where the data folder is: two installations never share a label, and one has one, whatever it is reached by."""
+    return hashlib.sha256(os.fsencode(true_name(settings.data))).hexdigest()[:8]
+
+
+def true_name(path: Path) -> str:
+    """The one name of a folder: through no link, and as the disk spells it where letters' case does not matter."""
+    found = os.path.realpath(path)
+    if sys.platform == "darwin":
+        with contextlib.suppress(OSError):
+            fd = os.open(found, os.O_RDONLY)
+            try:
+                return os.fsdecode(fcntl.fcntl(fd, 50, bytes(1024)).rstrip(b"\0"))  # F_GETPATH
+            finally:
+                os.close(fd)
+    return found
 
 
 def plist_of(label: str) -> Path:

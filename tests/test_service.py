@@ -1,0 +1,138 @@
+"""Onto the Mac: a bundle, installed without a network into a path with spaces, kept by launchd, upgraded, and put back by itself."""
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from browser import required
+from conftest import HOME, eventually
+
+from plugins.service import bundle
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory):
+    """The wheels for this Python on this machine."""
+    folder = tmp_path_factory.mktemp("wheels")
+    done = subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", str(folder), *bundle.pins()], capture_output=True, text=True)
+    if done.returncode:
+        required("no-such-network", "A network to get wheels from")
+    return folder
+
+
+@pytest.fixture
+def tree(tmp_path, wheels):
+    """A copy of the code, with wheels."""
+    home = tmp_path / "made here"
+    shutil.copytree(HOME, home, ignore=shutil.ignore_patterns(".git", ".venv", "data", "__pycache__", "bench", "tests", "releases", "*.zip"))
+    shutil.copytree(wheels, home / "wheels", dirs_exist_ok=True)
+    return home
+
+
+def test_a_bundle_is_the_same_each_time_and_names_all_that_is_in_it(tree, tmp_path):
+    one, two = bundle.make(tmp_path / "one.zip", tree), bundle.make(tmp_path / "two.zip", tree)
+    raw = (tmp_path / "one.zip").read_bytes()
+    assert one == two and raw == (tmp_path / "two.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "one.zip") as made:
+        root = f"orkosi-{one['version']}"
+        assert {name.removeprefix(f"{root}/") for name in made.namelist()} == {*one["files"], "bundle.json"}
+        assert all(hashlib.sha256(made.read(f"{root}/{name}")).hexdigest() == sha256 for name, sha256 in one["files"].items())
+        assert not [name for name in made.namelist() if "__pycache__" in name or ".venv" in name or "/tests/" in name or "/data/" in name]
+        parts = json.loads(made.read(f"{root}/sbom.cdx.json"))["components"]
+    assert sorted(f"{part['name']}=={part['version']}" for part in parts) == sorted(bundle.pins())
+    assert all(part["properties"] and all(len(one["value"]) == 64 for one in part["properties"]) for part in parts)
+
+
+def test_a_bundle_with_one_changed_byte_is_refused(tree, tmp_path):
+    bundle.make(tmp_path / "good.zip", tree)
+    place = tmp_path / "place"
+    for number, name in enumerate(("orkosi.py", "plugins/queue/__init__.py", "bundle.json")):
+        bad = tmp_path / f"bad{number}.zip"
+        with zipfile.ZipFile(tmp_path / "good.zip") as good, zipfile.ZipFile(bad, "w") as made:
+            for info in good.infolist():
+                raw = good.read(info)
+                made.writestr(info, raw.replace(b"a", b"b", 1) if info.filename.endswith(f"/{name}") else raw)
+        place.mkdir()
+        with pytest.raises(bundle.Damaged):
+            bundle.unpack(bad, place)
+        shutil.rmtree(place)
+    for names in (["../outside"], ["/etc/owned"], ["a/../../b"], ["plugins/x\\y"]):
+        bad = tmp_path / "evil.zip"
+        with zipfile.ZipFile(bad, "w") as made:
+            files = {name: hashlib.sha256(b"evil").hexdigest() for name in names}
+            made.writestr("orkosi-9/bundle.json", json.dumps({"version": "9", "files": files}))
+            for name in names:
+                made.writestr(f"orkosi-9/{name}", b"evil")
+        place.mkdir()
+        with pytest.raises(bundle.Damaged):
+            bundle.unpack(bad, place)
+        assert not list(place.iterdir()) and not (tmp_path / "outside").exists()
+        shutil.rmtree(place)
+    (tmp_path / "none.zip").write_bytes(b"no zip")
+    with pytest.raises(bundle.Damaged):
+        bundle.unpack(tmp_path / "none.zip", place)
+
+
+def become(home, number, **changes):
+    """The same code under another version's number, with some files changed."""
+    text = (home / "orkosi.py").read_text()
+    (home / "orkosi.py").write_text(re.sub(r'^VERSION = "[^"]+"', f'VERSION = "{number}"', text, count=1, flags=re.M))
+    for path, (old, new) in changes.items():
+        said = (home / path).read_text()
+        assert old in said
+        (home / path).write_text(said.replace(old, new, 1))
+
+
+@pytest.mark.slow
+def test_bundle_install_upgrade_and_the_way_back(tree, tmp_path, launchctl):
+    """Bundle, unzip into a path with spaces, no network, install, agents run, upgrade, a broken bundle rolls back by itself."""
+    first = tmp_path / "first.zip"
+    bundle.make(first, tree)
+    subprocess.run(["unzip", "-q", str(first), "-d", str(tmp_path / "My Mac")], check=True)
+    home = next((tmp_path / "My Mac").iterdir())
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("ORKOSI_", "PIP_"))} | {
+        "HOME": str(tmp_path / "somebody"), "ORKOSI_SUPERVISOR": "launchd", "ORKOSI_PORT": "0", "ORKOSI_AGENT_PATH": str(tmp_path / "bin"), "PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_NO_INDEX": "1",
+        "ORKOSI_MASTER_KEY_FILE": str(tmp_path / "somebody/master.key")}
+    (tmp_path / "somebody").mkdir()
+
+    def orkosi(*arguments, check=True, stdin=""):
+        done = subprocess.run([sys._base_executable, str(home / "orkosi.py"), *arguments], capture_output=True, text=True, env=env, input=stdin, timeout=180)
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+    orkosi("user", "add", "root@example.com", "--username", "root", "--role", "admin", "--password-stdin", stdin="correct horse battery\n")
+    made = orkosi("install")
+    assert "runs version 0.1.0 at http://127.0.0.1:" in made.stdout
+    plist, = (tmp_path / "somebody/Library/LaunchAgents").glob("com.orkosi.*.server.plist")
+    assert "runs version" in orkosi("install").stdout, "again, nothing is wrong"
+    shown = json.loads(orkosi("service", "status", "--json").stdout)
+    assert shown["loaded"] and shown["pid"] and shown["version"] == "0.1.0" and "ready at" in orkosi("service", "logs").stdout
+
+    def done(title):
+        task = json.loads(orkosi("task", "add", title, "--assignee", "felix", "--json").stdout)["id"]
+        return eventually(lambda: json.loads(orkosi("task", "show", str(task), "--json").stdout)["status"] == "done", patience=40, every=0.5)
+    (tmp_path / "brain").write_text("#!/bin/sh\necho well\n")
+    (tmp_path / "brain").chmod(0o755)
+    orkosi("agent", "add", "felix", "--interval", "1", "--command", str(tmp_path / "brain"))
+    assert done("Before")
+
+    become(tree, "0.2.0")
+    bundle.make(tmp_path / "second.zip", tree)
+    assert "Version 0.2.0 runs now" in orkosi("upgrade", str(tmp_path / "second.zip")).stdout
+    assert json.loads(orkosi("service", "status", "--json").stdout)["version"] == "0.2.0" and done("After")
+
+    become(tree, "0.3.0", **{"plugins/demo/__init__.py": ('def remember(', 'def remember(event: str, folder: object, **_: Any) -> None:\n    raise SystemExit(7)\n\n\ndef unused(')})
+    bundle.make(tmp_path / "third.zip", tree)
+    broken = orkosi("upgrade", str(tmp_path / "third.zip"), check=False)
+    assert broken.returncode and "0.3.0 did not run, and 0.2.0 is in its place again" in broken.stderr
+    assert json.loads(orkosi("service", "status", "--json").stdout)["version"] == "0.2.0" and done("After all")
+    bad = bytearray((tmp_path / "second.zip").read_bytes())
+    bad[len(bad) // 2] ^= 1
+    (tmp_path / "bad.zip").write_bytes(bad)
+    assert "bundle" in orkosi("upgrade", str(tmp_path / "bad.zip"), check=False).stderr
+    orkosi("uninstall")
+    assert not plist.exists() and orkosi("service", "status", check=False).returncode == 1
