@@ -30,6 +30,10 @@ def enter_environment() -> None:
     if sys.version_info < (3, 11):
         sys.exit("Orkosi needs Python 3.11 or newer; this is %d.%d (%s). Start it with a newer python3."
                  % (sys.version_info[0], sys.version_info[1], sys.executable))
+    heal = os.path.join(HOME, "releases", "recover.py")  # there while an upgrade is under way, or was interrupted
+    if os.path.exists(heal) and "ORKOSI_RECOVERING" not in os.environ:
+        if os.spawnv(os.P_WAIT, sys.executable, [sys.executable, heal, HOME]) == 0 and not os.path.exists(heal):
+            os.execv(sys.executable, [sys.executable] + sys.argv)  # with the files that lie there now
     if os.environ.get("ORKOSI_NO_INSTALL") == "1":
         return
     import tomllib

@@ -12,7 +12,7 @@ import pytest
 from browser import required
 from conftest import HOME, eventually
 
-from plugins.service import bundle
+from plugins.service import bundle, upgrade
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +136,56 @@ def test_bundle_install_upgrade_and_the_way_back(tree, tmp_path, launchctl):
     assert "bundle" in orkosi("upgrade", str(tmp_path / "bad.zip"), check=False).stderr
     orkosi("uninstall")
     assert not plist.exists() and orkosi("service", "status", check=False).returncode == 1
+
+
+class Death(BaseException):
+    """The power fails."""
+
+
+@pytest.mark.parametrize("moment", range(26))
+def test_an_upgrade_that_dies_at_any_moment_leaves_one_whole_version(tmp_path, monkeypatch, data, moment):
+    home = tmp_path / "home"
+    for version_, folder in (("old", home), ("new", home / "releases/next")):
+        for name in (*bundle.CODE, "wheels", ".venv", "bundle.json"):
+            path = folder / name
+            inner = path / "inner" if name in ("plugins", "launchd", "wheels", ".venv") else path
+            if (version_, name) == ("old", "bundle.json"):
+                continue
+            inner.parent.mkdir(parents=True, exist_ok=True)
+            inner.write_text("import sys; print(sys.argv[1:])" if name == "orkosi.py" else f"{version_} {name}")
+            if name == "orkosi.py":
+                inner.write_text(f"# {version_}\n" + inner.read_text())
+    look = lambda: {str(path.relative_to(home)): path.read_text() for path in sorted(home.rglob("*")) if path.is_file()  # noqa: E731
+                    and "releases" not in path.parts and not path.name.startswith(".orkosi") and ".venv" not in path.parts}
+    (home / "releases/journal.json").unlink(missing_ok=True)
+    before = look()
+    after = {name: text.replace("old", "new") for name, text in before.items()} | {"bundle.json": "new bundle.json"}
+    assert before["orkosi.py"].startswith("# old") and before["plugins/inner"] == "old plugins"
+    monkeypatch.setattr(upgrade, "HOME", str(home))
+    monkeypatch.setattr(upgrade, "releases", lambda: home / "releases")
+    steps = iter(range(10**6))
+    for module, name in ((os, "rename"), (os, "replace"), (shutil, "rmtree"), (shutil, "copy2")):
+        real = getattr(module, name)
+
+        def dying(*arguments, real=real, **more):
+            if next(steps) == moment:
+                raise Death
+            return real(*arguments, **more)
+        monkeypatch.setattr(module, name, dying)
+    died = False
+    try:
+        upgrade._swap("", False)
+    except Death:
+        died = True
+    monkeypatch.undo()
+    assert (home / "orkosi.py").exists(), "by which all is healed"
+    if died or (home / "releases/journal.json").exists():  # nobody holds the lock: whoever upgraded is dead
+        heal = home / "releases/recover.py"
+        if (home / "releases/journal.json").exists():
+            assert heal.exists()
+            for _ in range(2):
+                subprocess.run([sys.executable, str(HOME / "plugins/service/recover.py"), str(home)], check=True, capture_output=True)
+            assert not heal.exists()
+        assert look() == before
+    else:
+        assert look() == after

@@ -6,6 +6,7 @@ says how to go back, and whoever comes next - the same command, or the next star
 """
 import os
 import plistlib
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +21,11 @@ from plugins.supervisor.plist import true_name
 
 plugin = Plugin("Service", layer="views", needs=("agents", "supervisor", "storage", "backups"))
 PROTECTED = ("Downloads", "Desktop", "Documents", "Library/Mobile Documents")
+# The first Python that is there: .venv may be gone for a moment, and the one that it was made with for good.
+STARTER = """for python in "$0/.venv/bin/python" "$2" /opt/homebrew/bin/python3 /usr/local/bin/python3 /usr/bin/python3; do
+  [ -x "$python" ] && exec "$python" "$0/orkosi.py" serve --data "$1"
+done
+exit 78"""
 READY = 60.0  # seconds that a server has to say that it is well
 
 
@@ -47,7 +53,7 @@ def plist() -> Path:
 def spec() -> dict[str, Any]:
     """What launchd is told of the server."""
     log = str(Path.home() / "Library/Logs" / f"{label()}.log")
-    program = [str(Path(HOME, ".venv/bin/python")), str(Path(HOME, "orkosi.py")), "serve", "--data", str(settings.data)]
+    program = ["/bin/sh", "-c", STARTER, HOME, str(settings.data), sys._base_executable]  # type: ignore[attr-defined]
     return {"Label": label(), "ProgramArguments": program, "WorkingDirectory": HOME, "RunAtLoad": True, "KeepAlive": True,
             "ThrottleInterval": 10, "ExitTimeOut": 30, "Umask": 0o077,
             "ProcessType": "Interactive", "SoftResourceLimits": {"NumberOfFiles": 8192}, "StandardOutPath": log, "StandardErrorPath": log,
@@ -79,8 +85,8 @@ def install() -> Installed:
 
 def _may_install() -> None:
     if supervisor.driver() is not launchd.driver:
-        raise Unprocessable("There is no launchd that would look after it: this is no Mac, or nobody is logged in at its screen. "
-                            "Elsewhere, have systemd or whatever there is run: " + " ".join(spec()["ProgramArguments"]))
+        raise Unprocessable("There is no launchd to look after it: this is no Mac, or nobody is logged in at its screen. "
+                            f"Elsewhere, have systemd run: {HOME}/.venv/bin/python {HOME}/orkosi.py serve --data {settings.data}")
     for folder in (Path(true_name(Path(HOME))), Path(true_name(settings.data))):
         for place in PROTECTED:
             if Path(true_name(Path.home() / place)) in [folder, *folder.parents]:
