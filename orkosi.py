@@ -1380,9 +1380,9 @@ DATA = click.option("--data", type=click.Path(path_type=Path), help="The data fo
 @cli.command("test", context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def run_tests(arguments: tuple[str, ...]) -> None:
-    """Run the test suite, on two cores; arguments go to pytest, where a later `-n 0` means one."""
+    """Run the test suite, one more at a time than there are cores, for many wait; arguments go to pytest, where a later `-n 0` means one."""
     os.chdir(HOME)
-    os.execv(sys.executable, [sys.executable, "-m", "pytest", "-n", "2", "--dist", "worksteal", *arguments])
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", "-n", str(min(1 + (os.cpu_count() or 1), 8)), "--dist", "worksteal", *arguments])
 
 
 def main() -> int:  # type: ignore[no-redef]  # the one above is this one, imported

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import threading
 
 import pytest
 from browser import required
@@ -116,6 +117,24 @@ def test_an_archive_that_reaches_elsewhere_is_refused(client, tmp_path, name, li
     with pytest.raises((sealed.Damaged, FileExistsError)):
         restoring.unpack(path, place, key)
     assert {one.name for one in tmp_path.iterdir()} <= {"data", "evil.backup", "place", "master.key", "master.key.lock"} and os.listdir(place) in ([], ["agents"])
+
+
+def test_two_who_make_one_at_once_both_make_one(client, tmp_path):
+    making.folder().mkdir(exist_ok=True)
+
+    def make(name):
+        with acting(system()):
+            sizes.append(making.make(name, "manual")["size"])
+    sizes, names = [], [f"orkosi-20261126-12000{n}-manual.backup" for n in range(4)]
+    threads = [threading.Thread(target=make, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(sizes) == 4 and sorted(os.listdir(making.folder())) == names
+    for name in names:
+        with unpacked(backups.at(name), tmp_path / name) as manifest:
+            assert manifest["rows"]["orkosi.db/users"] == 1
 
 
 def test_a_disk_that_fills_leaves_no_half_backup(client, monkeypatch):

@@ -6,6 +6,7 @@ Surprise: the database is copied by SQLite itself, in one step and one reading t
 with every commit of the server.
 """
 import contextlib
+import fcntl
 import io
 import json
 import os
@@ -39,14 +40,18 @@ def folder() -> Path:
 
 @contextlib.contextmanager
 def room(name: str) -> Iterator[Path]:
-    """A folder of one's own among the backups, which is gone afterwards."""
+    """A folder of one's own among the backups, which is gone afterwards. One at a time, here or in another process: whoever comes later waits."""
     place = folder() / name
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True, mode=0o700)
+    folder().mkdir(mode=0o700, exist_ok=True)
+    turn = os.open(folder(), os.O_RDONLY | os.O_DIRECTORY)
     try:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(mode=0o700)
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
+        os.close(turn)
 
 
 def make(filename: str, kind: str) -> dict[str, Any]:

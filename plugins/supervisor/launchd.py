@@ -106,7 +106,7 @@ class Launchd:
         if done.returncode:
             return [self.status(plist) for plist in plists]
         known = {parts[2]: parts for line in done.stdout.splitlines() if len(parts := line.split("\t")) == 3}
-        return [_listed(known.get(plist.stem)) for plist in plists]
+        return [_listed(known[plist.stem]) if plist.stem in known else self.status(plist) for plist in plists]  # over ssh, it lists another domain
 
     def _must(self, *arguments: str) -> None:
         done = self._call(*arguments)
@@ -135,10 +135,8 @@ def _until(true: Callable[[], bool]) -> bool:
     return True
 
 
-def _listed(parts: list[str] | None) -> Status:
+def _listed(parts: list[str]) -> Status:
     """A line of `launchctl list`: its pid or -, how it last ended, its label."""
-    if parts is None:
-        return Status()
     pid, ended, _ = parts
     return Status(True, int(pid) if pid.isdigit() else None, int(ended) if re.fullmatch(r"-?\d+", ended) else None)
 

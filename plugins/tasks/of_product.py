@@ -17,8 +17,9 @@ def archive(slug: str) -> int:
                               AND status IN ('todo', 'in_progress', 'review', 'blocked') ORDER BY id""", slug=slug)
     for task in found:
         over = now()
-        db.run("UPDATE tasks SET status = 'archived', finished_at = :now, updated_at = :now WHERE id = :id AND tenant_id = :tenant",
-               id=task.id, now=over)
+        if not db.run("""UPDATE tasks SET status = 'archived', finished_at = :now, updated_at = :now
+                          WHERE id = :id AND tenant_id = :tenant AND status <> 'archived'""", id=task.id, now=over):
+            continue  # it went with the task that it is a part of
         _drop_job(task)
         _tell(task, replace(task, status="archived", finished_at=over, updated_at=over))
     return len(found)
