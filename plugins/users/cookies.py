@@ -56,6 +56,8 @@ def _cookie(request: Request, value: str, seconds: int) -> str:
 @plugin.authenticator
 def by_cookie(request: Request) -> Actor | None:
     """The person who is logged in in this browser; a program's own token or key goes before."""
+    if "HTTP_COOKIE" not in request.environ:  # programs send none, and are most of those who ask
+        return None
     access, _ = held(request)
     if not access or request.header("Authorization") or request.header("X-API-Key"):
         return None
