@@ -170,7 +170,8 @@ def test_an_unknown_account_takes_as_long_as_a_known_one(as_, anonymous, monkeyp
     settings.values |= {"limit_forgot": "off", "limit_forgot_from": "off", "limit_login_account": "off"}
     for call in (lambda name: log_in(anonymous, name, "wrong horse"), lambda name: anonymous.post("/auth/forgot-password", {"email": f"{name}@example.com"})):
         call("ann"), call("nobody")
-        known, unknown = timed(lambda: call("ann")), timed(lambda: call("nobody"))  # noqa: B023
+        turns = [(timed(lambda: call("ann")), timed(lambda: call("nobody"))) for _ in range(5)]  # noqa: B023  # by turns: a busy moment hits both
+        known, unknown = min(one for one, _ in turns), min(one for _, one in turns)
         assert abs(known - unknown) < max(0.005, 0.5 * max(known, unknown)), (known, unknown)
 
 
