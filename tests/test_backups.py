@@ -18,6 +18,7 @@ from stories.test_story_backups import made, on, remote, work  # noqa: F401  # f
 from orkosi import NoSpace, acting, now, settings, system
 from plugins import backups, users
 from plugins.backups import making, restoring, sealed
+from plugins.vault import master
 
 
 @contextlib.contextmanager
@@ -186,6 +187,7 @@ def test_the_next_one_is_made_when_its_time_has_come_and_a_drill_once_a_week(cli
     backups.come_round()
     work()
     assert len(listed()) == 2 and listed()[0].endswith("-scheduled.backup")
+    backups.begin("opened", settings.data)  # as if an hour had passed
     settings.values["backup_hours"] = 24.0
     assert client.get("/backups/stats").data["last_drill"] is None
     import unittest.mock
@@ -199,6 +201,19 @@ def test_the_next_one_is_made_when_its_time_has_come_and_a_drill_once_a_week(cli
     client.post(f"/backups/{listed()[0]}/verify")
     work()
     assert backups.health().ok is False and listed()[0] in backups.health().detail
+
+
+def test_what_cannot_be_made_is_not_tried_each_minute(client, made):  # noqa: F811
+    os.rename(master.path(), f"{master.path()}.away")
+    settings.values["backup_hours"] = 1e-9
+    told = lambda: [one["title"] for one in client.get("/notifications").data].count("No backup was made")  # noqa: E731
+    for _ in range(5):
+        backups.come_round()
+        work()
+    assert told() == 1 and len(client.get("/backups").data) == 1
+    backups._tried -= backups.RETRY
+    backups.come_round()
+    assert backups.trigger().filename.endswith("-scheduled.backup"), "after an hour it is tried again"
 
 
 def test_who_was_erased_stays_erased(client, made, people, tmp_path):  # noqa: F811

@@ -29,6 +29,7 @@ log = logging.getLogger("orkosi")
 NAME = re.compile(r"orkosi-\d{8}-\d{6}(?:-\d+)?-(scheduled|manual)\.backup")
 SNAPSHOT = re.compile(r"before-upgrade-\d+-\d{14}\.db")  # a plain copy of the database, made by an upgrade of its schema
 DRILL, SNAPSHOTS = 7 * 86400, 3  # seconds from one drill to the next; how many snapshots are kept
+RETRY = 3600.0  # seconds from an order of the server's own to the next
 Kind = Literal["scheduled", "manual", "before_upgrade"]
 Verification = Literal["ok", "failed", "pending"]
 Offsite = Literal["pushed", "pending", "failed", "none"]
@@ -303,17 +304,35 @@ def _newest_of_each(backups: list[Backup], width: int, many: int) -> list[str]:
     return list(found.values())[:max(many, 0)]
 
 
+_tried = -RETRY  # when something was ordered last, by itself
+
+
+@plugin.on("opened")
+def begin(event: str, folder: object) -> None:
+    """In another data folder nothing was tried yet."""
+    global _tried
+    _tried = time.monotonic() - RETRY
+
+
 @plugin.every("1m")
 def come_round() -> None:
-    """Have the next backup made when its time has come, and once a week see whether the newest can be restored."""
+    """Have the next backup made when its time has come, and once a week see whether the newest can be restored.
+
+    What fails is ordered again after an hour, not each minute: a vault that is sealed stays so until somebody comes.
+    """
+    global _tried
+    if time.monotonic() - _tried < RETRY:
+        return
     with acting(system()):
         own = [one for one in everything() if one.encrypted]
         due = _next_at(own)
         if due is not None and due <= now():
             trigger("scheduled")
+            _tried = time.monotonic()
         drill = last_drill()
         if own and own[0].created_at <= now(-3600) and (drill is None or drill.at <= now(-DRILL)):
             verify(own[0].filename, drill=True)
+            _tried = time.monotonic()
 
 
 @plugin.health("backups")
