@@ -20,11 +20,11 @@ import msgspec
 
 from orkosi import APPLICATION_ID, HOME, Paging, Plugin, Problem, Struct, across_tenants, acting, db, now, plugins, seconds, settings, system
 from plugins import agents, backups, storage, supervisor
+from plugins.service import PROTECTED
 from plugins.vault import master
 
-plugin = Plugin("Doctor", layer="views", needs=("backups", "agents", "vault", "supervisor"))
+plugin = Plugin("Doctor", layer="views", needs=("backups", "agents", "service", "vault", "supervisor"))
 State = Literal["ok", "warn", "fail"]
-PROTECTED = ("Downloads", "Desktop", "Documents", "Library/Mobile Documents")  # of a home: macOS keeps what launchd starts out of them
 ROOM = 1 << 30  # bytes of free disk below which it warns
 LATE = 3.0  # intervals after which a missing backup is a failure
 

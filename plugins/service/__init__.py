@@ -20,7 +20,7 @@ from plugins.supervisor import launchd
 from plugins.supervisor.plist import true_name
 
 plugin = Plugin("Service", layer="views", needs=("agents", "supervisor", "storage", "backups"))
-PROTECTED = ("Downloads", "Desktop", "Documents", "Library/Mobile Documents")
+PROTECTED = ("Downloads", "Desktop", "Documents", "Library/Mobile Documents")  # of a home: macOS keeps what launchd starts out of them
 # The first Python that is there: .venv may be gone for a moment, and the one that it was made with for good.
 STARTER = """for python in "$0/.venv/bin/python" "$2" /opt/homebrew/bin/python3 /usr/local/bin/python3 /usr/bin/python3; do
   [ -x "$python" ] && exec "$python" "$0/orkosi.py" serve --data "$1"
