@@ -32,6 +32,9 @@ plugin.setting("host", str, "127.0.0.1", "The address to listen on; other machin
 plugin.setting("port", int, 3001, "The port to listen on")
 plugin.setting("public_url", str, "", "Where others reach this server, for links in mail; default: the address it listens on")
 plugin.setting("hosts", str, "", "Further names that this server answers to, with commas between; its addresses and public_url need no mention")
+plugin.setting("tunnel_port", int, 0, "The port of a second listener, on 127.0.0.1, for a tunnel: the public API and webhooks alone; 0: none")
+plugin.setting("tunnel_address_header", str, "CF-Connecting-IP", "The header in which the tunnel, and nobody else, says its client's address")
+plugin.setting("limit_tunnel", str, "300/minute", "Requests of one address that come through the tunnel")
 plugin.setting("log_level", str, "INFO", "What goes to logs/orkosi.log: DEBUG, INFO, WARNING or ERROR")
 
 log = logging.getLogger("orkosi")
@@ -88,14 +91,21 @@ def show_settings(data: Path | None) -> None:
 
 def _bind() -> Any:
     from .application import Application
+    from .door import Door
     from .loop import listen
     application = Application()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
     try:
-        return listen(application, settings.host, settings.port)
+        listener = listen(application, settings.host, settings.port)
     except OSError as error:
         raise Unavailable(f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another with --port") from None
+    if settings.tunnel_port:
+        try:
+            listener.tunnel = Door(listener, settings.tunnel_port)
+        except (OSError, OverflowError) as error:
+            raise Unavailable(f"Cannot listen on 127.0.0.1:{settings.tunnel_port} for the tunnel: {error}; choose another tunnel_port") from None
+    return listener
 
 
 def _run(listener: Any, began: float, links: list[str], said: list[str]) -> None:
@@ -133,6 +143,8 @@ def _announce(began: float, links: list[str], said: list[str]) -> None:
     print(f"Orkosi {orkosi.VERSION} is ready at {url()}  (API: {url()}/api/docs, data: {settings.data})", flush=True)
     for path in links:
         print(f"Nobody has an account yet. Make the first administrator (once, within a day): {url()}{path}", flush=True)
+    if settings.tunnel_port:
+        print(f"The public API alone, for a tunnel: http://127.0.0.1:{settings.tunnel_port}", flush=True)
     for line in said:
         print(line, flush=True)
 

@@ -16,6 +16,7 @@ import msgspec
 from orkosi import MAX_BODY, NOBODY, Endpoint, Problem, Request, acting, admit, clean, here, strict, translate
 from plugins.fields import wrong
 from plugins.once import once
+from plugins.server import tunnel
 from plugins.server.flow import NoRoom, flow, taken
 from plugins.server.limits import limiter
 from plugins.server.parked import Parked
@@ -71,6 +72,11 @@ class Call:
         place: Parked = self.request.waits
         return place
 
+    @property
+    def tunnelled(self) -> bool:
+        """Whether it came in by the tunnel's door."""
+        return tunnel.THROUGH in self.request.environ
+
     # ── the three steps ──
 
     def begin(self) -> bool:
@@ -80,7 +86,10 @@ class Call:
         return not self.answered
 
     def _begin(self) -> None:
-        self.application.hosts.require(self.request.header("Host"))
+        if self.tunnelled:
+            tunnel.require(self.request, self.endpoint, again=self.begun)
+        else:
+            self.application.hosts.require(self.request.header("Host"))
         if self.endpoint is None:
             assert self.missed
             with suppress(Problem):  # who asks for what is not there is known all the same: a key's requests are counted
@@ -214,12 +223,12 @@ class Call:
     def all_headers(self) -> list[tuple[str, str]]:
         """Every header but those that belong to the connection."""
         own = {name for name, _ in self.headers}
-        return [*self.headers, *(one for one in ALWAYS if one[0] not in own),
+        return [*self.headers, *(one for one in ALWAYS if one[0] not in own), *([tunnel.SECURE] if self.tunnelled else ()),
                 ("X-Request-Id", self.request.id), ("Content-Length", str(len(self.body)))]
 
     def head(self) -> str:
         """The same as text, each with its line end."""
-        if self.headers == [JSON]:
+        if self.headers == [JSON] and not self.tunnelled:
             return f"{_PLAIN}X-Request-Id: {self.request.id}\r\nContent-Length: {len(self.body)}\r\n"
         lines = [f"{name}: {value}" for name, value in self.all_headers()]
         if any("\r" in line or "\n" in line for line in lines):

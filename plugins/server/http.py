@@ -104,6 +104,10 @@ class Channel(HTTPChannel):
         self.touched = time.monotonic()
         super().__init__(*args, **kwargs)
 
+    def environment(self, request: Any) -> dict[str, Any]:
+        """What a request on this connection says, as WSGI has it."""
+        return dict(Work(self, request).get_environment())
+
     # ── in the loop ──
 
     def readable(self) -> bool:

@@ -4,7 +4,9 @@ waitress's loop reads requests and writes answers; between two looks at the sock
 over what others have answered. Surprise: everything here but `wake`, `ring` and `finish` runs on the loop's one thread,
 and may wait for nobody. So it answers only what is alone on its connection, small, and asks the database no more than 20 ms.
 """
+import errno
 import logging
+import os
 import socket
 import threading
 import time
@@ -19,8 +21,9 @@ from waitress.server import TcpWSGIServer
 
 from orkosi import Conflict, Endpoint, Unavailable, clean, here
 from plugins.server.call import Call
+from plugins.server.door import Door
 from plugins.server.flow import SMALL, flow
-from plugins.server.http import IDLE, SEND, Channel, Work
+from plugins.server.http import IDLE, SEND, Channel
 from plugins.server.idle import Idle
 from plugins.server.lanes import guarded, lanes
 from plugins.server.parked import Room
@@ -43,6 +46,7 @@ class Server(TcpWSGIServer):
     channel_class = Channel
     next_channel_cleanup = float("inf")  # waitress's own, by wall time: a clock that jumps must not hang up on anybody
     looked = 0.0
+    tunnel: Door | None = None
     finishing = 0.0  # since when it was told to end
     loop = 0         # the thread it runs on
     woken = False    # somebody has something for it
@@ -133,6 +137,8 @@ class Server(TcpWSGIServer):
         for lane in self.lanes.values():
             lane.close()
         self.idle.close()
+        if self.tunnel:
+            self.tunnel.close()
         self.close()
 
     def readable(self) -> bool:
@@ -171,7 +177,7 @@ class Server(TcpWSGIServer):
         if request.error:
             channel.service()
             return
-        call = channel.call = Call(self.application, Work(channel, request).get_environment(), self.ring)
+        call = channel.call = Call(self.application, channel.environment(request), self.ring)
         call.channel = channel
         here.patience = PATIENCE
         try:
@@ -328,6 +334,13 @@ class Server(TcpWSGIServer):
             self.malformed = 0
 
 
+def answers(family: int, host: str, port: int) -> bool:
+    """Whether somebody listens there. On a Mac, binding 127.0.0.1 beside who listens on every address succeeds."""
+    with socket.socket(family, socket.SOCK_STREAM) as knock:
+        knock.settimeout(1)
+        return knock.connect_ex(({"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)) == 0
+
+
 def listen(application: Any, host: str, port: int) -> Server:
     """A server bound to host:port, not yet running. OSError where the port is taken."""
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
@@ -335,6 +348,8 @@ def listen(application: Any, host: str, port: int) -> Server:
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        if port and answers(family, host, port):
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         sock.bind((host, port))
     except OSError:
         sock.close()
