@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 import msgspec
 
-from orkosi import DATA, Invalid, NotFound, acting, settings, system
+from orkosi import DATA, Invalid, NotFound, Unavailable, acting, settings, system
 from plugins import backups, storage
-from plugins.backups import making, offsite, plugin, restoring, sealed
+from plugins.backups import epochs, making, offsite, plugin, restoring, sealed
 from plugins.vault import master
 
 
@@ -91,12 +91,22 @@ def restore(file: Path | None, remote: str | None, recovery_key_stdin: bool, yes
         path = offsite.fetch(remote, Path(scratch), str(file) if file else None) if remote else _file(file)
         with open(path, "rb") as raw:
             header = sealed.read_header(raw)
-        kek = _key(header["kek_id"], recovery_key_stdin)
+        kek = recovered(header["kek_id"], recovery_key_stdin)
         if not yes and settings.data.exists() and not click.confirm(f"Put {path.name} of {header['created_at']} in the place of {settings.data}?"):
             return click.echo("Nothing was done")
         kept = _restored(path, kek)
+        _adopt(remote or settings.backup_remote)
     click.echo(f"{settings.data} is as it was at {header['created_at']}: {header['rows']:,} rows" + (f". What it replaced: {kept}" if kept else ""))
     return click.echo("Agents get new keys when the server starts: python3 orkosi.py serve")
+
+
+def _adopt(remote: str) -> None:
+    """Take the epoch that the remote knows, so that what was restored on purpose is not held for one that was superseded."""
+    if remote:
+        try:
+            epochs.keep(settings.data, epochs.of_remote(remote))
+        except Unavailable as problem:
+            click.echo(f"orkosi: the remote does not say which epoch it knows: {problem.message}", err=True)
 
 
 def _file(file: Path | None) -> Path:
@@ -108,7 +118,7 @@ def _file(file: Path | None) -> Path:
     return found
 
 
-def _key(kek_id: str, from_stdin: bool) -> bytes | None:
+def recovered(kek_id: str, from_stdin: bool) -> bytes | None:
     """The master key where it must be typed; None where this machine has it. Sealed, Invalid."""
     if not from_stdin:
         try:

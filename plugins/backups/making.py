@@ -27,7 +27,7 @@ from .sealed import Writer
 
 DATABASES = ("orkosi.db", "logs.db")
 FOLDERS = ("agents", "products", "workers")
-FILES = ("orkosi.toml",)
+FILES = ("orkosi.toml", "epoch.json")
 LEFT_OUT = ("runs", "scratch", "logs")  # of each agent's folder
 MANIFEST = "manifest.json"
 PARTS = ["database", "logs", "workspaces", "products", "workers", "settings", "vault"]
@@ -123,17 +123,17 @@ def _fill(tar: tarfile.TarFile, place: Path, manifest: dict[str, Any]) -> None:
     info.size = len(raw)
     tar.addfile(info, io.BytesIO(raw))
     for name in DATABASES:
-        _add(tar, place / name, name)
+        add(tar, place / name, name)
     for name in FILES:
         with contextlib.suppress(OSError):
-            _add(tar, settings.data / name, name)
+            add(tar, settings.data / name, name)
     for name in FOLDERS:
-        for path, known in _walk(settings.data / name, name):
+        for path, known in walk(settings.data / name, name):
             with contextlib.suppress(OSError):  # gone meanwhile, or nobody may read it
-                _add(tar, path, known)
+                add(tar, path, known)
 
 
-def _walk(path: Path, known: str) -> Iterator[tuple[Path, str]]:
+def walk(path: Path, known: str) -> Iterator[tuple[Path, str]]:
     """Everything below a folder, links not followed; a folder before what is in it."""
     try:
         entries = sorted(os.scandir(path), key=lambda entry: entry.name)
@@ -144,7 +144,7 @@ def _walk(path: Path, known: str) -> Iterator[tuple[Path, str]]:
         if entry.name in LEFT_OUT and known.count("/") == 1 and known.startswith("agents/"):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path), f"{known}/{entry.name}")
+            yield from walk(Path(entry.path), f"{known}/{entry.name}")
         else:
             yield Path(entry.path), f"{known}/{entry.name}"
 
@@ -160,7 +160,7 @@ def _in_use() -> set[tuple[int, int]]:
     return found
 
 
-def _add(tar: tarfile.TarFile, path: Path, known: str) -> None:
+def add(tar: tarfile.TarFile, path: Path, known: str) -> None:
     """Add a file, a folder or a link; of pipes, sockets and devices there is nothing to keep."""
     state = path.lstat()
     info = tarfile.TarInfo(known)

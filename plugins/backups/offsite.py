@@ -97,10 +97,10 @@ def public(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.scheme and parts.netloc else url
 
 
-def git(repository: Path, *arguments: str, stdin: Any = None, patience: float = PATIENCE) -> str:
-    """Run git in the repository, with nobody's configuration; what it printed. Unavailable in git's words."""
+def git(place: Path, *arguments: str, stdin: Any = None, patience: float = PATIENCE) -> str:
+    """Run git in a repository, with nobody's configuration; what it printed. Unavailable in git's words."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "ORKOSI_"))} | {
-        "GIT_DIR": str(repository), "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_TERMINAL_PROMPT": "0",
+        "GIT_DIR": str(place), "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_TERMINAL_PROMPT": "0",
         "GIT_ASKPASS": "/bin/false", "SSH_ASKPASS": "/bin/false", "GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=10", "LC_ALL": "C",
         "GIT_AUTHOR_NAME": "Orkosi", "GIT_AUTHOR_EMAIL": "orkosi@localhost", "GIT_COMMITTER_NAME": "Orkosi",
         "GIT_COMMITTER_EMAIL": "orkosi@localhost"}
@@ -132,6 +132,16 @@ def _require_remote() -> str:
     return url
 
 
+def repository() -> Path:
+    """Our own bare repository, made where there is none."""
+    place = folder() / "repository.git"
+    if not (place / "HEAD").exists():
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True, mode=0o700)
+        git(place, "init", "--bare", "--quiet")
+    return place
+
+
 # ── pushing ──
 
 
@@ -160,18 +170,14 @@ def _push(order: Order) -> str:
 
 def push() -> str:
     """Make the remote's branch hold the kept backups, and nothing else; the commit. Unavailable in git's words."""
-    url, repository = _require_remote(), folder() / "repository.git"
-    if not (repository / "HEAD").exists():
-        shutil.rmtree(repository, ignore_errors=True)
-        repository.mkdir(parents=True, mode=0o700)
-        git(repository, "init", "--bare", "--quiet")
+    url, own = _require_remote(), repository()
     kept = [one for one in everything() if one.encrypted and one.verification == "ok"]
-    commit = _commit(repository, kept)
+    commit = _commit(own, kept)
     if commit is None:
         return ""
-    git(repository, "push", "--force", "--quiet", url, f"{commit}:refs/heads/{settings.backup_branch}")
-    git(repository, "update-ref", "refs/heads/kept", commit)
-    git(repository, "prune", "--expire=now")
+    git(own, "push", "--force", "--quiet", url, f"{commit}:refs/heads/{settings.backup_branch}")
+    git(own, "update-ref", "refs/heads/kept", commit)
+    git(own, "prune", "--expire=now")
     _note(sha=commit, filename=kept[0].filename, pushed_at=now(), error=None)
     for one in kept:
         note(one.filename, offsite="pushed")
@@ -187,11 +193,11 @@ def _commit(repository: Path, kept: list[Backup]) -> str | None:
         return None
     index = json.dumps([{"filename": one.filename, "size": one.size_bytes, "sha256": one.sha256, "created_at": one.created_at}
                         for one in kept], indent=1)
-    tree = [f"100644 blob {_blob(repository, index.encode())}\t{INDEX}"]
+    entries = [f"100644 blob {_blob(repository, index.encode())}\t{INDEX}"]
     trees = {one.filename: _tree_of(repository, one) for one in kept}
     _note(trees={name: [one.sha256, trees[name]] for one in kept for name in (one.filename,)})
-    tree += [f"040000 tree {id}\t{name}" for name, id in trees.items()]
-    return git(repository, "commit-tree", _tree(repository, tree), "-m", f"{kept[0].filename}, and {len(kept) - 1} older")
+    entries += [f"040000 tree {id}\t{name}" for name, id in trees.items()]
+    return git(repository, "commit-tree", tree(repository, entries), "-m", f"{kept[0].filename}, and {len(kept) - 1} older")
 
 
 def _tree_of(repository: Path, one: Backup) -> str:
@@ -203,7 +209,7 @@ def _tree_of(repository: Path, one: Backup) -> str:
             return str(known)
         except Unavailable:
             pass  # its objects are gone
-    return _tree(repository, [f"100644 blob {_blob(repository, piece)}\t{number:05}"
+    return tree(repository, [f"100644 blob {_blob(repository, piece)}\t{number:05}"
                               for number, piece in enumerate(_pieces(making.folder() / one.filename))])
 
 
@@ -217,7 +223,8 @@ def _blob(repository: Path, raw: bytes) -> str:
     return _fed(repository, raw, "hash-object", "-w", "--stdin")
 
 
-def _tree(repository: Path, lines: list[str]) -> str:
+def tree(repository: Path, lines: list[str]) -> str:
+    """A folder in the repository, of such lines as `git mktree` takes; its name."""
     return _fed(repository, "".join(f"{line}\n" for line in lines).encode(), "mktree")
 
 

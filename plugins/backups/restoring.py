@@ -55,13 +55,13 @@ def unpack(path: Path, place: Path, key: bytes, told: Told = lambda done, of: No
             raise Damaged(f"The backup cannot be unpacked: {error}") from None
         reader.finish()
     for name, target in links:  # last: no file is written through one of them
-        os.symlink(target, _inside(place, name))
+        os.symlink(target, inside(place, name))
     told(size, size)
     _prove(place, manifest)
     return manifest
 
 
-def _inside(place: Path, name: str) -> Path:
+def inside(place: Path, name: str) -> Path:
     """Where something of the archive goes: below the folder, whatever it is called."""
     parts = name.split("/")
     if name.startswith("/") or any(part in ("", ".", "..") or "\0" in part for part in parts):
@@ -70,7 +70,7 @@ def _inside(place: Path, name: str) -> Path:
 
 
 def _lay(tar: tarfile.TarFile, info: tarfile.TarInfo, place: Path) -> None:
-    path = _inside(place, info.name)
+    path = inside(place, info.name)
     if info.isdir():
         path.mkdir(parents=True, exist_ok=True)
     elif info.isreg():
@@ -86,24 +86,29 @@ def _lay(tar: tarfile.TarFile, info: tarfile.TarInfo, place: Path) -> None:
 
 
 def _prove(place: Path, manifest: dict[str, Any]) -> None:
-    """Damaged where the databases are not whole, have other numbers of rows than were counted, or do not open."""
+    """Damaged where the databases are not whole, or have other numbers of rows than were counted."""
+    prove_whole(place)
+    found = making.count(place)
+    if other := [name for name in found.keys() | manifest.get("rows", {}).keys() if found.get(name) != manifest.get("rows", {}).get(name)]:
+        raise Damaged(f"{other[0]} has {found.get(other[0])} rows, but {manifest.get('rows', {}).get(other[0])} were counted")
+
+
+def prove_whole(place: Path) -> None:
+    """Damaged where the databases in a folder that nobody serves are not whole, or do not open."""
     for name in making.DATABASES:
         if not (place / name).is_file():
-            raise Damaged(f"The backup has no {name}")
+            raise Damaged(f"There is no {name} in it")
         con = apsw.Connection(str(place / name), flags=apsw.SQLITE_OPEN_READONLY)
         try:
             said = [line for line, in con.execute("PRAGMA integrity_check(10)")]
             if said != ["ok"]:
-                raise Damaged(f"{name} in the backup is not whole: {said[0]}")
+                raise Damaged(f"{name} in it is not whole: {said[0]}")
             if name == "orkosi.db" and con.pragma("application_id") != APPLICATION_ID:
-                raise Damaged("The database in the backup is none of Orkosi's")
+                raise Damaged("The database in it is none of Orkosi's")
         except apsw.Error as error:
-            raise Damaged(f"{name} in the backup does not open: {error}") from None
+            raise Damaged(f"{name} in it does not open: {error}") from None
         finally:
             con.close()
-    found = making.count(place)
-    if other := [name for name in found.keys() | manifest.get("rows", {}).keys() if found.get(name) != manifest.get("rows", {}).get(name)]:
-        raise Damaged(f"{other[0]} has {found.get(other[0])} rows, but {manifest.get('rows', {}).get(other[0])} were counted")
 
 
 def prove_vault(place: Path, kek: bytes | None = None) -> None:
@@ -114,7 +119,7 @@ def prove_vault(place: Path, kek: bytes | None = None) -> None:
     finally:
         con.close()
     if row is not None and not vault.opens(*row, kek=kek):
-        raise Damaged("The vault's canary in the backup does not open; credentials in it would be lost")
+        raise Damaged("The vault's canary in it does not open; its credentials would be lost")
 
 
 # ── in the place of the present folder ──

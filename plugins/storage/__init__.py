@@ -34,7 +34,7 @@ def must_be_there() -> None:
 def open_data(*, exclusive: bool = False, vfs: str | None = None) -> list[str]:
     """Open the data folder of the settings; the schema changes made. AlreadyRunning, Damaged, Refused, Unavailable.
 
-    `exclusive` holds the folder for a server. A command opens it beside one, and upgrades
+    `exclusive` holds the folder for a server. Whoever knows why it must not be opened is asked before. A command opens it beside one, and upgrades
     the schema only where no server runs.
     """
     folder: Path = settings.data
@@ -47,6 +47,7 @@ def open_data(*, exclusive: bool = False, vfs: str | None = None) -> list[str]:
         raise Unavailable(f"The data folder {folder} cannot be written: {error.strerror}; choose another with --data") from None
     if exclusive and not alone:
         raise AlreadyRunning(f"Another Orkosi is serving {folder}; stop it first, or choose another --data")
+    emit("opening", folder, exclusive=exclusive)
     db.open(folder, durability=settings.durability, vfs=vfs)
     done = upgrade() if alone else read_columns()
     if alone:
