@@ -1,6 +1,7 @@
 """Where a request is answered: a quick read by the loop, a quick write by the writer, all else by a lane, and what waits by nobody."""
 import http.client
 import json
+import select
 import socket
 import threading
 import time
@@ -500,3 +501,45 @@ def test_heartbeats_that_wait_hold_no_thread(listening, client):
     for _, one in jobs:
         one.close()
     eventually(lambda: not queue.working._listening, 15)  # who hung up listens no more
+
+
+# ── as a Mac's poll has it ──
+
+
+class MacPoll:
+    """XNU's poll: a client that says no more is POLLHUP, and POLLPRI where that is asked for, beside what there is to read."""
+
+    def __init__(self):
+        self.real, self.asked = REAL_POLL(), {}
+
+    def register(self, fd, flags):
+        fd = fd if isinstance(fd, int) else fd.fileno()
+        self.asked[fd] = flags
+        self.real.register(fd, flags | (select.POLLRDHUP if flags & select.POLLIN else 0))
+
+    def poll(self, timeout=None):
+        found = []
+        for fd, flags in self.real.poll(timeout):
+            if flags & select.POLLRDHUP:
+                flags = flags & ~select.POLLRDHUP | select.POLLHUP | (self.asked[fd] & select.POLLPRI)
+            found.append((fd, flags))
+        return found
+
+
+REAL_POLL = select.poll
+
+
+@pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="a Mac's poll is that by itself")
+@pytest.mark.parametrize("pause", [0.0, 0.1])
+def test_who_says_no_more_is_answered_where_poll_calls_that_gone(listening, monkeypatch, pause):
+    one = listening()
+    monkeypatch.setattr(select, "poll", MacPoll)
+    answers = []
+    for method, path, body in (("GET", "/tasks", None), ("POST", "/task-queue/submit", {"task_type": "half"}), ("GET", "/openapi.json", None)):
+        with one.send(method, path, body) as client:
+            if pause:
+                time.sleep(pause)  # between what it asks and its last word
+            client.shutdown(socket.SHUT_WR)
+            answers.append(b"".join(iter(lambda: client.recv(65536), b""))[:12])  # noqa: B023
+    assert answers == [b"HTTP/1.1 200", b"HTTP/1.1 201", b"HTTP/1.1 200"]
+    eventually(lambda: not one.listener.active_channels)

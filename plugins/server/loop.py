@@ -15,7 +15,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 
@@ -27,6 +26,7 @@ from plugins.server.http import IDLE, SEND, Channel
 from plugins.server.idle import Idle
 from plugins.server.lanes import guarded, lanes
 from plugins.server.parked import Room
+from plugins.server.polling import look
 from plugins.server.writer import Writer
 
 log = logging.getLogger("orkosi")
@@ -71,7 +71,7 @@ class Server(TcpWSGIServer):
         self.loop = threading.get_ident()
         while not self.finished():
             patience = 0.0 if self.ready else max(0.0, min(1.0, self.room.next_end() - time.monotonic()))
-            wasyncore.loop(timeout=patience + (0.001 if patience else 0), use_poll=self.adj.asyncore_use_poll, map=self._map, count=1)
+            look(patience + (0.001 if patience else 0), self._map)
             self.turn()
 
     def turn(self) -> None:
@@ -354,7 +354,7 @@ def listen(application: Any, host: str, port: int) -> Server:
     except OSError:
         sock.close()
         raise
-    adj = Adjustments(sockets=[sock], threads=1, connection_limit=PLACES, asyncore_use_poll=True, max_request_body_size=8 << 20,
+    adj = Adjustments(sockets=[sock], threads=1, connection_limit=PLACES, max_request_body_size=8 << 20,
                       inbuf_overflow=128 << 10, max_request_header_size=32 << 10, channel_request_lookahead=0, ident="orkosi",
                       backlog=1024, recv_bytes=65536,
                       clear_untrusted_proxy_headers=False)  # nothing here reads them, and what clears them would stand between us and the application
