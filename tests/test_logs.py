@@ -142,6 +142,38 @@ def test_a_file_that_is_deleted_and_made_anew_is_read_anew(data, stderr):
     assert look(tailer) == look(tailer) == ["one", "two, and longer"]
 
 
+@pytest.mark.parametrize("moved", ["rebooted", "unzipped", "unzipped, numbers changed places"])
+def test_files_with_other_numbers_are_known_by_their_place_and_first_bytes(data, stderr, moved):
+    """A Mac numbers its disks anew at each start, and a folder that is unzipped has all its files anew."""
+    stderr.write_text("one\ntwo\nha")
+    other = stderr.with_name("other.log")
+    other.write_text("the other, and longer than the first\n")
+    before = look(Tailer(data))
+    if moved == "rebooted":
+        db.write(lambda: db.run("UPDATE log_files SET device = device + 1"))
+    else:
+        for path in (stderr, other):
+            shutil.copy2(path, path.with_suffix(".new"))
+            os.replace(path.with_suffix(".new"), path)
+        if moved != "unzipped":
+            first, second = stderr.stat().st_ino, other.stat().st_ino
+            db.write(lambda: db.run("UPDATE log_files SET inode = CASE path WHEN :path THEN :second ELSE :first END",
+                                    path=str(stderr.relative_to(data)), first=first, second=second))
+    assert look(Tailer(data)) == before
+    with stderr.open("a") as file:
+        file.write("lf\n")
+    assert sorted(look(Tailer(data))) == sorted([*before, "half"])
+
+
+def test_a_file_with_another_number_and_other_first_bytes_is_another_file(data, stderr):
+    stderr.write_text("one\ntwo\n")
+    look(Tailer(data))
+    stderr.unlink()
+    stderr.write_text("another one\n")
+    db.write(lambda: db.run("UPDATE log_files SET device = device + 1"))
+    assert look(Tailer(data)) == ["one", "two", "another one"]
+
+
 def test_an_endless_line_is_cut_and_costs_no_memory(data, stderr):
     tailer = Tailer(data)
     write(stderr, "one", "x" * (10 << 20), end="")

@@ -110,6 +110,8 @@ class Tailer:
 
     def _meet(self, name: str, folder: int | None, found: Found) -> None:
         """Recognise the renamed files of a folder, forget the vanished ones, and begin with new ones."""
+        if folder is not None and name in self.marks and name not in self.old:
+            self._know_again(name, folder, found)
         known = self.marks.get(name, {})
         path_of = {_key(info): f"{name}/{file}" for file, info in found.items()}
         left = [mark.path for key, mark in known.items() if path_of.get(key) != mark.path]
@@ -122,6 +124,24 @@ class Tailer:
             logs.settle(left, [*moved.values(), *fresh.values()])
             self.marks[name] = {key: mark for key, mark in known.items() if key in path_of} | moved | fresh
             self.seen = {key: state for key, state in self.seen.items() if key not in known or key in path_of}
+
+    def _know_again(self, name: str, folder: int, found: Found) -> None:
+        """At the first look after a start: what is the same file by its place and its first bytes, though it has another number.
+
+        A Mac's disks are numbered anew at each start of the machine, and a folder that was unzipped has all its files anew.
+        """
+        known, file_of = self.marks[name], {_key(info): file for file, info in found.items()}
+        again = {}
+        for key, mark in known.items():
+            file = mark.path.rpartition("/")[2]
+            same = file in found and mark.head and found[file].st_size >= mark.offset and self._begins(file, folder, mark.head)
+            there = file_of.get(key)
+            if same and there != file and not (there and self._begins(there, folder, mark.head)):
+                again[key] = replace(mark, device=found[file].st_dev, inode=found[file].st_ino)
+        if again:
+            logs.settle([], [*again.values()])
+            kept = {key: mark for key, mark in known.items() if key not in again}
+            self.marks[name] = kept | {(mark.device, mark.inode): mark for mark in again.values()}
 
     def _turned_over(self, name: str, file: str, folder: int | None, found: Found, moved: dict[Key, Mark]) -> bool:
         """Whether this renamed file was written since the last look, and so nobody saw it under its first name."""
