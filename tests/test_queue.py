@@ -6,7 +6,7 @@ import pytest
 from conftest import CURSOR, Like, eventually
 
 import orkosi
-from orkosi import Conflict, acting, db, now, system
+from orkosi import Conflict, acting, db, now, seconds, system
 from plugins import queue, tenants
 from plugins.queue import executor
 
@@ -141,6 +141,28 @@ def test_an_expired_lease_is_taken_back_and_the_stale_worker_is_refused(client):
     assert (fresh["id"], fresh["attempt"]) == (stale["id"], 2)
     assert client.post(f"/task-queue/{stale['id']}/complete", {"lease_token": stale["lease_token"]}).status == 409
     assert client.post(f"/task-queue/{fresh['id']}/complete", {"lease_token": fresh["lease_token"]}).status == 200
+
+
+def test_a_sleep_of_the_machine_costs_no_lease(client, monkeypatch):
+    """Clocks that go ahead by an hour between two looks of the sweeper, while one job has 300 s left, and another's were over before."""
+    ids = [client.post("/task-queue/submit", {"task_type": name, "timeout_seconds": lease}).data["id"] for name, lease in (("a", 300), ("b", 300))]
+    for _ in ids:
+        assert client.post("/task-queue/claim", {"worker_id": "w"}).status == 200
+    over = now(-1)
+    db.write(lambda: db.run("UPDATE jobs SET lease_expires_at = :over WHERE id = :id", over=over, id=queue.id_of(ids[1])))
+    before = client.get(f"/task-queue/{ids[0]}").data["lease_expires_at"]
+    clocks, real = executor.Clocks(), time.time
+    assert clocks.jumped() == 0.0
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)
+    jump = clocks.jumped()
+    assert 3595 < jump < 3605
+    assert executor.lengthen(jump, clocks.before) == 1
+    executor.rescue()
+    assert clocks.jumped() == 0.0
+    monkeypatch.undo()  # the session would be over
+    first, second = (client.get(f"/task-queue/{id}").data for id in ids)
+    assert first["status"] == "active" and abs(seconds(first["lease_expires_at"]) - seconds(before) - 3600) < 5
+    assert second["status"] == "waiting" and second["attempt"] == 1
 
 
 def test_leases_that_keep_running_out_end_in_dead(client):

@@ -123,6 +123,22 @@ def test_how_a_brain_may_end(company, script, task, job, run, said):
 
 
 @pytest.mark.slow
+def test_a_mac_stays_awake_for_as_long_as_a_brain_works_and_no_longer(server, tmp_path):
+    program = tmp_path / "bin/caffeinate"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho \"$*\" >> '{tmp_path}/kept'; echo $$ > '{tmp_path}/pid'\nexec sleep 600\n")
+    program.chmod(0o755)
+    company = Company(server, tmp_path, env={"ORKOSI_AGENT_PATH": str(program.parent)})
+    company.brain(f"while ! [ -s '{tmp_path}/pid' ]; do sleep 0.05; done; echo my number is $$")
+    task = company.task()
+    company.run()
+    brain = company.show(task)["resolution"].split()[-1]
+    assert (tmp_path / "kept").read_text() == f"-i -w {brain}\n"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+@pytest.mark.slow
 def test_a_missing_brain_is_named(company):
     id = company.task()
     company.run()

@@ -31,6 +31,7 @@ from . import (
 
 log = logging.getLogger("orkosi")
 HANDS = 2
+JUMP = 5.0  # seconds that the clock may go ahead between two looks before it is called a sleep
 _running: dict[int, Job] = {}
 
 
@@ -40,13 +41,39 @@ _running: dict[int, Job] = {}
 @plugin.service
 def sweep(stop: threading.Event) -> None:
     """Make due jobs waiting and take back those whose lease ran out, within a second of the moment."""
+    clocks = Clocks()
     while not stop.is_set():
         promote_due()
+        if jump := clocks.jumped():
+            lengthen(jump, clocks.before)
         rescue()
         _extend_own()
         waiting.rouse_all()
         _sooner.wait(next_due())
         _sooner.clear()
+
+
+class Clocks:
+    """The clock on the wall, beside the one that only counts while the machine is awake."""
+
+    def __init__(self) -> None:
+        self.wall, self.awake, self.before = time.time(), time.monotonic(), 0.0
+
+    def jumped(self) -> float:
+        """How far the wall's clock went ahead by itself since the last look, in seconds: the machine slept, or was set right; 0.0 for little."""
+        before, self.wall, awake, self.awake = self.wall, time.time(), self.awake, time.monotonic()
+        self.before, jump = before, (self.wall - before) - (self.awake - awake)
+        return jump if jump > JUMP else 0.0
+
+
+@writes(durable=False)
+@across_tenants
+def lengthen(jump: float, before: float) -> int:
+    """Give the leases that held at a moment so many seconds more; how many did. Nobody could work meanwhile, so nobody was late."""
+    many = db.run("""UPDATE jobs SET lease_expires_at = strftime('%Y-%m-%dT%H:%M:%fZ', lease_expires_at, :more)
+                      WHERE state = 'active' AND lease_expires_at > :moment""", more=f"+{jump:.3f} seconds", moment=now(before - time.time()))
+    log.info("the clock went ahead by %.0f s, as after a sleep: %d leases last so much longer", jump, many)
+    return many
 
 
 @across_tenants

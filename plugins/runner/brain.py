@@ -1,5 +1,6 @@
 """One run of a brain: a program in a session of its own, fed, followed, timed and ended whole, with all that it started."""
 import contextlib
+import shutil
 import subprocess
 import threading
 import time
@@ -37,6 +38,15 @@ class Outcome(Struct):
         return self.stdout_bytes > RESOLUTION
 
 
+def kept_awake(pid: int) -> "subprocess.Popen | None":
+    """On a Mac, the program that keeps the machine from going to sleep by itself for as long as this process is there."""
+    if program := shutil.which("caffeinate"):
+        with contextlib.suppress(OSError):
+            return subprocess.Popen([program, "-i", "-w", str(pid)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                    stderr=subprocess.DEVNULL)
+    return None
+
+
 class Brain:
     """A brain at work. `mark` is a variable of its environment, with a value that no other run has."""
 
@@ -47,6 +57,7 @@ class Brain:
                                       start_new_session=True)
         self.process = processes.identify(self.child.pid)
         processes.remember(pid_file, self.process)
+        self.awake = kept_awake(self.child.pid)
 
     def run(self, told: bytes, limit: float, verdict: Callable[[], Ending | None]) -> Outcome:
         """Feed it, and wait for its end, the `limit` in seconds, or a verdict; nothing that it started is left after."""
@@ -64,6 +75,9 @@ class Brain:
         # Also after a good end: what it left running would go on unseen.
         seconds, left = time.monotonic() - self.began, trees.end(self.mark, GRACE if ended else LEFT, [self.process], self.child.poll)
         code = self.child.wait()
+        if self.awake:
+            self.awake.terminate()
+            self.awake.wait()
         for thread in threads:
             thread.join(1.0)
         self.output.finish()
