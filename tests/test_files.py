@@ -250,6 +250,16 @@ def test_what_the_disk_has_is_not_overwritten(client, data, workspace):
     assert rows()["b.md"] == "from the disk"
 
 
+@pytest.mark.parametrize("on_disk, told", [("caf\u00e9.md", "cafe\u0301.md"), ("cafe\u0301.md", "caf\u00e9.md")])
+def test_one_name_in_two_spellings_is_one_file(client, data, workspace, on_disk, told):
+    put(workspace / on_disk, "one")
+    Sync(data).round()
+    assert client.post("/files", NEW | {"path": f"agents/felix/workspace/{told}"}).status == 409
+    first = client.post("/files", NEW | {"path": f"plans/{on_disk}"}).data
+    again = client.post("/files", NEW | {"path": f"plans/{told}", "content": "Grow"}).data
+    assert (again["id"], again["path"], again["content"]) == (first["id"], f"plans/{on_disk}", "Grow")
+
+
 def test_another_tenants_files_are_not_there(client, as_):
     olga = as_("olga", tenant=None)
     id = client.post("/files", NEW).data["id"]

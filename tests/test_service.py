@@ -12,6 +12,7 @@ import pytest
 from browser import required
 from conftest import HOME, eventually
 
+from plugins import service
 from plugins.service import bundle, upgrade
 
 
@@ -189,3 +190,19 @@ def test_an_upgrade_that_dies_at_any_moment_leaves_one_whole_version(tmp_path, m
         assert look() == before
     else:
         assert look() == after
+
+
+def test_a_folder_that_macos_guards_is_told_of_at_the_start(tmp_path, monkeypatch):
+    """Under its own name, through a link, and for whatever lies in it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "Downloads/orkosi/data").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "Downloads/orkosi")
+    said = []
+    for folder in ("Downloads/orkosi/data", "link/data", "Downloads"):
+        assert service.protected(tmp_path / folder) == "Downloads"
+        service.greet("serving", tmp_path / folder, say=said.append)
+    assert said == []  # elsewhere than on a Mac, it is a folder like any other
+    monkeypatch.setattr(sys, "platform", "darwin")
+    service.greet("serving", tmp_path / "link/data", say=said.append)
+    service.greet("serving", tmp_path / "orkosi", say=said.append)
+    assert len(said) == 1 and "is in Downloads" in said[0] and "~/orkosi" in said[0]

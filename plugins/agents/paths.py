@@ -51,7 +51,8 @@ def brain_mark(name: str) -> str:
 
 def search_path() -> str:
     """The PATH that agents run with: launchd gives them none."""
-    return ":".join(filter(None, (str(Path(sys.executable).parent), settings.agent_path, SEARCHED)))
+    own = str(Path.home() / ".local/bin")  # where the tools of agents install themselves
+    return ":".join(filter(None, (str(Path(sys.executable).parent), settings.agent_path, own, SEARCHED)))
 
 
 # ── the stop flag ──

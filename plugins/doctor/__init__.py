@@ -20,7 +20,7 @@ import msgspec
 
 from orkosi import APPLICATION_ID, HOME, Paging, Plugin, Problem, Struct, across_tenants, acting, db, now, plugins, seconds, settings, system
 from plugins import agents, backups, storage, supervisor
-from plugins.service import PROTECTED
+from plugins.service import protected
 from plugins.vault import master
 
 plugin = Plugin("Doctor", layer="views", needs=("backups", "agents", "service", "vault", "supervisor"))
@@ -144,9 +144,8 @@ def folder() -> Iterator[Finding]:
         yield fail(f"{data} cannot be written", f"chmod u+w '{data}'")
     else:
         yield ok(str(data))
-    for place in PROTECTED:
-        if sys.platform == "darwin" and (Path.home() / place) in [data, *data.parents]:
-            yield fail(f"{data} is in {place}: macOS keeps what launchd starts out of there", "move the whole folder, for instance to ~/orkosi")
+    if sys.platform == "darwin" and (place := protected(data)):
+        yield fail(f"{data} is in {place}: macOS keeps what launchd starts out of there", "move the whole folder, for instance to ~/orkosi")
 
 
 @check("disk")

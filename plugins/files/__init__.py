@@ -7,6 +7,7 @@ the disk has a file of that path, the disk is right and the client is refused.
 import mimetypes
 import posixpath
 import re
+import unicodedata
 from typing import Any
 
 from orkosi import (
@@ -214,6 +215,11 @@ def _told_by(path: str) -> dict[str, Any]:
             "file_type": mimetypes.guess_type(name)[0]}
 
 
+def _spellings(path: str) -> dict[str, str]:
+    """An é may be one letter or two, and a Mac's disk takes both for one file."""
+    return {"composed": unicodedata.normalize("NFC", path), "decomposed": unicodedata.normalize("NFD", path)}
+
+
 # ── writing ──
 
 
@@ -221,9 +227,11 @@ def _told_by(path: str) -> dict[str, Any]:
 def record(name: str, path: str, content: str | None | UnsetType = UNSET, category: str | None = None, file_type: str | None = None) -> File:
     """Keep what a client tells of a file; what it does not say stays as it was told before. Conflict where the disk has it."""
     path = normal(path)
-    before = db.one(File, "SELECT * FROM files WHERE path = :path AND tenant_id = :tenant", path=path)
+    before = db.one(File, """SELECT * FROM files WHERE path IN (:path, :composed, :decomposed) AND tenant_id = :tenant
+                              ORDER BY synced DESC, path <> :path LIMIT 1""", path=path, **_spellings(path))
     if before and before.synced:
         raise Conflict(f"{path} is on the disk and followed there; change the file itself")
+    path = before.path if before else path
     text = (before.content if before else None) if content is UNSET else content
     size = len((text or "").encode())
     if size > KEPT:

@@ -4,11 +4,13 @@ Surprise: what a mail server says is repeated without the address, for job error
 password is worth a retry (an operator can mend it); a refused recipient is not.
 """
 import contextlib
+import errno
 import os
 import re
 import smtplib
 import socket
 import ssl
+import sys
 from datetime import datetime
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -20,6 +22,7 @@ from plugins.mail import Letter
 
 PATIENCE = 30.0
 MYSELF = socket.gethostname().encode("ascii", "ignore").decode() or "localhost"  # not getfqdn: on a Mac, that asks the network for half a minute
+MAC_HINT = "; on a Mac, see System Settings, Privacy & Security, Local Network" if sys.platform == "darwin" else ""
 SYSTEM_CERTIFICATES = "/etc/ssl/cert.pem"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -57,7 +60,8 @@ def hand_in(message: bytes, to: str, url: str) -> None:
     except smtplib.SMTPResponseException as error:
         raise _refused(error.smtp_code, error.smtp_error, to) from None
     except (smtplib.SMTPException, OSError) as error:
-        raise Unavailable(f"The mail server did not take it: {type(error).__name__}: {_without(str(error), to)}") from None
+        hint = MAC_HINT if isinstance(error, OSError) and error.errno == errno.EHOSTUNREACH else ""
+        raise Unavailable(f"The mail server did not take it: {type(error).__name__}: {_without(str(error), to)}{hint}") from None
 
 
 def _connected(url: str) -> smtplib.SMTP:

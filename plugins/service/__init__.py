@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +88,28 @@ def _may_install() -> None:
     if supervisor.driver() is not launchd.driver:
         raise Unprocessable("There is no launchd to look after it: this is no Mac, or nobody is logged in at its screen. "
                             f"Elsewhere, have systemd run: {HOME}/.venv/bin/python {HOME}/orkosi.py serve --data {settings.data}")
-    for folder in (Path(true_name(Path(HOME))), Path(true_name(settings.data))):
-        for place in PROTECTED:
-            if Path(true_name(Path.home() / place)) in [folder, *folder.parents]:
-                raise Unprocessable(f"{folder} is in {place}, where macOS lets nothing in that launchd starts; "
-                                    "move the whole folder, for instance to ~/orkosi")
+    for folder in (Path(HOME), settings.data):
+        if place := protected(folder):
+            raise Unprocessable(f"{folder} is in {place}, where macOS lets nothing in that launchd starts; "
+                                "move the whole folder, for instance to ~/orkosi")
     if not Path(HOME, ".venv/bin/python").exists():
         raise Unprocessable("There is no .venv beside orkosi.py; start Orkosi once by hand: python3 orkosi.py serve")
     if running() and not launchd.driver.status(plist()).pid:
         raise Conflict(f"A server that nobody looks after serves {settings.data}; stop it first")
+
+
+def protected(folder: Path) -> str:
+    """Which of the places that macOS guards a folder is in, under whatever name; "" for none."""
+    real = Path(true_name(folder))
+    return next((place for place in PROTECTED if Path(true_name(Path.home() / place)) in [real, *real.parents]), "")
+
+
+@plugin.on("serving")
+def greet(event: str, folder: Path, *, say: Callable[[str], None], **facts: Any) -> None:
+    """Say at the start what would go wrong later: agents that launchd starts find nothing in such a place."""
+    if sys.platform == "darwin" and (place := protected(folder)):
+        say(f"{folder} is in {place}, where macOS lets nothing in that launchd starts: agents will not run. "
+            "Move the whole folder, for instance to ~/orkosi")
 
 
 def uninstall() -> bool:
