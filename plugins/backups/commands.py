@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from orkosi import DATA, Invalid, NotFound, Unavailable, acting, settings, system
-from plugins import backups, storage
+from plugins import backups, folders, storage
 from plugins.backups import epochs, making, offsite, plugin, restoring, sealed
 from plugins.vault import master
 
@@ -85,7 +85,7 @@ def restore(file: Path | None, remote: str | None, recovery_key_stdin: bool, yes
     FILE is a path, or the name of a backup in the folder. The folder that it replaces is kept beside. No server may run.
     """
     settings.load(data=data)
-    with storage.held(), tempfile.TemporaryDirectory(prefix="orkosi-restore-") as scratch:
+    with folders.explained("Nothing was restored"), storage.held(), tempfile.TemporaryDirectory(prefix="orkosi-restore-") as scratch:
         if remote:
             click.echo(f"Fetching from {offsite.public(remote)} ...", err=True)
         path = offsite.fetch(remote, Path(scratch), str(file) if file else None) if remote else _file(file)

@@ -20,7 +20,7 @@ from typing import Any
 
 import apsw
 
-from orkosi import VERSION, NoSpace, Unavailable, db, now, settings, translated
+from orkosi import VERSION, db, now, settings, translated
 from plugins import folders, vault
 
 from .sealed import Writer
@@ -56,24 +56,19 @@ def room(name: str) -> Iterator[Path]:
 
 def make(filename: str, kind: str) -> dict[str, Any]:
     """Make a backup, whole or not at all; what is known of it. Sealed, NoSpace, Unavailable."""
-    try:
-        with room(".making") as place, translated():
-            rows = copy_databases(place)
-            facts = _header(kind, sum(rows.values()))
-            fresh = place / filename
-            with open(fresh, "xb") as file:
-                writer = Writer(file, facts, vault.backup_key(facts["kek_id"], bytes.fromhex(facts["salt"])))
-                stream: Any = writer  # tarfile writes to it, and does no more
-                with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-                    _fill(tar, place, {"rows": rows, "version": VERSION, "schema": facts["schema"], "created_at": facts["created_at"]})
-                writer.close()
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(fresh, folder() / filename)
-    except OSError as error:
-        if error.errno == 28:
-            raise NoSpace("The disk is full, and so no backup was made; make room, then try again") from None
-        raise Unavailable(f"No backup was made: {error.strerror}: {error.filename}") from None
+    with folders.explained("No backup was made"), room(".making") as place, translated():
+        rows = copy_databases(place)
+        facts = _header(kind, sum(rows.values()))
+        fresh = place / filename
+        with open(fresh, "xb") as file:
+            writer = Writer(file, facts, vault.backup_key(facts["kek_id"], bytes.fromhex(facts["salt"])))
+            stream: Any = writer  # tarfile writes to it, and does no more
+            with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+                _fill(tar, place, {"rows": rows, "version": VERSION, "schema": facts["schema"], "created_at": facts["created_at"]})
+            writer.close()
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, folder() / filename)
     return {"sha256": writer.sha256.hexdigest(), "size": writer.size, "salt": facts["salt"]}
 
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from orkosi import Plugin
+from orkosi import NoSpace, Plugin, Unavailable
 
 plugin = Plugin("Folders", layer="ground")
 
@@ -87,6 +87,17 @@ def read_plain(path: Path, most: int) -> bytes:
     """The first `most` bytes of a regular file. OSError."""
     with os.fdopen(open_plain(path), "rb") as file:
         return file.read(most)
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """What goes wrong with files, as a sentence that begins so: NoSpace, Unavailable."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace(f"{what}: the disk is full; make room, then try again") from None
+        raise Unavailable(f"{what}: {error.strerror}" + (f": {error.filename}" if error.filename else "")) from None
 
 
 def write_whole(path: Path, text: str, mode: int = 0o600) -> None:

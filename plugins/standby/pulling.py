@@ -3,18 +3,20 @@
 The databases are copied by SQLite itself, each whole or not at all; files come as one tar of those that have changed. Surprise: the folder
 is marked as a copy before the first byte, and stays so until it is promoted; a pull that dies in the middle is finished by the next.
 """
+import contextlib
 import os
 import shutil
 import socket
 import stat
 import tarfile
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from orkosi import VERSION, Conflict, Struct, Unavailable, now, settings
-from plugins import storage
+from plugins import folders, storage
 from plugins.backups import epochs, making, restoring
 
 from . import MARK, mark, note
@@ -37,9 +39,8 @@ def pull(source: Source) -> Pulled:
     if not known and (data / "orkosi.db").exists():
         raise Conflict(f"{data} has a company of its own, or was promoted; nothing of it is overwritten. "
                        "Name another folder with --data, or move it aside")
-    data.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.umask(0o077)
-    with storage.held():
+    with folders.explained(f"{data} is not yet what {source.name} is"), _opened(data):
         offered = source.offer(socket.gethostname(), known.get("at") or "", data)
         if offered.epoch < epochs.of(data):
             raise Conflict(f"{source.name} is in epoch {offered.epoch} and this copy in {epochs.of(data)}: "
@@ -53,6 +54,13 @@ def pull(source: Source) -> Pulled:
         epochs.keep(data, offered.epoch)
         note(data, MARK, {"of": source.name, "ssh": source.ssh, "at": now(), "stamps": offered.stamps, "version": offered.version})
     return Pulled(fresh, len(wanted), removed, round(time.monotonic() - began, 2), offered.version)
+
+
+@contextlib.contextmanager
+def _opened(data: Path) -> Iterator[None]:
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with storage.held():
+        yield
 
 
 def _shape(data: Path, offered: Offer) -> tuple[int, list[str]]:
@@ -101,11 +109,14 @@ def _lay(tar: tarfile.TarFile, info: tarfile.TarInfo, path: Path, said: list[Any
     assert raw
     fresh = path.with_name(f".{path.name[:100]}.pulling")
     fresh.unlink(missing_ok=True)
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
-        shutil.copyfileobj(raw, file, restoring.BLOCK)
-    os.utime(fresh, ns=(said[3], said[3]))
-    fresh.chmod(said[1])
-    fresh.replace(path)
+    try:
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
+            shutil.copyfileobj(raw, file, restoring.BLOCK)
+        os.utime(fresh, ns=(said[3], said[3]))
+        fresh.chmod(said[1])
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)  # on a full disk, what is half there would be in the way of everything else
 
 
 def warning(pulled: Pulled) -> str:
