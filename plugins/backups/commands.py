@@ -11,7 +11,7 @@ import msgspec
 
 from orkosi import DATA, Invalid, NotFound, Unavailable, acting, settings, system
 from plugins import backups, folders, storage
-from plugins.backups import epochs, making, offsite, plugin, restoring, sealed
+from plugins.backups import apart, epochs, making, offsite, plugin, restoring, sealed
 from plugins.vault import master
 
 
@@ -30,17 +30,21 @@ def _opened() -> Iterator[None]:
 @click.argument("action", type=click.Choice(["create", "list", "verify", "delete", "push"]))
 @click.argument("filename", required=False)
 @click.option("--json", "as_json", is_flag=True, help="list: print what the API answers")
+@click.option("--kind", type=click.Choice(["manual", "scheduled"]), default="manual", hidden=True)
+@click.option("--gently", is_flag=True, help="Have everything else on this machine go first")
 @DATA
-def backup(action: str, filename: str | None, as_json: bool, data: Path | None) -> None:
+def backup(action: str, filename: str | None, as_json: bool, kind: str, gently: bool, data: Path | None) -> None:
     """Make, list, verify, delete or push backups: `backup create`, `backup verify FILENAME`."""
     settings.load(data=data)
+    if gently:
+        apart.give_way()
     if action in ("verify", "delete") and not filename:
         raise Invalid(f"Say which: backup {action} FILENAME; backup list shows them")
     with _opened():
         if action == "list":
             return _listed(as_json)
         if action == "create":
-            filename = _created()
+            filename = _created(filename, kind)
         if action in ("create", "verify"):
             return _verified(filename or "")
         if action == "push":
@@ -59,9 +63,11 @@ def _listed(as_json: bool) -> None:
     return None
 
 
-def _created() -> str:
-    name = backups.fresh_name("manual")
-    made = making.make(name, "manual")
+def _created(name: str | None, kind: str) -> str:
+    name = name or backups.fresh_name("manual")
+    if not backups.NAME.fullmatch(name):
+        raise Invalid(f"{name[:100]!r} is no name for a backup; leave it out")
+    made = making.make(name, kind)
     backups.note(name, sha256=made["sha256"], size=made["size"], verification="pending", verified_at=None, offsite="pending")
     click.echo(f"{name}: {made['size']:,} bytes")
     return name

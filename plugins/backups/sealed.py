@@ -6,8 +6,11 @@ is the last one: none can be changed, left out, moved, or taken from another bac
 Surprise: reading may fail at the very end. Nothing that was read may be used before `finish` says that all of it was there.
 """
 import hashlib
+import io
 import json
+import os
 import zlib
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 from orkosi import Unprocessable
@@ -17,6 +20,7 @@ MAGIC = b"ORKOSI BACKUP 1\n"
 CHUNK = 1 << 20
 HEADER = 1 << 16  # bytes that a header has at most
 TAG = 16
+LOOSE = 4 << 20  # bytes that are written before the disk has to have them: all at once, they would hold up whoever commits meanwhile
 
 
 class Damaged(Unprocessable):
@@ -53,6 +57,7 @@ class Writer:
         raw = json.dumps(header, ensure_ascii=False).encode()
         self._file, self._cipher, self._zip = file, vault.cipher(key), zlib.compressobj(1)
         self._buffer, self._index, self.sha256, self.size = bytearray(), 0, hashlib.sha256(), 0
+        self._loose = 0  # bytes that the disk was not asked for yet
         start = MAGIC + len(raw).to_bytes(4, "big") + raw
         self._bound = hashlib.sha256(start).digest()
         self._put(start)
@@ -82,6 +87,12 @@ class Writer:
         self._file.write(raw)
         self.sha256.update(raw)
         self.size += len(raw)
+        self._loose += len(raw)
+        if self._loose > LOOSE:
+            self._loose = 0
+            self._file.flush()
+            with suppress(io.UnsupportedOperation):  # no file of a disk
+                os.fsync(self._file.fileno())
 
 
 class Reader:
