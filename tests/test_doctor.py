@@ -8,6 +8,8 @@ import sys
 import pytest
 from conftest import HOME, eventually
 
+from plugins.service import bundle
+
 
 def doctor(folder, *arguments, key=None, **env):
     done = subprocess.run([sys.executable, f"{HOME}/orkosi.py", "doctor", "--json", "--data", str(folder), *arguments], capture_output=True, text=True,
@@ -30,7 +32,7 @@ def test_a_company_that_is_well_and_what_is_seen_when_it_is_not(server, tmp_path
     eventually(lambda: not running.call("GET", "/agents/felix", token=admin)[1]["data"]["process"]["pid"], patience=20)
     code, found = doctor(running.folder, "--full")
     assert (code, [one for one in found if one["state"] == "fail"]) == (0, []), found
-    assert {one["name"] for one in found} == {"python", "folder", "disk", "clock", "database", "secrets", "health", "server", "agents", "backups", "mail", "integrity"}
+    assert {one["name"] for one in found} == {"python", "wheels", "folder", "disk", "clock", "database", "secrets", "health", "server", "agents", "backups", "mail", "integrity"}
     assert running.url in about(found, "server", "ok")[0]["detail"] and about(found, "agents", "ok")[0]["detail"] == "1 of this machine"
     assert {one["detail"] for one in about(found, "integrity", "ok")} == {"every page of main is whole", "every page of logs is whole"}
     assert "there is none yet" in about(found, "backups", "warn")[0]["detail"] and "backup create" in about(found, "backups", "warn")[0]["cure"]
@@ -88,3 +90,15 @@ def test_what_is_taken_for_granted_about_a_mac_is_listed_with_how_to_see_it(tmp_
     assert {one["state"] for one in found} == ({None} if sys.platform != "darwin" else {"ok", "fail"} & {one["state"] for one in found})
     for one in found:
         assert subprocess.run(["/bin/sh", "-n", "-c", one["command"]], capture_output=True).returncode == 0, one
+
+
+def test_wheels_that_do_not_fit_are_named(tmp_path):
+    ours = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    assert bundle.missing_wheels(tmp_path) == bundle.pins()
+    here, elsewhere = ("macosx_11_0_arm64", "manylinux_2_28_x86_64")[::1 if sys.platform == "darwin" else -1]
+    kinds = {"apsw": (ours, ours, here), "msgspec": (ours, ours, elsewhere), "cffi": ("cp310", "cp310", here), "cryptography": ("cp311", "abi3", here)}
+    for pin in bundle.pins():
+        name, version = pin.split("==")
+        tags = kinds.get(name, ("py3", "none", "any"))
+        (tmp_path / f"{name.replace('-', '_')}-{version}-{'-'.join(tags)}.whl").touch()
+    assert sorted(pin.split("==")[0] for pin in bundle.missing_wheels(tmp_path)) == ["cffi", "msgspec"]

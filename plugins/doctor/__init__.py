@@ -20,7 +20,7 @@ import msgspec
 
 from orkosi import APPLICATION_ID, HOME, Paging, Plugin, Problem, Struct, across_tenants, acting, db, now, plugins, seconds, settings, system
 from plugins import agents, backups, storage, supervisor
-from plugins.service import protected
+from plugins.service import bundle, protected
 from plugins.vault import master
 
 plugin = Plugin("Doctor", layer="views", needs=("backups", "agents", "service", "vault", "supervisor"))
@@ -126,6 +126,18 @@ def python() -> Iterator[Finding]:
     link = Path(HOME, ".venv/bin/python")
     if link.is_symlink() and not link.exists():
         yield fail(".venv points to a Python that is gone", "start Orkosi once: it makes .venv anew")
+
+
+@check("wheels")
+def wheels() -> Iterator[Finding]:
+    """Whether `.venv` could be made anew here without a network."""
+    place = Path(HOME, "wheels")
+    if not place.is_dir():
+        yield ok("there are none: packages come from the network, should .venv have to be made anew")
+    elif missing := bundle.missing_wheels(place):
+        yield warn(f"wheels/ has none for this Python of {', '.join(missing)}", "python3 orkosi.py wheels, or take the Python that they are for")
+    else:
+        yield ok("wheels/ has every package")
 
 
 @check("folder")

@@ -22,7 +22,7 @@ MANIFEST, SBOM = "bundle.json", "sbom.cdx.json"
 CODE = ("orkosi.py", "pyproject.toml", "schema.sql", "README.md", "LICENSE", "plugins", "launchd")
 LEFT_OUT = {"__pycache__", ".DS_Store", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-PLATFORMS = {"macOS arm64": ("macosx_11_0_arm64", "macosx_12_0_arm64"), "macOS x86_64": ("macosx_10_13_x86_64", "macosx_11_0_x86_64"),
+PLATFORMS = {"macOS arm64": ("macosx_11_0_arm64", "macosx_12_0_arm64"),  # for Macs by Intel, cryptography makes no wheels any more
              "Linux x86_64": ("manylinux_2_28_x86_64", "manylinux2014_x86_64")}
 MOMENT = (2026, 1, 1, 0, 0, 0)
 MOST = 500 << 20  # bytes that a bundle unpacks to at most
@@ -40,6 +40,15 @@ def pins() -> list[str]:
 
 
 # ── wheels ──
+
+
+def missing_wheels(folder: Path) -> list[str]:
+    """Which packages have no wheel there that this Python takes on this machine: without a network, `.venv` could not be made anew."""
+    python, machine = f"cp{sys.version_info.major}{sys.version_info.minor}", "macosx" if sys.platform == "darwin" else "linux"
+    found = [path.name.removesuffix(".whl").rsplit("-", 3) for path in folder.glob("*.whl")]
+    fit = {name.lower().replace("_", "-") for name, tag, abi, platform in found
+           if (python in tag or abi == "abi3" or "py3" in tag) and (platform == "any" or machine in platform)}
+    return [pin for pin in pins() if pin.lower().replace("_", "-").replace("==", "-") not in fit]
 
 
 def fill_wheels(folder: Path, platforms: list[str]) -> list[str]:
