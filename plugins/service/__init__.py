@@ -105,7 +105,7 @@ def protected(folder: Path) -> str:
 
 
 @plugin.on("serving")
-def greet(event: str, folder: Path, *, say: Callable[[str], None], **facts: Any) -> None:
+def greet(event: str, folder: Path, *, say: Callable[[str], None] = lambda line: None, **facts: Any) -> None:
     """Say at the start what would go wrong later: agents that launchd starts find nothing in such a place."""
     if sys.platform == "darwin" and (place := protected(folder)):
         say(f"{folder} is in {place}, where macOS lets nothing in that launchd starts: agents will not run. "
