@@ -5,7 +5,7 @@
 -- An index is idx_<table>_by_<columns>, with a word for its rows before `by` where it holds but some (open, done, …);
 -- tenant_id, with which most begin, goes without saying. The comment above it names what needs it.
 -- Raise the version with every change, so that an older Orkosi refuses a newer file.
-PRAGMA user_version = 10;
+PRAGMA user_version = 11;
 
 -- ════════════════════════════ tenants ════════════════════════════
 
@@ -250,6 +250,38 @@ CREATE TABLE queues (                           -- what is known of a queue besi
   paused_at TEXT,
   PRIMARY KEY (tenant_id, name)
 ) STRICT, WITHOUT ROWID;
+
+-- ═══════════════════════════ schedules ═══════════════════════════
+
+CREATE TABLE schedules (                        -- the job of the next slot is a row of jobs
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL,
+  queue TEXT NOT NULL,
+  name TEXT NOT NULL,                           -- and what its jobs are called
+  cron TEXT,
+  every_ms INTEGER CHECK (every_ms > 0),
+  tz TEXT NOT NULL,
+  payload TEXT NOT NULL DEFAULT '{}',
+  priority INTEGER NOT NULL DEFAULT 0,
+  max_attempts INTEGER NOT NULL DEFAULT 1,
+  backoff_kind TEXT NOT NULL DEFAULT 'fixed' CHECK (backoff_kind IN ('exponential', 'fixed')),
+  backoff_ms INTEGER NOT NULL DEFAULT 0,
+  catch_up TEXT NOT NULL DEFAULT 'skip' CHECK (catch_up IN ('skip', 'once')),
+  overlap TEXT NOT NULL DEFAULT 'skip' CHECK (overlap IN ('skip', 'queue')),
+  enabled INTEGER NOT NULL DEFAULT 1 CHECK (enabled IN (0, 1)),
+  starts_at TEXT NOT NULL,                      -- no slot before it; every_ms counts from it
+  slot TEXT,                                    -- of its newest job
+  job_id INTEGER,
+  runs INTEGER NOT NULL DEFAULT 0,
+  missed INTEGER NOT NULL DEFAULT 0,            -- slots that passed without a job
+  last_run_at TEXT,
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL,
+  CHECK ((cron IS NULL) <> (every_ms IS NULL)),
+  UNIQUE (tenant_id, queue, name)
+) STRICT;
+-- schedules.pass_over_late
+CREATE INDEX idx_schedules_by_job_id ON schedules (job_id);
 
 -- ═════════════════════════════ mail ══════════════════════════════
 

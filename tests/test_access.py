@@ -119,6 +119,19 @@ def idle_job(cast, n, cancelled=False):
     return {"id": made["id"]}, None
 
 
+def bull_job(cast, n, cancelled=False, **more):
+    """A job of a queue of its own, as BullMQ names it."""
+    id = cast.make("/bull-queue/submit", {"queue": n, "name": n, "data": {}, **more})["id"]
+    if cancelled:
+        cast.make(f"/task-queue/job_{id}/cancel", None)
+    return {"queue": n, "id": id}, None
+
+
+def scheduled(cast, n):
+    cast.make("/bull-queue/submit-scheduled", {"queue": n, "name": n, "data": {}, "every": 60_000})
+    return {"name": n}, None
+
+
 def finished_job(cast, n):
     names, body = job(cast, n)
     return {}, {"jobs": [names | body]}
@@ -179,6 +192,11 @@ ANEW = {
     "GET /api/task-queue/{id}": lambda cast, who, n: job(cast, n),
     "POST /api/task-queue/{id}/cancel": lambda cast, who, n: idle_job(cast, n),
     "POST /api/task-queue/{id}/retry": lambda cast, who, n: idle_job(cast, n, cancelled=True),
+    "POST /api/bull-queue/submit-scheduled": lambda cast, who, n: ({}, {"queue": n, "name": n, "data": {}, "every": 60_000}),
+    "POST /api/bull-queue/{queue}/jobs/{id}/retry": lambda cast, who, n: bull_job(cast, n, cancelled=True),
+    "POST /api/bull-queue/{queue}/jobs/{id}/promote": lambda cast, who, n: bull_job(cast, n, delay=60_000),
+    "DELETE /api/bull-queue/{queue}/jobs/{id}": lambda cast, who, n: bull_job(cast, n),
+    "DELETE /api/bull-queue/schedules/{name}": lambda cast, who, n: scheduled(cast, n),
     "POST /api/task-queue/claim": lambda cast, who, n: ({}, {"worker_id": n, "queue_name": "agent:felix"}),
     "POST /api/agent-runs": lambda cast, who, n: ({}, {"agent": "felix"}),
     "POST /api/tasks": lambda cast, who, n: ({}, {"title": n, "assignee": "felix"}),
@@ -206,7 +224,9 @@ EARNS = {
     "POST /api/auth/setup": 404,  # there is an administrator already
     "POST /login": 401, "GET /login/{token}": 404, "GET /setup/{token}": 404, "POST /setup/{token}": 400,  # as forms that nobody filled in
 }
-NOT_ITS_OWN = {"POST /api/notifications"}  # what an agent's scope would allow, and its verb does not
+# A queue is there as soon as somebody names it, and each tenant's of a name is its own.
+NAMED_AT_WILL = {"GET /api/bull-queue/{queue}/jobs", "POST /api/bull-queue/{queue}/pause", "POST /api/bull-queue/{queue}/resume"}
+NOT_ITS_OWN = {"POST /api/notifications", "GET /api/bull-queue/{queue}/jobs"}  # what an agent's scope would allow, and its verb does not
 
 
 def spoken(endpoint):
@@ -239,6 +259,7 @@ def status_of(endpoint, principal):
         return 404 if actor.user and actor.scopes is None and actor.tenant != HOST_TENANT else 200
     # What a path names is the host tenant's, but for one's own sessions, and invitations to organizations: those go anywhere.
     hidden = endpoint.path_names and not endpoint.auth.public and not endpoint.path.startswith(("/api/auth/", "/api/organizations/invites/"))
+    hidden = hidden and spoken(endpoint) not in NAMED_AT_WILL
     return 404 if hidden and actor.tenant != HOST_TENANT else earned
 
 
@@ -296,6 +317,7 @@ def theirs(client, data):
     made("/tasks", {"title": f"{MARK} after", "blocked_by": [task]})
     made("/tasks", {"title": f"{MARK} before", "status": "done"})
     job = made("/task-queue/submit", {"task_type": MARK, "payload": {"x": MARK}, "queue_name": "default"})["id"]
+    made("/bull-queue/submit-scheduled", {"queue": MARK, "name": MARK, "data": {"x": MARK}, "every": 60_000})
     queue.pause(MARK)
     org, team = made("/organizations", {"name": MARK})["id"], made("/teams", {"name": MARK})["id"]
     invite = made(f"/organizations/{org}/invites", {"email": f"{MARK}@example.com"})["id"]

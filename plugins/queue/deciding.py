@@ -36,6 +36,34 @@ def retry(id: int) -> Job:
     return job
 
 
+@writes
+def withdraw(id: int) -> bool:
+    """Take a job away that is delayed and was never tried, as if it had not been submitted; whether it was one."""
+    return bool(db.run("DELETE FROM jobs WHERE tenant_id = :tenant AND id = :id AND state = 'delayed' AND attempt = 0", id=id))
+
+
+@writes
+def promote(id: int) -> Job:
+    """Let a delayed job be claimed at once. NotFound, Conflict where it is not delayed, or is held."""
+    job = find(id)
+    if job.state != "delayed" or job.held_for:
+        raise Conflict(f"job_{id} is {'held: ' + job.held_for if job.held_for else job.state}; only delayed jobs are promoted")
+    job = db.one(Job, "UPDATE jobs SET state = 'waiting', run_at = NULL WHERE id = :id AND tenant_id = :tenant RETURNING *", id=id)
+    _ready(job)
+    return job
+
+
+@writes
+def remove(id: int) -> Job:
+    """Take a job away that nobody works on. NotFound, Conflict."""
+    job = find(id)
+    if job.state == "active":
+        raise Conflict(f"job_{id} is active; cancel it first")
+    db.run("DELETE FROM jobs WHERE tenant_id = :tenant AND id = :id", id=id)
+    emit("job.removed", job)
+    return job
+
+
 def retry_dead(queue: str) -> int:
     """Run every dead job of a queue again; how many. In steps, so that others get their turn."""
     done = 0

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 import typing
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -43,14 +44,35 @@ def sweep(stop: threading.Event) -> None:
     """Make due jobs waiting and take back those whose lease ran out, within a second of the moment."""
     clocks = Clocks()
     while not stop.is_set():
-        promote_due()
         if jump := clocks.jumped():
-            lengthen(jump, clocks.before)
+            if jump > 0:
+                lengthen(jump, clocks.before)
+            for tell in _clock_ears:
+                tell(jump)
+        for ask in _before_due:
+            ask()
+        promote_due()
         rescue()
         _extend_own()
         waiting.rouse_all()
         _sooner.wait(next_due())
         _sooner.clear()
+
+
+_before_due: list[Callable[[], None]] = []
+_clock_ears: list[Callable[[float], None]] = []
+
+
+def before_due(do: Callable[[], None]) -> Callable[[], None]:
+    """Register what is done before due jobs are let go, each time: it may still take some back."""
+    _before_due.append(do)
+    return do
+
+
+def on_clock(do: Callable[[float], None]) -> Callable[[float], None]:
+    """Register who hears by how many seconds the clock went ahead, or back, by itself."""
+    _clock_ears.append(do)
+    return do
 
 
 class Clocks:
@@ -60,10 +82,10 @@ class Clocks:
         self.wall, self.awake, self.before = time.time(), time.monotonic(), 0.0
 
     def jumped(self) -> float:
-        """How far the wall's clock went ahead by itself since the last look, in seconds: the machine slept, or was set right; 0.0 for little."""
+        """How far the wall's clock went by itself since the last look, in seconds: the machine slept, or it was set right; 0.0 for little."""
         before, self.wall, awake, self.awake = self.wall, time.time(), self.awake, time.monotonic()
         self.before, jump = before, (self.wall - before) - (self.awake - awake)
-        return jump if jump > JUMP else 0.0
+        return jump if abs(jump) > JUMP else 0.0
 
 
 @writes(durable=False)

@@ -1,0 +1,211 @@
+"""Stories of the queue as BullMQ has it: what is submitted is compared field by field with the row, and with BullMQ's own words for it."""
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from orkosi import db, seconds
+from plugins import queue
+
+
+def row(**where):
+    column, value = next(iter(where.items()))
+    return db.one(dict, f"SELECT * FROM jobs WHERE {column} = :value", value=value)
+
+
+def ms(text):
+    return None if text is None else round(seconds(text) * 1000)
+
+
+def submit(client, **fields):
+    return client.post("/bull-queue/submit", {"queue": "q", "name": "job", "data": {}} | fields)
+
+
+def work(client, name="q", **how):
+    job = client.post("/task-queue/claim", {"worker_id": "w", "queue_name": name}).data
+    end = "fail" if "error" in how else "complete"
+    client.post(f"/task-queue/{job['id']}/{end}", {"lease_token": job["lease_token"]} | how)
+    return job["id"].removeprefix("job_")
+
+
+@pytest.mark.story("POST /api/bull-queue/submit")
+def test_submit(client):
+    answer = submit(client, name="send mail: now", data={"to": ["a", 1]}, priority=7, attempts=4, backoff={"type": "exponential", "delay": 500}, delay=60_000,
+                    job_id="mail-7")
+    kept = row(idempotency_key="mail-7")
+    assert answer.status == 201 and answer.data == {
+        "id": "mail-7", "name": "send mail: now", "queue": "q", "state": "delayed", "data": {"to": ["a", 1]},
+        "opts": {"priority": 7, "attempts": 4, "backoff": {"type": "exponential", "delay": 500}, "delay": 60_000}, "timestamp": ms(kept["created_at"])}
+    assert (kept["task_type"], kept["priority"], kept["max_attempts"], kept["backoff_kind"], kept["backoff_ms"], kept["state"]) == (
+        "send mail: now", 7, 4, "exponential", 500, "delayed")
+    assert ms(kept["run_at"]) - ms(kept["created_at"]) == pytest.approx(60_000, abs=5)
+    again = submit(client, name="other", job_id="mail-7")
+    assert again.status == 200 and again.meta["duplicate"] and again.data == answer.data
+    plain = submit(client, backoff=1500).data
+    assert plain == {"id": str(row(task_type="job")["id"]), "name": "job", "queue": "q", "state": "waiting", "data": {},
+                     "opts": {"priority": 0, "attempts": 1, "backoff": {"type": "fixed", "delay": 1500}, "delay": 0}, "timestamp": plain["timestamp"]}
+    assert abs(plain["timestamp"] - time.time() * 1000) < 5000
+    assert submit(client, priority=1).data["state"] == "prioritized"
+
+
+@pytest.mark.parametrize("fields, field", [
+    ({"queue": "orkosi"}, "queue"), ({"queue": "a:b"}, "queue"), ({"queue": ""}, "queue"), ({"name": ""}, "name"), ({"data": None}, "data"),
+    ({"data": []}, "data"), ({"priority": -1}, "priority"), ({"priority": 2_097_152}, "priority"), ({"attempts": 0}, "attempts"), ({"delay": -1}, "delay"),
+    ({"job_id": "12"}, "job_id"), ({"job_id": "a:b"}, "job_id"), ({"job_id": ""}, "job_id"), ({"backoff": -1}, "backoff"),
+    ({"backoff": {"type": "linear"}}, "backoff"), ({"backoff": {"delay": -5}}, "backoff"), ({"backoff": {"delay": 10**12}}, "backoff"),
+    ({"data": {"x": "y" * (256 << 10)}}, "data"), ({"repeat": "* * * * *"}, "repeat"), ({"lifo": True}, "lifo")])
+def test_what_is_no_job_is_named(client, fields, field):
+    answer = submit(client, **fields)
+    assert answer.status == 400 and answer.json["error"]["details"][0]["field"].startswith(field), answer
+    assert db.value("SELECT count(*) FROM jobs") == 0
+    missing = client.post("/bull-queue/submit", {"queue": "q", "name": "x"})
+    assert missing.status == 400 and "data" in missing.json["error"]["message"]
+
+
+@pytest.mark.story("POST /api/bull-queue/submit-scheduled")
+def test_submit_scheduled(client):
+    base = {"queue": "q", "name": "report", "data": {"n": 1}}
+    cron = client.post("/bull-queue/submit-scheduled", base | {"repeat": "30 4 1 * *", "tz": "UTC", "priority": 3, "attempts": 2, "backoff": 100}).data
+    one = db.one(dict, "SELECT * FROM schedules")
+    job = row(id=one["job_id"])
+    moment = datetime.now(UTC)
+    due = moment.replace(day=1, hour=4, minute=30, second=0, microsecond=0)
+    due = due if due > moment else (due + timedelta(days=32)).replace(day=1)
+    assert cron["schedule"] == {"name": "report", "repeat": "30 4 1 * *", "every": None, "tz": "UTC", "next_run_at": job["run_at"]}
+    assert job["run_at"] == due.strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    assert {name: cron[name] for name in ("name", "queue", "state", "data", "timestamp")} == {
+        "name": "report", "queue": "q", "state": "delayed", "data": {"n": 1}, "timestamp": ms(job["created_at"])}
+    assert cron["opts"] == {"priority": 3, "attempts": 2, "backoff": {"type": "fixed", "delay": 100}, "delay": ms(job["run_at"]) - ms(job["created_at"])}
+    every = client.post("/bull-queue/submit-scheduled", base | {"every": 5000}).data  # the same name: it takes its place
+    assert db.value("SELECT count(*) FROM schedules") == 1 and db.value("SELECT count(*) FROM jobs") == 1
+    assert every["state"] == "waiting" and every["schedule"]["every"] == 5000 and every["schedule"]["repeat"] is None
+    assert abs(seconds(every["schedule"]["next_run_at"]) - time.time()) < 5
+    once = client.post("/bull-queue/submit-scheduled", base | {"name": "once", "delay": 3_600_000})
+    assert once.status == 201 and once.data["schedule"] is None and once.data["state"] == "delayed" and once.data["opts"]["delay"] == pytest.approx(3_600_000, abs=5)
+    later = client.post("/bull-queue/submit-scheduled", base | {"name": "later", "every": 60_000, "delay": 3_600_000}).data
+    assert seconds(later["schedule"]["next_run_at"]) == pytest.approx(time.time() + 3600, abs=5)
+
+
+@pytest.mark.parametrize("fields, field", [
+    ({}, "repeat"), ({"repeat": "* * * * *", "every": 5000}, "every"), ({"every": 999}, "every"), ({"repeat": "61 * * * *"}, "repeat"),
+    ({"repeat": "* * * * *", "tz": "Nowhere"}, "tz"), ({"every": 5000, "tz": "UTC"}, "tz"), ({"repeat": "0 0 30 2 *"}, "repeat")])
+def test_what_is_no_schedule_is_named(client, fields, field):
+    answer = client.post("/bull-queue/submit-scheduled", {"queue": "q", "name": "n", "data": {}} | fields)
+    assert answer.status == 400 and answer.json["error"]["details"][0]["field"] == field, answer
+    assert db.value("SELECT count(*) FROM jobs") == db.value("SELECT count(*) FROM schedules") == 0
+
+
+@pytest.mark.story("GET /api/bull-queue/stats")
+def test_stats(client):
+    for fields in ({}, {}, {"priority": 5}, {"delay": 60_000}, {"name": "done"}, {"name": "bad"}, {"name": "off"}):
+        submit(client, **fields)
+    db.write(lambda: db.run("UPDATE jobs SET priority = -1 WHERE task_type IN ('done', 'bad')"))
+    work(client)
+    work(client, error="no", retryable=False)
+    client.post(f"/task-queue/job_{row(task_type='off')['id']}/cancel")
+    client.post("/task-queue/claim", {"worker_id": "w", "queue_name": "q"})
+    client.post("/bull-queue/submit-scheduled", {"queue": "q", "name": "s", "data": {}, "repeat": "0 0 1 1 *"})
+    db.write(lambda: db.run("UPDATE jobs SET created_at = :then WHERE state = 'waiting' AND priority = 0", then=queue.now(-90)))
+    expected = {"queue": "q", "is_paused": False, "counts": {"waiting": 1, "active": 1, "completed": 1, "failed": 2, "delayed": 2, "paused": 0, "prioritized": 1},
+                "schedules": 1, "oldest_waiting_seconds": 90, "at_least": []}
+    found = client.get("/bull-queue/stats").data
+    assert [one | {"oldest_waiting_seconds": expected["oldest_waiting_seconds"]} for one in found] == [expected]
+    assert found[0]["oldest_waiting_seconds"] in (90, 91, 92)
+    client.post("/bull-queue/q/pause")
+    assert client.get("/bull-queue/stats?queue=q").data[0]["counts"] == expected["counts"] | {"waiting": 0, "paused": 1}
+    assert client.get("/bull-queue/stats?queue=nothing").data == [
+        {"queue": "nothing", "is_paused": False, "counts": dict.fromkeys(expected["counts"], 0), "schedules": 0, "oldest_waiting_seconds": None, "at_least": []}]
+    assert client.get("/bull-queue/stats?queue=orkosi").status == 400
+
+
+@pytest.mark.story("GET /api/bull-queue/{queue}/jobs")
+def test_jobs(client):
+    submit(client, name="a", data={"x": 1}, attempts=2, backoff=100, job_id="first")
+    submit(client, name="b")
+    claimed = client.post("/task-queue/claim", {"worker_id": "w", "queue_name": "q"}).data
+    client.post(f"/task-queue/{claimed['id']}/heartbeat", {"lease_token": claimed["lease_token"], "progress": 40})
+    kept = row(idempotency_key="first")
+    active = client.get("/bull-queue/q/jobs?status=active").data
+    assert active == [{"id": "first", "name": "a", "data": {"x": 1}, "opts": {"priority": 0, "attempts": 2, "backoff": {"type": "fixed", "delay": 100}, "delay": 0},
+                       "state": "active", "progress": 40, "attempts_made": 0, "failed_reason": None, "return_value": None, "timestamp": ms(kept["created_at"]),
+                       "processed_on": ms(kept["claimed_at"]), "finished_on": None}]
+    client.post(f"/task-queue/{claimed['id']}/complete", {"lease_token": claimed["lease_token"], "result": {"ok": True}})
+    work(client, error="broken", retryable=False)
+    done, failed = (client.get(f"/bull-queue/q/jobs?status={status}").data[0] for status in ("completed", "failed"))
+    assert (done["attempts_made"], done["return_value"], done["finished_on"]) == (1, {"ok": True}, ms(row(idempotency_key="first")["finished_at"]))
+    assert (failed["name"], failed["attempts_made"], failed["failed_reason"], failed["state"]) == ("b", 1, "broken", "failed")
+
+
+def test_ranges_are_inclusive_and_from_either_end(client):
+    for number in range(12):
+        submit(client, name=f"n{number}", priority=number % 2)
+    names = [f"n{number}" for number in range(12)]
+    plain, first = names[0::2], names[1::2]
+    shown = lambda query: [one["name"] for one in client.get(f"/bull-queue/q/jobs?{query}").data]  # noqa: E731
+    assert shown("") == names[::-1] and shown("status=waiting") == plain and shown("status=prioritized") == first
+    for start, end in ((0, -1), (0, 0), (1, 3), (2, -2), (-3, -1), (-3, -2), (-100, 1), (4, 2), (50, 60), (0, -100)):
+        low, high = (max(0, 6 + one) if one < 0 else one for one in (start, end))
+        high = 6 + end if end < 0 else end
+        assert shown(f"status=waiting&start={start}&end={end}") == plain[low:high + 1] * (high >= low), (start, end)
+    assert client.get("/bull-queue/q/jobs?start=0&end=3").meta == {"start": 0, "end": 3, "cut": False}
+    db.write(lambda: [queue.submit("many", "x") for _ in range(205)] and None)
+    answer = client.get("/bull-queue/many/jobs?status=waiting")
+    assert (len(answer.data), answer.meta) == (200, {"start": 0, "end": 199, "cut": True})
+    assert len(client.get("/bull-queue/many/jobs?status=waiting&start=200").data) == 5
+    client.post("/bull-queue/many/pause")
+    assert client.get("/bull-queue/many/jobs?status=waiting").data == [] and len(client.get("/bull-queue/many/jobs?status=paused").data) == 200
+
+
+def test_an_answer_of_heavy_jobs_has_an_end(client):
+    for _ in range(40):
+        db.write(lambda: queue.submit("heavy", "x", {"x": "y" * 250_000}))
+    answer = client.get("/bull-queue/heavy/jobs")
+    assert answer.meta["cut"] and 30 <= len(answer.data) <= 34
+    assert len(client.get(f"/bull-queue/heavy/jobs?start={answer.meta['end'] + 1}").data) == 40 - len(answer.data)
+
+
+@pytest.mark.story("POST /api/bull-queue/{queue}/pause", "POST /api/bull-queue/{queue}/resume")
+def test_pause_and_resume(client):
+    submit(client)
+    assert client.post("/bull-queue/q/pause").data == {"queue": "q", "is_paused": True}
+    assert client.post("/task-queue/claim", {"worker_id": "w", "queue_name": "q"}).data is None
+    assert client.post("/bull-queue/q/resume").data == {"queue": "q", "is_paused": False}
+    assert client.post("/task-queue/claim", {"worker_id": "w", "queue_name": "q"}).data["task_type"] == "job"
+
+
+@pytest.mark.story("POST /api/bull-queue/{queue}/jobs/{id}/retry", "POST /api/bull-queue/{queue}/jobs/{id}/promote",
+                   "DELETE /api/bull-queue/{queue}/jobs/{id}")
+def test_retry_promote_and_remove(client):
+    submit(client, job_id="one")
+    work(client, error="no")
+    again = client.post("/bull-queue/q/jobs/one/retry").data
+    assert (again["id"], again["state"], again["attempts_made"]) == ("one", "waiting", 0) and row(idempotency_key="one")["attempt"] == 0
+    assert client.post("/bull-queue/q/jobs/one/retry").status == 409
+    late = submit(client, delay=60_000).data["id"]
+    assert client.post("/bull-queue/q/jobs/one/promote").status == 409
+    assert client.post(f"/bull-queue/q/jobs/{late}/promote").data["state"] == "waiting" and row(id=int(late))["run_at"] is None
+    assert client.delete("/bull-queue/q/jobs/one").data == {"deleted": True, "id": "one"} and row(idempotency_key="one") is None
+    assert submit(client, job_id="one").status == 201
+    assert client.delete(f"/bull-queue/other/jobs/{late}").status == 404
+    client.post("/task-queue/claim", {"worker_id": "w", "queue_name": "q"})
+    assert client.delete(f"/bull-queue/q/jobs/{late}").status == 409 and row(id=int(late))["state"] == "active"
+
+
+@pytest.mark.story("GET /api/bull-queue/schedules", "DELETE /api/bull-queue/schedules/{name}")
+def test_schedules(client):
+    for name, place in (("a", "q"), ("a", "r"), ("b", "q")):
+        client.post("/bull-queue/submit-scheduled", {"queue": place, "name": name, "data": {"of": place}, "every": 60_000})
+    work(client, "r")
+    found = client.get("/bull-queue/schedules").data
+    rows = {(one["queue"], one["name"]): one for one in db.all(dict, "SELECT * FROM schedules")}
+    assert [(one["queue"], one["name"]) for one in found] == sorted(rows)
+    last = next(one for one in found if one["queue"] == "r")
+    kept = rows["r", "a"]
+    assert last == {"name": "a", "queue": "r", "repeat": None, "every": 60_000, "tz": kept["tz"], "data": {"of": "r"}, "next_run_at": kept["slot"],
+                    "last_run_at": kept["last_run_at"], "runs": 1, "missed": 0}
+    assert seconds(kept["slot"]) - seconds(kept["starts_at"]) == pytest.approx(60, abs=0.002)
+    assert [one["name"] for one in client.get("/bull-queue/schedules?queue=q").data] == ["a", "b"]
+    assert client.delete("/bull-queue/schedules/a").status == 409
+    assert client.delete("/bull-queue/schedules/a?queue=r").data == {"deleted": True, "id": "a"}
+    assert client.delete("/bull-queue/schedules/a").status == 200 and client.delete("/bull-queue/schedules/a").status == 404
+    assert [one["name"] for one in client.get("/bull-queue/schedules").data] == ["b"]
