@@ -161,10 +161,10 @@ def test_what_is_quick_is_declared_and_what_may_wait_for_disk_or_network_is_not(
     quick = [one for one in orkosi.endpoints() if one.quick]
     reads, changes = [one for one in quick if one.method == "GET"], {one.operation for one in quick if one.method != "GET"}
     assert len(reads) > 20
-    assert not [one.path for one in reads if one.path.startswith(("/api/agents", "/api/automations", "/api/task-queue", "/api/files", "/api/products"))], \
+    assert not [one.path for one in reads if one.path.startswith(("/api/agents", "/api/automations", "/api/task-queue", "/api/bull-queue", "/api/files", "/api/products"))], \
         "these ask the supervisor or the disk, or carry payloads"
     assert changes == {
-        "queue.submit", "queue.claim", "queue.complete", "queue.complete_many", "queue.fail", "queue.retry", "queue.cancel",
+        "bull.submit", "queue.submit", "queue.claim", "queue.complete", "queue.complete_many", "queue.fail", "queue.retry", "queue.cancel",
         "tasks.create", "tasks.update", "logs.create", "activity.create", "notifications.create", "notifications.read", "tokens.consume", "agents.start_run",
         "agents.update_run", "public.create_task", "public.update_task", "public.archive_task"}
     assert {one.operation for one in quick if not one.durable} == {"queue.claim", "logs.create"}
