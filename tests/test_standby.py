@@ -18,6 +18,7 @@ from conftest import HOME, eventually
 from orkosi import Conflict, Invalid, now, seconds, settings
 from plugins import standby
 from plugins.backups import epochs, making
+from plugins.standby import pulling
 from plugins.standby import source as sources
 
 
@@ -156,6 +157,28 @@ def test_what_another_machine_s_disk_holds_is_not_opened_from_here(tmp_path, mon
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
         with pytest.raises(Invalid, match="cannot be read safely"):
             sources.Source(str(tmp_path))
+
+
+def test_what_was_listed_below_a_link_is_not_written_through_it(origin, copy, tmp_path, monkeypatch):
+    """An agent put a link in the place of a folder while that was listed: what is below it would go wherever it leads, here."""
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "deep").mkdir(parents=True)
+    (elsewhere / "keys").write_text("of this machine")
+    (origin / "agents/x/workspace/trap").symlink_to(elsewhere)
+    monkeypatch.setitem(settings.values, "data", copy)
+    source = sources.Source(str(origin))
+    honest = source.offer
+
+    def forged(*arguments):
+        offered = honest(*arguments)
+        for name in ("keys", "deep/keys"):
+            offered.files[f"agents/x/workspace/trap/{name}"] = ["f", 0o600, 5, 1, ""]
+        offered.files["agents/x/workspace/trap/deep"] = ["d", 0o700, 0, 0, ""]
+        return offered
+    monkeypatch.setattr(source, "offer", forged)
+    pulling.pull(source)
+    assert (copy / "agents/x/workspace/trap").is_symlink() and (elsewhere / "keys").read_text() == "of this machine"
+    assert sorted(path.name for path in elsewhere.rglob("*")) == ["deep", "keys"]
 
 
 @pytest.mark.slow
@@ -319,10 +342,11 @@ def test_two_that_raise_it_at_once_cannot_both(remote, data, monkeypatch, tmp_pa
         epochs.raise_at(str(remote), 2)
     epochs.raise_at(str(remote), 3)
     assert subprocess.run(["git", "-C", str(remote), "branch", "--list"], capture_output=True, text=True).stdout.split() == ["backups-epoch-3"]
-    monkeypatch.setattr(epochs, "of_remote", lambda url: 1)  # both looked before either wrote
+    looks = iter([1, 3])
+    monkeypatch.setattr(epochs, "of_remote", lambda url: next(looks))  # both looked before either wrote
     monkeypatch.setitem(settings.values, "data", tmp_path / "another")
     (tmp_path / "another").mkdir()
-    with pytest.raises(Exception, match="rejected|fast-forward|fetch first"):
+    with pytest.raises(Conflict, match="in epoch 3 by now"):
         epochs.raise_at(str(remote), 3)
 
 

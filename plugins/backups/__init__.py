@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from orkosi import HOST_TENANT, Check, Conflict, NotFound, Plugin, Problem, Struct, acting, db, now, seconds, settings, system, writes
+from orkosi import HOST_TENANT, Check, Conflict, NotFound, Plugin, Problem, Struct, acting, db, now, seconds, settings, stopping, system, writes
 from plugins import folders, notifications, queue
 from plugins.fields import wrong
 
@@ -238,7 +238,8 @@ def _make(order: Order) -> str:
         apart.run("create", order.filename, "--kind", order.kind)
     except Problem as problem:
         if noted(order.filename).get("verification") != "failed":  # else it was made, but is no good, which was told already
-            notifications.notify("No backup was made", problem.message, type="error", source="backups", link="/api/backups/stats")
+            if not stopping.is_set():  # then it is made after the start
+                notifications.notify("No backup was made", problem.message, type="error", source="backups", link="/api/backups/stats")
             raise
     log.info("backup %s: made and proven in %.1f s", order.filename, time.monotonic() - began)
     tidy()

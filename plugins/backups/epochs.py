@@ -54,7 +54,12 @@ def raise_at(url: str, epoch: int) -> None:
     before = of_remote(url)
     if before >= epoch:
         raise Conflict(f"The remote is in epoch {before} already: another standby was promoted; look which of them is to serve")
-    offsite.git(repository, "push", "--quiet", url, f"{commit}:refs/heads/{_branch(epoch)}")
+    try:
+        offsite.git(repository, "push", "--quiet", url, f"{commit}:refs/heads/{_branch(epoch)}")
+    except Unavailable:
+        if of_remote(url) >= epoch:  # both looked before either wrote
+            raise Conflict(f"The remote is in epoch {epoch} by now: another standby was promoted; look which of them is to serve") from None
+        raise
     with suppress(Unavailable):  # one name is enough; an older one that stays does no harm
         if before > 1:
             offsite.git(repository, "push", "--quiet", url, f":refs/heads/{_branch(before)}")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from orkosi import HOME, Unprocessable, settings
-from plugins import supervisor
+from plugins import folders, supervisor
 from plugins.agents.paths import SEARCHED
 from plugins.supervisor import launchd
 
@@ -32,8 +32,7 @@ def install() -> Path:
                             "have systemd or cron run: standby pull --every 60")
     plist().parent.mkdir(parents=True, exist_ok=True)
     (plist().parent.parent / "Logs").mkdir(parents=True, exist_ok=True)
-    plist().write_bytes(plistlib.dumps(spec()))
-    plist().chmod(0o600)
+    folders.write_whole(plist(), plistlib.dumps(spec()).decode())
     launchd.driver.load(plist())
     return plist()
 

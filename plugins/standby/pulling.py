@@ -35,12 +35,12 @@ class Pulled(Struct):
 def pull(source: Source) -> Pulled:
     """Make the data folder what the source's is. Conflict where it has a company of its own, AlreadyRunning, Unavailable."""
     began, data = time.monotonic(), Path(settings.data)
-    known = mark(data)
-    if not known and (data / "orkosi.db").exists():
-        raise Conflict(f"{data} has a company of its own, or was promoted; nothing of it is overwritten. "
-                       "Name another folder with --data, or move it aside")
     os.umask(0o077)
     with folders.explained(f"{data} is not yet what {source.name} is"), _opened(data):
+        known = mark(data)
+        if not known and (data / "orkosi.db").exists():
+            raise Conflict(f"{data} has a company of its own, or was promoted; nothing of it is overwritten. "
+                           "Name another folder with --data, or move it aside")
         offered = source.offer(socket.gethostname(), known.get("at") or "", data)
         if offered.epoch < epochs.of(data):
             raise Conflict(f"{source.name} is in epoch {offered.epoch} and this copy in {epochs.of(data)}: "
@@ -66,7 +66,7 @@ def _opened(data: Path) -> Iterator[None]:
 def _shape(data: Path, offered: Offer) -> tuple[int, list[str]]:
     """Take away what is not there any more, make folders and links; how many went, and which files must be fetched."""
     here = {name: one for name, one in listing(data).items() if name != epochs.FILE}
-    there = {name: one for name, one in offered.files.items() if name != epochs.FILE}
+    there = _rooted({name: one for name, one in offered.files.items() if name != epochs.FILE})
     paths = {name: restoring.inside(data, name) for name in there}
     gone = [name for name, one in here.items() if name not in there or there[name][0] != one[0] or (one[0] == "l" and there[name] != one)]
     for name in sorted(gone, reverse=True):  # what is in a folder before the folder
@@ -78,6 +78,17 @@ def _shape(data: Path, offered: Offer) -> tuple[int, list[str]]:
         elif kind == "l" and not os.path.lexists(paths[name]):
             os.symlink(target, paths[name])
     return len(gone), [name for name, one in there.items() if one[0] == "f" and here.get(name) != one]
+
+
+def _rooted(files: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """What lies in folders, and in nothing else: while it was listed, an agent may have put a link in the place of a folder, and what
+    is written below that link would be written wherever it leads on this machine."""
+    found: dict[str, list[Any]] = {}
+    for name in sorted(files, key=lambda name: name.count("/")):
+        above = name.rpartition("/")[0]
+        if not above or found.get(above, [""])[0] == "d":
+            found[name] = files[name]
+    return found
 
 
 def _remove(path: Path) -> None:

@@ -21,7 +21,7 @@ from plugins.backups import epochs, making
 
 from . import PULLED, note
 
-ANSWER = 60.0  # seconds that the other side may take for an answer
+ANSWER, COPY = 60.0, 3600.0  # seconds that the other side may take for an answer, and for a database
 LOOSE = (*making.FILES, "erasures.jsonl")
 
 
@@ -120,7 +120,7 @@ class Source:
             where = f"~/{shlex.quote(self.path[2:])}" if self.path.startswith("~/") else shlex.quote(self.path)
             line = (f"cd {where} && if [ -f orkosi.py ]; then exec .venv/bin/python orkosi.py {words}; "
                     f"else exec ../.venv/bin/python ../orkosi.py {words} --data .; fi")
-            return [self.ssh, "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "--", self.host, line]
+            return [self.ssh, "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=15", "--", self.host, line]
         folder = Path(self.name)
         data = folder / "data" if (folder / "orkosi.py").exists() else folder
         if not (data / "orkosi.db").exists():
@@ -166,8 +166,11 @@ class Source:
         """Bring a database of ours to where the other one is: what differs is sent, and either all of it is here or nothing. Unavailable."""
         there = f"{offered.data}/{name}"
         far = [f"{self.host}:{there}", "--exe", offered.rsync, "--ssh", self.ssh] if self.host else [there]
-        done = subprocess.run([rsync_program(), far[0], str(data / name), *far[1:]], stdin=subprocess.DEVNULL, capture_output=True,
-                              env=_environment())
+        try:
+            done = subprocess.run([rsync_program(), far[0], str(data / name), *far[1:]], stdin=subprocess.DEVNULL, capture_output=True,
+                                  env=_environment(), timeout=COPY)
+        except subprocess.TimeoutExpired:  # it goes by ssh itself, and nobody tells it how long to wait for a network that is gone
+            raise Unavailable(f"{name} was not copied within {COPY / 60:.0f} minutes") from None
         if done.returncode:
             raise Unavailable(f"{name} was not copied: {(done.stderr or done.stdout).decode(errors='replace').strip()[-500:]}")
 
