@@ -226,7 +226,7 @@ EARNS = {
 }
 # A queue is there as soon as somebody names it, and each tenant's of a name is its own.
 NAMED_AT_WILL = {"GET /api/bull-queue/{queue}/jobs", "POST /api/bull-queue/{queue}/pause", "POST /api/bull-queue/{queue}/resume"}
-NOT_ITS_OWN = {"POST /api/notifications", "GET /api/bull-queue/{queue}/jobs"}  # what an agent's scope would allow, and its verb does not
+NOT_ITS_OWN = {"POST /api/notifications", "GET /api/bull-queue/{queue}/jobs", "GET /api/bull-queue/schedules"}  # what an agent's scope would allow, and its verb does not
 
 
 def spoken(endpoint):

@@ -115,6 +115,20 @@ def test_what_catches_up_is_run_once_for_all_that_were_missed(clock):
     assert (one.runs, one.missed) == (1, 5) and one.slot == schedules.iso(first + 6 * 3600)
 
 
+def test_one_that_cannot_go_on_holds_up_neither_the_others_nor_the_sweeper(clock):
+    """Its zone is gone from this machine, say: it is run late, and all else is as it should be."""
+    for name in ("broken", "sound"):
+        keep(name, cron="0 * * * *", tz="Europe/Berlin")
+    slot = seconds(find("sound").slot)
+    db.write(lambda: db.run("UPDATE schedules SET tz = 'Gone/Away' WHERE name = 'broken'"))
+    clock.at = slot + 5 * 3600 + 100
+    clock.look()
+    clock.work("q")
+    assert met(clock, "broken") == [slot] and met(clock, "sound") == []
+    assert find("sound").slot == schedules.iso(slot + 6 * 3600) and find("sound").missed == 6
+    assert find("broken").next_run_at is None
+
+
 @pytest.mark.parametrize("jump", [3600, -3600, 86400, -86400])
 def test_a_clock_that_jumps_doubles_no_slot_and_silences_nothing(clock, jump):
     keep("often", cron="*/10 * * * *", tz="UTC")

@@ -13,7 +13,7 @@ What BullMQ (5) does, and what is done here:
 | back-off | a number is fixed ms; exponential is 2^(made - 1) times | the same, a day at most | none waits for years |
 | none given | tried again at once | the same | |
 | `delay` | ms; shown for good in `opts` | shown while it is delayed | what is over says nothing |
-| `job_id` | digits alone and colons are refused; given twice, it is the first job | the same, with `meta.duplicate` | |
+| `job_id` | digits alone and colons are refused; given twice, it is the first job | the same, and no slashes | it is part of an address |
 | removed and given again | a new job | the same | |
 | pause | waiting ones are `paused`, prioritized ones stay | the same; no job of either begins | |
 | failed | all that will not be tried again | `failed`, `dead` and `cancelled` of here together | |
@@ -24,7 +24,7 @@ What BullMQ (5) does, and what is done here:
 """
 from typing import Any, Literal
 
-from orkosi import Conflict, NotFound, Plugin, Struct, current, db, seconds
+from orkosi import Conflict, Denied, NotFound, Plugin, Struct, current, db, seconds
 from plugins import queue, schedules
 from plugins.fields import wrong
 from plugins.queue import HEAVY, Job
@@ -108,11 +108,17 @@ def state_of(job: Job, stopped: bool) -> Seen:
 
 def name_of(job: Job) -> str:
     """The id by which it is known here: its own, where it was given one, or its number."""
-    return job.idempotency_key if job.idempotency_key and _is_id(job.idempotency_key) else str(job.id)
+    return job.idempotency_key if job.idempotency_key and is_id(job.idempotency_key) else str(job.id)
 
 
-def _is_id(text: str) -> bool:
-    return bool(text) and ":" not in text and not (text.isascii() and text.isdigit())
+def is_id(text: str) -> bool:
+    """Whether a job may be called so: no digits alone, which are numbers, no colon, and nothing that an address cannot hold."""
+    return bool(text) and ":" not in text and not (text.isascii() and text.isdigit()) and text.isprintable() and in_path(text)
+
+
+def in_path(text: str) -> bool:
+    """Whether a name can be one part of an address."""
+    return "/" not in text and text not in (".", "..")
 
 
 def ms(moment: str | None) -> int | None:
@@ -185,10 +191,10 @@ def range_of(name: str, status: Seen | None, start: int, end: int) -> tuple[list
     return jobs, stopped, start, start + len(jobs) - 1, fit < len(weights)
 
 
-def require_not_active(job: Job) -> None:
-    """Conflict where a worker has the job: who would take it away would work against it."""
-    if job.state == "active":
-        raise Conflict(f"Job {name_of(job)} is active, and stays until it has ended; cancel it: POST /api/task-queue/job_{job.id}/cancel")
+def require_no_agent() -> None:
+    """Denied for the key of an agent: schedules are of queues that it does not see."""
+    if current().kind == "agent":
+        raise Denied("An agent's key sees the jobs of its own queue alone, and no schedules")
 
 
 def schedule_of(name: str) -> "schedules.Schedule":

@@ -4,7 +4,8 @@ from typing import Annotated, Any
 import msgspec
 
 from orkosi import UNSET, Deleted, Meta, Page, Paging, Reply, Struct, UnsetType, may, now
-from plugins import lists, queue, schedules
+from plugins import lists, schedules
+from plugins import queue as jobs
 from plugins.bull import (
     Backoff,
     BullJob,
@@ -12,17 +13,19 @@ from plugins.bull import (
     Opts,
     Seen,
     find,
+    in_path,
+    is_id,
     name_of,
     named,
     names,
     plugin,
     range_of,
-    require_not_active,
+    require_no_agent,
     schedule_of,
     seen,
     stats,
 )
-from plugins.fields import wrong
+from plugins.fields import line, wrong
 from plugins.queue import Job
 
 READ, SUBMIT = may("viewer", "queue:work"), may("member", "queue:submit")
@@ -82,15 +85,8 @@ class Planned(Struct):
     next_run_at: str | None
 
 
-class BullSubmittedScheduled(Struct):
+class BullSubmittedScheduled(BullSubmitted):
     """The next job, and what it comes from; `schedule` is null where it runs once."""
-    id: str
-    name: str
-    queue: str
-    state: Seen
-    data: Any
-    opts: Opts
-    timestamp: int
     schedule: Planned | None
 
 
@@ -131,9 +127,14 @@ class BullPaused(Struct):
     is_paused: bool
 
 
-def taken(job: Job, stopped: bool) -> BullSubmitted:
-    one = seen(job, stopped)
+def taken(job: Job) -> BullSubmitted:
+    one = seen(job, jobs.paused(job.queue))
     return BullSubmitted(one.id, one.name, job.queue, one.state, one.data, one.opts, one.timestamp)
+
+
+def taken_of(job: Job, one: schedules.Schedule | None) -> BullSubmittedScheduled:
+    plan = None if one is None else Planned(one.name, one.cron, one.every_ms, one.tz, one.slot)
+    return BullSubmittedScheduled(**msgspec.structs.asdict(taken(job)), schedule=plan)
 
 
 def kind_of(backoff: int | Backoff | None) -> tuple[str, int]:
@@ -155,12 +156,12 @@ def submit(body: BullSubmit) -> Reply[BullSubmitted]:
     """Submit a job, as to BullMQ
 
     With a `job_id` that the queue has already, it answers 200 with that job and `meta.duplicate`."""
-    if body.job_id is not None and (not body.job_id or ":" in body.job_id or (body.job_id.isascii() and body.job_id.isdigit())):
-        raise wrong("job_id", "Not empty, not digits alone, and without a colon; leave it out to be given a number")
-    job, duplicate = queue.submit(named(body.queue), body.name, small(body.data), priority=body.priority, max_attempts=body.attempts,
-                                  backoff=kind_of(body.backoff), key=body.job_id, run_at=now(body.delay / 1000) if body.delay else None)
-    made = taken(job, queue.paused(job.queue))
-    return Reply(made, 200, SAME) if duplicate else Reply(made)
+    if body.job_id is not None and not is_id(body.job_id):
+        raise wrong("job_id", "Not empty, not digits alone, without colon, slash or what is not printed; leave it out to be given a number")
+    name, data = line(body.name, "name", 200), small(body.data)
+    job, duplicate = jobs.submit(named(body.queue), name, data, priority=body.priority, max_attempts=body.attempts,
+                                 backoff=kind_of(body.backoff), key=body.job_id, run_at=now(body.delay / 1000) if body.delay else None)
+    return Reply(taken(job), 200, SAME) if duplicate else Reply(taken(job))
 
 
 @plugin.post("/api/bull-queue/submit-scheduled", auth=SUBMIT, status=201, raises=(400, 503))
@@ -168,28 +169,24 @@ def submit_scheduled(body: BullScheduled) -> BullSubmittedScheduled:
     """Submit a job that runs later, or again and again
 
     `repeat`, a cron line, or `every`, in ms, make a schedule of this name, or change the one there is; `delay` alone runs it once."""
-    name, data, backoff = named(body.queue), small(body.data), kind_of(body.backoff)
+    place, name, data, backoff = named(body.queue), line(body.name, "name", 200), small(body.data), kind_of(body.backoff)
     if body.repeat is None and body.every is None:
         if body.delay is None:
             raise wrong("repeat", "Give `repeat`, a cron line, or `every`, in milliseconds; or `delay` alone, to run it once")
-        job, _ = queue.submit(name, body.name, data, priority=body.priority, max_attempts=body.attempts, backoff=backoff,
-                              run_at=now(body.delay / 1000) if body.delay else None)
-        return BullSubmittedScheduled(**fields_of(taken(job, queue.paused(name))), schedule=None)
+        job, _ = jobs.submit(place, name, data, priority=body.priority, max_attempts=body.attempts, backoff=backoff,
+                             run_at=now(body.delay / 1000) if body.delay else None)
+        return taken_of(job, None)
     if body.repeat is not None and body.every is not None:
         raise wrong("every", "Give `repeat` or `every`, not both")
     if body.every is not None and body.every < 1000:
         raise wrong("every", "At least 1000 ms")
     if body.tz is not None and body.repeat is None:
         raise wrong("tz", "A time zone belongs to `repeat`; `every` knows none")
-    one = schedules.keep(name, body.name, data, cron=body.repeat, every=body.every, tz=body.tz, delay=(body.delay or 0) / 1000,
+    if not in_path(name):
+        raise wrong("name", "A schedule's name is part of its address: no slash in it, and neither . nor ..")
+    one = schedules.keep(place, name, data, cron=body.repeat, every=body.every, tz=body.tz, delay=(body.delay or 0) / 1000,
                          priority=body.priority, max_attempts=body.attempts, backoff=backoff)
-    job = queue.find(one.job_id or 0)
-    return BullSubmittedScheduled(**fields_of(taken(job, queue.paused(name))),
-                                  schedule=Planned(one.name, one.cron, one.every_ms, one.tz, one.slot))
-
-
-def fields_of(made: BullSubmitted) -> dict[str, Any]:
-    return {name: getattr(made, name) for name in made.__struct_fields__}
+    return taken_of(jobs.find(one.job_id or 0), one)
 
 
 @plugin.get("/api/bull-queue/stats", auth=READ, raises=(400,))
@@ -204,62 +201,46 @@ def index(queue: str, query: Range) -> Reply[list[BullJob]]:
 
     Without a `status`, all of them, newest first; completed and failed ones newest first; others in the order in which they come."""
     name = named(queue)
-    jobs, stopped, start, end, cut = range_of(name, query.status, query.start, query.end)
-    return Reply([seen(job, stopped) for job in jobs], 0, {"start": start, "end": end, "cut": cut})
+    found, stopped, start, end, cut = range_of(name, query.status, query.start, query.end)
+    return Reply([seen(job, stopped) for job in found], 0, {"start": start, "end": end, "cut": cut})
 
 
 @plugin.post("/api/bull-queue/{queue}/pause", auth=DECIDE, raises=(400,))
 def pause(queue: str) -> BullPaused:
     """Let nobody begin a job of a queue; what is active goes on"""
-    return switched(named(queue), True)
+    jobs.pause(named(queue))
+    return BullPaused(queue, True)
 
 
 @plugin.post("/api/bull-queue/{queue}/resume", auth=DECIDE, raises=(400,))
 def resume(queue: str) -> BullPaused:
     """Let jobs of a queue begin again"""
-    return switched(named(queue), False)
-
-
-def switched(name: str, stop: bool) -> BullPaused:
-    (queue.pause if stop else queue.resume)(name)
-    return BullPaused(name, stop)
+    jobs.resume(named(queue))
+    return BullPaused(queue, False)
 
 
 @plugin.post("/api/bull-queue/{queue}/jobs/{id}/retry", auth=SUBMIT, raises=(400, 404, 409))
 def retry(queue: str, id: str) -> BullJob:
     """Run a failed job again, with all its attempts"""
-    return once_more(find(queue, id))
-
-
-def once_more(job: Job) -> BullJob:
-    return seen(queue.retry(job.id), queue.paused(job.queue))
+    return seen(jobs.retry(find(queue, id).id), jobs.paused(queue))
 
 
 @plugin.post("/api/bull-queue/{queue}/jobs/{id}/promote", auth=SUBMIT, raises=(400, 404, 409))
 def promote(queue: str, id: str) -> BullJob:
     """Let a delayed job run now"""
-    return at_once(find(queue, id))
-
-
-def at_once(job: Job) -> BullJob:
-    return seen(queue.promote(job.id), queue.paused(job.queue))
+    return seen(jobs.promote(find(queue, id).id), jobs.paused(queue))
 
 
 @plugin.delete("/api/bull-queue/{queue}/jobs/{id}", auth=DECIDE, raises=(400, 404, 409))
 def remove(queue: str, id: str) -> Deleted:
     """Take a job away that is not active; its `job_id` may be given again"""
-    return taken_away(find(queue, id))
-
-
-def taken_away(job: Job) -> Deleted:
-    require_not_active(job)
-    queue.remove(job.id)
-    return Deleted(name_of(job))
+    return Deleted(name_of(jobs.remove(find(queue, id).id)))
 
 
 @plugin.get("/api/bull-queue/schedules", auth=READ)
 def planned(query: OfQueue) -> Page[BullSchedule]:
     """List schedules, by queue and name"""
+    require_no_agent()
     given = {} if query.queue is UNSET else {"queue_name": named(str(query.queue))}
     return lists.page(schedules.SCHEDULES, query, **given).map(
         lambda one: BullSchedule(one.name, one.queue, one.cron, one.every_ms, one.tz, one.payload, one.next_run_at, one.last_run_at,
@@ -269,6 +250,7 @@ def planned(query: OfQueue) -> Page[BullSchedule]:
 @plugin.delete("/api/bull-queue/schedules/{name}", auth=DECIDE, raises=(400, 404, 409))
 def unplan(name: str, query: Which) -> Deleted:
     """End a schedule; its pending job goes along. Where several queues have one of this name, `queue` says which"""
+    require_no_agent()
     one = schedules.find(named(query.queue), name) if query.queue else schedule_of(name)
     schedules.remove(one.queue, one.name)
     return Deleted(one.name)

@@ -14,7 +14,7 @@ import cronsim
 
 from plugins.fields import wrong
 
-MOST = 10_000  # slots of a cron line that are counted at once; beyond it, the number is too small
+MOST = 2_000  # slots of a cron line that are counted at once, which takes the writer 30 ms; beyond it, the number is too small
 
 
 class Slots:

@@ -3,9 +3,10 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from conftest import Client
 
 from orkosi import db, seconds
-from plugins import queue
+from plugins import keys, queue
 
 
 def row(**where):
@@ -51,7 +52,8 @@ def test_submit(client):
 @pytest.mark.parametrize("fields, field", [
     ({"queue": "orkosi"}, "queue"), ({"queue": "a:b"}, "queue"), ({"queue": ""}, "queue"), ({"name": ""}, "name"), ({"data": None}, "data"),
     ({"data": []}, "data"), ({"priority": -1}, "priority"), ({"priority": 2_097_152}, "priority"), ({"attempts": 0}, "attempts"), ({"delay": -1}, "delay"),
-    ({"job_id": "12"}, "job_id"), ({"job_id": "a:b"}, "job_id"), ({"job_id": ""}, "job_id"), ({"backoff": -1}, "backoff"),
+    ({"job_id": "12"}, "job_id"), ({"job_id": "a:b"}, "job_id"), ({"job_id": ""}, "job_id"), ({"job_id": "a/b"}, "job_id"), ({"job_id": ".."}, "job_id"),
+    ({"job_id": "a\x07b"}, "job_id"), ({"name": "a\x07b"}, "name"), ({"name": " "}, "name"), ({"backoff": -1}, "backoff"),
     ({"backoff": {"type": "linear"}}, "backoff"), ({"backoff": {"delay": -5}}, "backoff"), ({"backoff": {"delay": 10**12}}, "backoff"),
     ({"data": {"x": "y" * (256 << 10)}}, "data"), ({"repeat": "* * * * *"}, "repeat"), ({"lifo": True}, "lifo")])
 def test_what_is_no_job_is_named(client, fields, field):
@@ -88,7 +90,8 @@ def test_submit_scheduled(client):
 
 @pytest.mark.parametrize("fields, field", [
     ({}, "repeat"), ({"repeat": "* * * * *", "every": 5000}, "every"), ({"every": 999}, "every"), ({"repeat": "61 * * * *"}, "repeat"),
-    ({"repeat": "* * * * *", "tz": "Nowhere"}, "tz"), ({"every": 5000, "tz": "UTC"}, "tz"), ({"repeat": "0 0 30 2 *"}, "repeat")])
+    ({"repeat": "* * * * *", "tz": "Nowhere"}, "tz"), ({"every": 5000, "tz": "UTC"}, "tz"),
+    ({"every": 5000, "name": "a/b"}, "name"), ({"every": 5000, "name": ".."}, "name"), ({"repeat": "0 0 30 2 *"}, "repeat")])
 def test_what_is_no_schedule_is_named(client, fields, field):
     answer = client.post("/bull-queue/submit-scheduled", {"queue": "q", "name": "n", "data": {}} | fields)
     assert answer.status == 400 and answer.json["error"]["details"][0]["field"] == field, answer
@@ -209,3 +212,15 @@ def test_schedules(client):
     assert client.delete("/bull-queue/schedules/a?queue=r").data == {"deleted": True, "id": "a"}
     assert client.delete("/bull-queue/schedules/a").status == 200 and client.delete("/bull-queue/schedules/a").status == 404
     assert [one["name"] for one in client.get("/bull-queue/schedules").data] == ["b"]
+
+
+def test_an_agents_key_sees_no_schedule(application, client):
+    """It lists jobs of its own queue alone; what others have planned, with all they say in it, is none of its matters."""
+    client.post("/agents", {"name": "felix"})
+    client.post("/bull-queue/submit-scheduled", {"queue": "q", "name": "secret plan", "data": {"x": "theirs"}, "every": 60_000})
+    _, secret = keys.issue(1, "felix's", ["queue:work", "queue:submit"], agent="felix")
+    felix = Client(application, secret)
+    for answer in (felix.get("/bull-queue/schedules"), felix.get("/bull-queue/schedules?queue=q"), felix.delete("/bull-queue/schedules/secret plan"),
+                   felix.get("/bull-queue/q/jobs"), felix.get("/bull-queue/stats?queue=q")):
+        assert answer.status == 403 and "theirs" not in str(answer)
+    assert felix.get("/bull-queue/stats").data == []
