@@ -3,7 +3,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from orkosi import UNSET, Deleted, Meta, Page, Paging, Reply, Struct, UnsetType, may, now
+from orkosi import UNSET, Deleted, Meta, Page, Paging, Reply, Struct, UnsetType, may
 from plugins import lists, schedules
 from plugins import queue as jobs
 from plugins.bull import (
@@ -160,7 +160,7 @@ def submit(body: BullSubmit) -> Reply[BullSubmitted]:
         raise wrong("job_id", "Not empty, not digits alone, without colon, slash or what is not printed; leave it out to be given a number")
     name, data = line(body.name, "name", 200), small(body.data)
     job, duplicate = jobs.submit(named(body.queue), name, data, priority=body.priority, max_attempts=body.attempts,
-                                 backoff=kind_of(body.backoff), key=body.job_id, run_at=now(body.delay / 1000) if body.delay else None)
+                                 backoff=kind_of(body.backoff), key=body.job_id, delay=body.delay / 1000)
     return Reply(taken(job), 200, SAME) if duplicate else Reply(taken(job))
 
 
@@ -174,7 +174,7 @@ def submit_scheduled(body: BullScheduled) -> BullSubmittedScheduled:
         if body.delay is None:
             raise wrong("repeat", "Give `repeat`, a cron line, or `every`, in milliseconds; or `delay` alone, to run it once")
         job, _ = jobs.submit(place, name, data, priority=body.priority, max_attempts=body.attempts, backoff=backoff,
-                             run_at=now(body.delay / 1000) if body.delay else None)
+                             delay=body.delay / 1000)
         return taken_of(job, None)
     if body.repeat is not None and body.every is not None:
         raise wrong("every", "Give `repeat` or `every`, not both")

@@ -31,11 +31,12 @@ of an agent sees and moves the jobs of that agent's queue, and no others.
 """
 import threading
 import time
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
 
-from orkosi import Conflict, Denied, NotFound, Plugin, Problem, Struct, current, db, emit, jsoned, now, writes
+from orkosi import Conflict, Denied, NotFound, Plugin, Problem, Struct, current, db, emit, jsoned, now, seconds, writes
 from plugins.fields import wrong
 from plugins.lists import Listing
 from plugins.tenants import shares
@@ -116,18 +117,25 @@ BY_STATE = {"waiting": WAITING, "delayed": DELAYED, "active": ACTIVE, "completed
             "cancelled": CANCELLED, "dead": DEAD}
 
 
+def iso(moment: float) -> str:
+    """A moment, in seconds since the epoch, as times are written here."""
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")[:23] + "Z"
+
+
 # ── submitting ──
 
 
 @writes(single=True)
 def submit(queue: str, task_type: str, payload: Any = None, *, priority: int = 0, max_attempts: int = 3, timeout: int = 300,
            key: str | None = None, backoff: tuple[str, int] = ("exponential", 5000), run_at: str | None = None,
-           held_for: str | None = None, schedule: str | None = None) -> tuple[Job, bool]:
+           delay: float = 0.0, held_for: str | None = None, schedule: str | None = None) -> tuple[Job, bool]:
     """Put a job into a queue; the job, and whether it was there already under `key`.
 
-    `run_at` delays it; `held_for` (a sentence) holds it until `unhold`; `timeout` is the lease in seconds, `backoff` its kind and ms.
+    `run_at`, or `delay` in seconds from `created_at` on, delays it; `held_for` (a sentence) holds it until `unhold`; `timeout` is the lease in
+    seconds, `backoff` its kind and ms.
     """
     made = now()
+    run_at = iso(seconds(made) + delay) if delay else run_at
     state: State = "delayed" if held_for or (run_at and run_at > made) else "waiting"
     text = jsoned({} if payload is None else payload)
     shares.require(jobs=1, bytes=len(text))

@@ -15,12 +15,12 @@ has schedules planned anew: otherwise one that the clock's error had carried int
 """
 import logging
 import time
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from orkosi import NotFound, Plugin, Problem, Struct, across_tenants, acting, db, emit, jsoned, now, seconds, system, writes
 from plugins import queue
 from plugins.lists import Listing
+from plugins.queue import iso
 
 from .slots import Slots, checked, here
 
@@ -79,11 +79,6 @@ class Schedule(Struct):
 
 
 SCHEDULES = Listing(of=Schedule, source="schedules", order="queue, name", filters={"queue_name": "queue = :queue_name"})
-
-
-def iso(moment: float) -> str:
-    """A moment as times are written here."""
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")[:23] + "Z"
 
 
 # ── what an operator does ──

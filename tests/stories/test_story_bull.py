@@ -1,4 +1,5 @@
 """Stories of the queue as BullMQ has it: what is submitted is compared field by field with the row, and with BullMQ's own words for it."""
+import json
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -29,6 +30,15 @@ def work(client, name="q", **how):
     return job["id"].removeprefix("job_")
 
 
+def told(kept, state, **more):
+    """What the row of a job is in BullMQ's words."""
+    return {"id": kept["idempotency_key"] or str(kept["id"]), "name": kept["task_type"], "data": json.loads(kept["payload"]),
+            "opts": {"priority": kept["priority"], "attempts": kept["max_attempts"],
+                     "backoff": {"type": kept["backoff_kind"], "delay": kept["backoff_ms"]} if kept["backoff_ms"] else None, "delay": 0},
+            "state": state, "progress": json.loads(kept["progress"] or "0"), "attempts_made": kept["attempt"], "failed_reason": kept["error"],
+            "return_value": None, "timestamp": ms(kept["created_at"]), "processed_on": ms(kept["claimed_at"]), "finished_on": None} | more
+
+
 @pytest.mark.story("POST /api/bull-queue/submit")
 def test_submit(client):
     answer = submit(client, name="send mail: now", data={"to": ["a", 1]}, priority=7, attempts=4, backoff={"type": "exponential", "delay": 500}, delay=60_000,
@@ -41,7 +51,8 @@ def test_submit(client):
         "send mail: now", 7, 4, "exponential", 500, "delayed")
     assert ms(kept["run_at"]) - ms(kept["created_at"]) == pytest.approx(60_000, abs=5)
     again = submit(client, name="other", job_id="mail-7")
-    assert again.status == 200 and again.meta["duplicate"] and again.data == answer.data
+    assert again.status == 200 and again.data == answer.data
+    assert again.meta["duplicate"] is True and "job_id" in again.meta["message"] and "nothing was submitted" in again.meta["message"]
     plain = submit(client, backoff=1500).data
     assert plain == {"id": str(row(task_type="job")["id"]), "name": "job", "queue": "q", "state": "waiting", "data": {},
                      "opts": {"priority": 0, "attempts": 1, "backoff": {"type": "fixed", "delay": 1500}, "delay": 0}, "timestamp": plain["timestamp"]}
@@ -75,6 +86,7 @@ def test_submit_scheduled(client):
     due = due if due > moment else (due + timedelta(days=32)).replace(day=1)
     assert cron["schedule"] == {"name": "report", "repeat": "30 4 1 * *", "every": None, "tz": "UTC", "next_run_at": job["run_at"]}
     assert job["run_at"] == due.strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    assert cron["id"] == str(job["id"])
     assert {name: cron[name] for name in ("name", "queue", "state", "data", "timestamp")} == {
         "name": "report", "queue": "q", "state": "delayed", "data": {"n": 1}, "timestamp": ms(job["created_at"])}
     assert cron["opts"] == {"priority": 3, "attempts": 2, "backoff": {"type": "fixed", "delay": 100}, "delay": ms(job["run_at"]) - ms(job["created_at"])}
@@ -133,12 +145,16 @@ def test_jobs(client):
                        "state": "active", "progress": 40, "attempts_made": 0, "failed_reason": None, "return_value": None, "timestamp": ms(kept["created_at"]),
                        "processed_on": ms(kept["claimed_at"]), "finished_on": None}]
     client.post(f"/task-queue/{claimed['id']}/complete", {"lease_token": claimed["lease_token"], "result": {"ok": True}})
+    submit(client, name="later", priority=9, delay=45_000)
+    assert client.get("/bull-queue/q/jobs?status=delayed").data == [
+        told(row(task_type="later"), "delayed", opts={"priority": 9, "attempts": 1, "backoff": None, "delay": 45_000})]
     work(client, error="broken", retryable=False)
     done, failed = (client.get(f"/bull-queue/q/jobs?status={status}").data[0] for status in ("completed", "failed"))
     assert (done["attempts_made"], done["return_value"], done["finished_on"]) == (1, {"ok": True}, ms(row(idempotency_key="first")["finished_at"]))
     assert (failed["name"], failed["attempts_made"], failed["failed_reason"], failed["state"]) == ("b", 1, "broken", "failed")
 
 
+@pytest.mark.story("GET /api/bull-queue/{queue}/jobs")
 def test_ranges_are_inclusive_and_from_either_end(client):
     for number in range(12):
         submit(client, name=f"n{number}", priority=number % 2)
@@ -179,14 +195,23 @@ def test_pause_and_resume(client):
 @pytest.mark.story("POST /api/bull-queue/{queue}/jobs/{id}/retry", "POST /api/bull-queue/{queue}/jobs/{id}/promote",
                    "DELETE /api/bull-queue/{queue}/jobs/{id}")
 def test_retry_promote_and_remove(client):
-    submit(client, job_id="one")
-    work(client, error="no")
+    submit(client, name="first", data={"x": [1]}, priority=4, attempts=2, backoff={"type": "exponential", "delay": 60_000}, job_id="one")
+    work(client, error="not yet")
+    kept = row(idempotency_key="one")
+    assert (kept["state"], kept["attempt"]) == ("delayed", 1)
+    at_once = client.post("/bull-queue/q/jobs/one/promote").data
+    assert at_once == told(kept, "prioritized") and at_once["attempts_made"] == 1 and row(idempotency_key="one")["run_at"] is None
+    assert client.post("/bull-queue/q/jobs/one/promote").status == 409
+    held = client.post("/task-queue/claim", {"worker_id": "w", "queue_name": "q"}).data
+    client.post(f"/task-queue/{held['id']}/heartbeat", {"lease_token": held["lease_token"], "progress": {"half": True}})
+    client.post(f"/task-queue/{held['id']}/fail", {"lease_token": held["lease_token"], "error": "no"})
+    kept = row(idempotency_key="one")
     again = client.post("/bull-queue/q/jobs/one/retry").data
-    assert (again["id"], again["state"], again["attempts_made"]) == ("one", "waiting", 0) and row(idempotency_key="one")["attempt"] == 0
+    assert again == told(kept, "prioritized", attempts_made=0) and again["failed_reason"] == "no" and again["progress"] == {"half": True}
+    assert row(idempotency_key="one")["attempt"] == 0
     assert client.post("/bull-queue/q/jobs/one/retry").status == 409
     late = submit(client, delay=60_000).data["id"]
-    assert client.post("/bull-queue/q/jobs/one/promote").status == 409
-    assert client.post(f"/bull-queue/q/jobs/{late}/promote").data["state"] == "waiting" and row(id=int(late))["run_at"] is None
+    assert client.post(f"/bull-queue/q/jobs/{late}/promote").data == told(row(id=int(late)), "waiting")
     assert client.delete("/bull-queue/q/jobs/one").data == {"deleted": True, "id": "one"} and row(idempotency_key="one") is None
     assert submit(client, job_id="one").status == 201
     assert client.delete(f"/bull-queue/other/jobs/{late}").status == 404
@@ -208,6 +233,14 @@ def test_schedules(client):
                     "last_run_at": kept["last_run_at"], "runs": 1, "missed": 0}
     assert seconds(kept["slot"]) - seconds(kept["starts_at"]) == pytest.approx(60, abs=0.002)
     assert [one["name"] for one in client.get("/bull-queue/schedules?queue=q").data] == ["a", "b"]
+    client.post("/bull-queue/submit-scheduled", {"queue": "s", "name": "c", "data": {}, "repeat": "0 8 * * *", "tz": "Europe/Berlin"})
+    db.write(lambda: db.run("UPDATE schedules SET missed = 3 WHERE name = 'c'"))
+    page = client.get("/bull-queue/schedules?limit=1&offset=3")
+    assert page.meta["total"] == 4 and page.meta["offset"] == 3 and page.meta["limit"] == 1 and not page.meta["has_more"]
+    assert [page.data[0][name] for name in ("repeat", "every", "tz", "missed", "runs", "last_run_at")] == ["0 8 * * *", None, "Europe/Berlin", 3, 0, None]
+    first = client.get("/bull-queue/schedules?limit=1")
+    assert first.meta["has_more"] and client.get(f"/bull-queue/schedules?limit=1&after={first.meta['next_after']}").data[0] == found[1]
+    client.delete("/bull-queue/schedules/c")
     assert client.delete("/bull-queue/schedules/a").status == 409
     assert client.delete("/bull-queue/schedules/a?queue=r").data == {"deleted": True, "id": "a"}
     assert client.delete("/bull-queue/schedules/a").status == 200 and client.delete("/bull-queue/schedules/a").status == 404
