@@ -257,6 +257,11 @@ def test_what_makes_no_schedule_is_named_and_nothing_is_kept(data, fields, field
     assert db.value("SELECT count(*) FROM schedules") == db.value("SELECT count(*) FROM jobs") == 0
 
 
+def test_the_sweeper_asks_an_index_for_what_is_late(data):
+    plan = [row[3] for row in db.all(tuple, "EXPLAIN QUERY PLAN " + schedules.LATE, late="")]
+    assert plan == ["SEARCH jobs USING INDEX idx_jobs_delayed_by_run_at (run_at<?)", "SEARCH schedules USING INDEX idx_schedules_by_job_id (job_id=?)"]
+
+
 def test_slots_by_arithmetic_are_those_that_come_one_after_the_other():
     chance = random.Random(7)
     for _ in range(200):

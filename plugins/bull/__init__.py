@@ -42,8 +42,16 @@ _ONES = {"waiting": (f"{_OF} AND state = 'waiting' AND priority <= 0", "priority
          "delayed": (f"{_OF} AND state = 'delayed'", "run_at, id"),
          "active": (f"{_OF} AND state = 'active'", "claimed_at, id"),
          "completed": (f"{_OF} AND state = 'completed' AND finished_at IS NOT NULL", "finished_at DESC, id DESC"),
-         "failed": (f"{_OF} AND state IN ('failed', 'dead', 'cancelled') AND finished_at IS NOT NULL", "finished_at DESC, id DESC"),
          "": (_OF, "id DESC")}
+_RANGES = {status: f"SELECT id, {HEAVY} FROM jobs WHERE {where} ORDER BY {order} LIMIT :many OFFSET :start"
+           for status, (where, order) in _ONES.items()}
+# Three states are one here. Each is in order by itself, and gives no more than may be shown: all of them together would have to be sorted.
+_ENDS = [f"{_OF} AND state = '{state}' AND finished_at IS NOT NULL" for state in OVER]
+_RANGES["failed"] = f"""
+    SELECT jobs.id, {HEAVY} FROM jobs WHERE tenant_id = :tenant AND id IN (SELECT id FROM ({" UNION ALL ".join(
+        f"SELECT id, finished_at FROM (SELECT id, finished_at FROM jobs WHERE {where} ORDER BY finished_at DESC, id DESC LIMIT :reach) AS s{number}"
+        for number, where in enumerate(_ENDS))}) AS s ORDER BY finished_at DESC, id DESC LIMIT :many OFFSET :start)
+     ORDER BY finished_at DESC, id DESC"""
 
 
 class Backoff(Struct, forbid_unknown_fields=True):
@@ -151,7 +159,7 @@ def find(name: str, id: str) -> Job:
 def stats(name: str) -> BullStats:
     """A queue, counted; zeros for one that nobody has used."""
     of = queue.stats(name)
-    first = db.value(f"SELECT count(*) FROM jobs WHERE {_ONES['prioritized'][0]}", queue=name)
+    first = _count("prioritized", name)
     plain = of.counts["waiting"] - first
     counts = {"waiting": 0 if of.paused else plain, "active": of.counts["active"], "completed": of.counts["completed"],
               "failed": sum(of.counts[state] for state in OVER), "delayed": of.counts["delayed"], "paused": plain if of.paused else 0,
@@ -159,6 +167,10 @@ def stats(name: str) -> BullStats:
     age = None if of.oldest_waiting_at is None else max(0, int(seconds(queue.now()) - seconds(of.oldest_waiting_at)))
     planned = db.value("SELECT count(*) FROM schedules WHERE tenant_id = :tenant AND queue = :queue", queue=name)
     return BullStats(name, of.paused, counts, planned, age, sorted({"failed" if one in OVER else one for one in of.at_least}))
+
+
+def _count(which: str, name: str) -> int:
+    return sum(db.value(f"SELECT count(*) FROM jobs WHERE {where}", queue=name) for where in (_ENDS if which == "failed" else [_ONES[which][0]]))
 
 
 def names() -> list[str]:
@@ -174,21 +186,20 @@ def range_of(name: str, status: Seen | None, start: int, end: int) -> tuple[list
     stopped = queue.paused(name)
     if status == ("waiting" if stopped else "paused"):
         return [], stopped, max(start, 0), max(start, 0) - 1, False
-    where, order = _ONES["waiting" if status == "paused" else status or ""]
+    which = "waiting" if status == "paused" else status or ""
     if start < 0 or end < -1:
-        total = db.value(f"SELECT count(*) FROM jobs WHERE {where}", queue=name)
+        total = _count(which, name)
         start, end = max(0, total + start) if start < 0 else start, total + end if end < -1 else end
-    wanted = MOST + 1 if end == -1 else max(0, min(end - start + 1, MOST + 1))
-    weights = db.all(tuple, f"SELECT id, {HEAVY} FROM jobs WHERE {where} ORDER BY {order} LIMIT :many OFFSET :start",
-                     queue=name, many=wanted, start=start)
+    many = MOST + 1 if end == -1 else max(0, min(end - start + 1, MOST + 1))
+    weights = db.all(tuple, _RANGES[which], queue=name, many=many, start=start, **({"reach": start + many} if which == "failed" else {}))
     fit = total = 0
     for _, weight in weights[:MOST]:
         total += weight
         if fit and total > WEIGHT:
             break
         fit += 1
-    jobs = db.all(Job, f"SELECT * FROM jobs WHERE {where} ORDER BY {order} LIMIT :fit OFFSET :start", queue=name, fit=fit, start=start)
-    return jobs, stopped, start, start + len(jobs) - 1, fit < len(weights)
+    jobs = [job for id, _ in weights[:fit] if (job := db.one(Job, f"SELECT * FROM jobs WHERE {_OF} AND id = :id", queue=name, id=id))]
+    return jobs, stopped, start, start + fit - 1, fit < len(weights)
 
 
 def require_no_agent() -> None:

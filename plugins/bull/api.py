@@ -31,7 +31,6 @@ from plugins.queue import Job
 READ, SUBMIT = may("viewer", "queue:work"), may("member", "queue:submit")
 DECIDE = may("editor", "queue:submit")
 SAME = {"duplicate": True, "message": "The queue has a job of this job_id already, and it is answered instead; nothing was submitted"}
-MAX_PAYLOAD = 256 << 10
 MAX_DELAY = 31_536_000_000  # ms: a year
 
 Queue = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z", description="Letters, digits and . _ -")]
@@ -145,12 +144,6 @@ def kind_of(backoff: int | Backoff | None) -> tuple[str, int]:
     return "fixed", backoff or 0
 
 
-def small(data: dict[str, Any]) -> dict[str, Any]:
-    if len(msgspec.json.encode(data)) > MAX_PAYLOAD:
-        raise wrong("data", f"At most {MAX_PAYLOAD >> 10} KiB; put large things into a file and name it here")
-    return data
-
-
 @plugin.post("/api/bull-queue/submit", quick=True, auth=SUBMIT, status=201, statuses=(200,), raises=(400, 503))
 def submit(body: BullSubmit) -> Reply[BullSubmitted]:
     """Submit a job, as to BullMQ
@@ -158,8 +151,8 @@ def submit(body: BullSubmit) -> Reply[BullSubmitted]:
     With a `job_id` that the queue has already, it answers 200 with that job and `meta.duplicate`."""
     if body.job_id is not None and not is_id(body.job_id):
         raise wrong("job_id", "Not empty, not digits alone, without colon, slash or what is not printed; leave it out to be given a number")
-    name, data = line(body.name, "name", 200), small(body.data)
-    job, duplicate = jobs.submit(named(body.queue), name, data, priority=body.priority, max_attempts=body.attempts,
+    jobs.require_small(body.data, "data")
+    job, duplicate = jobs.submit(named(body.queue), line(body.name, "name", 200), body.data, priority=body.priority, max_attempts=body.attempts,
                                  backoff=kind_of(body.backoff), key=body.job_id, delay=body.delay / 1000)
     return Reply(taken(job), 200, SAME) if duplicate else Reply(taken(job))
 
@@ -169,11 +162,12 @@ def submit_scheduled(body: BullScheduled) -> BullSubmittedScheduled:
     """Submit a job that runs later, or again and again
 
     `repeat`, a cron line, or `every`, in ms, make a schedule of this name, or change the one there is; `delay` alone runs it once."""
-    place, name, data, backoff = named(body.queue), line(body.name, "name", 200), small(body.data), kind_of(body.backoff)
+    jobs.require_small(body.data, "data")
+    place, name, backoff = named(body.queue), line(body.name, "name", 200), kind_of(body.backoff)
     if body.repeat is None and body.every is None:
         if body.delay is None:
             raise wrong("repeat", "Give `repeat`, a cron line, or `every`, in milliseconds; or `delay` alone, to run it once")
-        job, _ = jobs.submit(place, name, data, priority=body.priority, max_attempts=body.attempts, backoff=backoff,
+        job, _ = jobs.submit(place, name, body.data, priority=body.priority, max_attempts=body.attempts, backoff=backoff,
                              delay=body.delay / 1000)
         return taken_of(job, None)
     if body.repeat is not None and body.every is not None:
@@ -184,7 +178,7 @@ def submit_scheduled(body: BullScheduled) -> BullSubmittedScheduled:
         raise wrong("tz", "A time zone belongs to `repeat`; `every` knows none")
     if not in_path(name):
         raise wrong("name", "A schedule's name is part of its address: no slash in it, and neither . nor ..")
-    one = schedules.keep(place, name, data, cron=body.repeat, every=body.every, tz=body.tz, delay=(body.delay or 0) / 1000,
+    one = schedules.keep(place, name, body.data, cron=body.repeat, every=body.every, tz=body.tz, delay=(body.delay or 0) / 1000,
                          priority=body.priority, max_attempts=body.attempts, backoff=backoff)
     return taken_of(jobs.find(one.job_id or 0), one)
 

@@ -48,6 +48,7 @@ plugin.setting("keep_failed_days", int, 30, "For how many days failed, cancelled
 State = Literal["waiting", "delayed", "active", "completed", "failed", "cancelled", "dead"]
 UNFINISHED = ("waiting", "delayed", "active")
 OWN = "orkosi"      # the server's own queue: letters to be sent lie there
+MAX_PAYLOAD = 256 << 10
 BATCH = 4 << 20     # bytes of payloads that one claim hands out, if more than one
 _polled: dict[tuple[int | None, str], float] = {}  # (tenant, queue) → when somebody last claimed there
 
@@ -123,6 +124,12 @@ def iso(moment: float) -> str:
 
 
 # ── submitting ──
+
+
+def require_small(payload: Any, field: str) -> None:
+    """Invalid where a payload weighs more than 256 KiB of JSON; `field` is what it was sent as."""
+    if len(msgspec.json.encode(payload)) > MAX_PAYLOAD:
+        raise wrong(field, f"At most {MAX_PAYLOAD >> 10} KiB; put large things into a file and name it here")
 
 
 @writes(single=True)

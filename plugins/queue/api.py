@@ -13,7 +13,7 @@ Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._:-]{0,99}\Z", desc
 Short = Annotated[str, Meta(min_length=1, max_length=200)]
 Token = Annotated[str, Meta(min_length=1, max_length=100)]
 SAME = {"duplicate": True, "message": "A job of this queue has this idempotency_key already, and is answered instead; nothing was submitted"}
-MAX_PAYLOAD, MAX_PROGRESS = 256 << 10, 16 << 10
+MAX_PROGRESS = 16 << 10
 
 WORK = may("member", "queue:work")
 SUBMIT = may("member", "queue:submit")
@@ -170,8 +170,7 @@ def submit(body: NewJob, me: Actor) -> Reply[Shown]:
     """Submit a job
 
     With an `idempotency_key` a repeat answers 200 with the first job and `meta.duplicate`. Acknowledged when it is on the disk."""
-    if len(msgspec.json.encode(body.payload)) > MAX_PAYLOAD:
-        raise wrong("payload", f"At most {MAX_PAYLOAD >> 10} KiB; put large things into a file and name it here")
+    queue.require_small(body.payload, "payload")
     with acting(tenants.asked_for(body.tenant_id)):
         job, duplicate = queue.submit(
             queue.named(body.queue_name), body.task_type, body.payload, priority=body.priority, max_attempts=body.max_attempts,

@@ -190,18 +190,17 @@ def ended(event: str, job: queue.Job) -> None:
 @across_tenants
 def pass_over_late() -> None:
     """Before late jobs are let go: those of schedules that do not catch up go on to the next slot. One that cannot is logged, and runs late."""
-    last = 0
-    while late := db.all(tuple, """
-            SELECT jobs.tenant_id, jobs.id, schedules.id FROM jobs JOIN schedules ON schedules.job_id = jobs.id
-             WHERE jobs.state = 'delayed' AND jobs.held_for IS NULL AND jobs.run_at <= :late AND jobs.attempt = 0 AND catch_up = 'skip'
-               AND jobs.id > :last ORDER BY jobs.id LIMIT 200""", late=now(-GRACE), last=last):
-        last = late[-1][1]
-        for tenant, _, id in late:
-            with acting(system(tenant)):
-                try:
-                    _pass_over(id)
-                except Problem as problem:  # of one tenant: the sweeper is everybody's
-                    log.warning("schedule %d does not go on: %s", id, problem.message)
+    for tenant, id in db.all(tuple, LATE, late=now(-GRACE)):
+        with acting(system(tenant)):
+            try:
+                _pass_over(id)
+            except Problem as problem:  # of one tenant: the sweeper is everybody's
+                log.warning("schedule %d does not go on: %s", id, problem.message)
+
+
+# Asked by the sweeper each second: one step in the index of delayed jobs, as long as none is late.
+LATE = """SELECT jobs.tenant_id, schedules.id FROM jobs JOIN schedules ON schedules.job_id = jobs.id
+           WHERE jobs.state = 'delayed' AND jobs.held_for IS NULL AND jobs.run_at <= :late AND jobs.attempt = 0 AND catch_up = 'skip'"""
 
 
 @writes

@@ -7,7 +7,7 @@ import pytest
 from conftest import Client
 
 from orkosi import db, seconds
-from plugins import keys, queue
+from plugins import bull, keys, queue
 
 
 def row(**where):
@@ -173,6 +173,24 @@ def test_ranges_are_inclusive_and_from_either_end(client):
     assert len(client.get("/bull-queue/many/jobs?status=waiting&start=200").data) == 5
     client.post("/bull-queue/many/pause")
     assert client.get("/bull-queue/many/jobs?status=waiting").data == [] and len(client.get("/bull-queue/many/jobs?status=paused").data) == 200
+
+
+def test_all_that_ended_badly_is_one_list_newest_first(client):
+    """Failed, dead and cancelled ones, whichever end came when; sorted by nobody but three indexes."""
+    for number in range(9):
+        submit(client, name=f"n{number}")
+        if number % 3 == 2:
+            client.post(f"/task-queue/job_{row(task_type=f'n{number}')['id']}/cancel")
+        else:
+            work(client, error="no", retryable=number % 3 == 0)
+        db.write(lambda number=number: db.run("UPDATE jobs SET finished_at = :at WHERE task_type = :name", name=f"n{number}", at=queue.now(number)))
+    assert {state for state, in db.all(tuple, "SELECT state FROM jobs")} == {"failed", "dead", "cancelled"}
+    shown = lambda query: [one["name"] for one in client.get(f"/bull-queue/q/jobs?status=failed&{query}").data]  # noqa: E731
+    newest = [f"n{number}" for number in range(8, -1, -1)]
+    assert shown("") == newest and shown("start=2&end=4") == newest[2:5] and shown("start=-2") == newest[-2:] and shown("start=1&end=-3") == newest[1:-2]
+    plan = [line[3] for line in db.all(tuple, "EXPLAIN QUERY PLAN " + bull._ENDS[0].join(("SELECT id FROM jobs WHERE ", " ORDER BY finished_at DESC, id DESC")),
+                                       queue="q")]
+    assert plan == ["SEARCH jobs USING COVERING INDEX idx_jobs_finished_by_queue_state (tenant_id=? AND queue=? AND state=? AND finished_at>?)"]
 
 
 def test_an_answer_of_heavy_jobs_has_an_end(client):
