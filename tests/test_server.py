@@ -210,10 +210,11 @@ def test_hanging_calls_outside_stop_nobody(listening, monkeypatch):
     gate = threading.Event()
     endpoint = next(one for one in orkosi.endpoints() if one.operation == "agents.index")
     monkeypatch.setattr(endpoint, "lane", "outside")
-    monkeypatch.setattr(endpoint, "fn", lambda **_: gate.wait(20) and [])
+    begun = []
+    monkeypatch.setattr(endpoint, "fn", lambda **_: begun.append(1) or (gate.wait(20) and []))
     server = listening()
     hanging = [server.send("GET", "/agents") for _ in range(4)]
-    eventually(lambda: len(server.listener.active_channels) >= 4)
+    eventually(lambda: len(begun) == 4)  # all four hands are full: only now does what comes stand in line
     hanging += [server.send("GET", "/agents") for _ in range(32)]
     try:
         eventually(lambda: server.listener.lanes["outside"]._line.length == 32)
