@@ -27,6 +27,7 @@ class Writer:
         self._handed, self._wake, self._lane = handed, wake, lane
         self._line, self._came, self._over = Line(), threading.Condition(), False
         self._flush = 0.0    # seconds that the last one took
+        self._stood = -1     # how many stood in line when the first of the last turn was answered: who is answered may be back at once
         self._hurry = False  # something came that waits for no flush
         self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
         self._thread.start()
@@ -47,15 +48,15 @@ class Writer:
         self._thread.join(5)
 
     def _work(self) -> None:
-        pause, answered = 0.0, 0
-        while calls := self._next(pause, answered):
-            self._flush = 0.0
+        pause, enough = 0.0, 0
+        while calls := self._next(pause, enough):
+            self._flush, self._stood = 0.0, -1
             guarded(partial(self._turn, calls))
-            pause, answered = min(self._flush / SHARE, LONGEST) if self._flush > SLOW else 0.0, len(calls)
+            pause, enough = min(self._flush / SHARE, LONGEST) if self._flush > SLOW else 0.0, self._stood + len(calls)
 
-    def _next(self, pause: float, answered: int) -> list[Call]:
+    def _next(self, pause: float, enough: int) -> list[Call]:
         with self._came:
-            end, enough = time.monotonic() + pause, self._line.length + answered
+            end = time.monotonic() + pause
             while self._line.length < enough and not self._hurry and not self._over and (left := end - time.monotonic()) > 0:
                 self._came.wait(left)
             while not self._line.length:
@@ -85,6 +86,8 @@ class Writer:
             if not item.finished:  # the turn to write is ours
                 bell.release()
                 return
+            if self._stood < 0:
+                self._stood = self._line.length
             self._flush = self._flush or (time.perf_counter() - ran if item.durable else 0.0)
             guarded(partial(self._settle, item, call))  # whoever leads the turn tells the others, too
             left[item.durable] -= 1
