@@ -5,7 +5,7 @@
 -- An index is idx_<table>_by_<columns>, with a word for its rows before `by` where it holds but some (open, done, …);
 -- tenant_id, with which most begin, goes without saying. The comment above it names what needs it.
 -- Raise the version with every change, so that an older Orkosi refuses a newer file.
-PRAGMA user_version = 11;
+PRAGMA user_version = 12;
 
 -- ════════════════════════════ tenants ════════════════════════════
 
@@ -275,6 +275,10 @@ CREATE TABLE schedules (                        -- the job of the next slot is a
   runs INTEGER NOT NULL DEFAULT 0,
   missed INTEGER NOT NULL DEFAULT 0,            -- slots that passed without a job
   last_run_at TEXT,
+  task_type TEXT,                               -- of its jobs, where that is not its name
+  task_id INTEGER,                              -- the newest task it filed
+  filed_slot TEXT,                              -- the slot that task was filed for
+  last_error TEXT,                              -- why its newest job failed
   created_at TEXT NOT NULL,
   updated_at TEXT NOT NULL,
   CHECK ((cron IS NULL) <> (every_ms IS NULL)),

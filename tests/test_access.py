@@ -193,6 +193,8 @@ ANEW = {
     "POST /api/task-queue/{id}/cancel": lambda cast, who, n: idle_job(cast, n),
     "POST /api/task-queue/{id}/retry": lambda cast, who, n: idle_job(cast, n, cancelled=True),
     "POST /api/bull-queue/submit-scheduled": lambda cast, who, n: ({}, {"queue": n, "name": n, "data": {}, "every": 60_000}),
+    "POST /api/schedules": lambda cast, who, n: ({}, {"name": n, "every_ms": 60_000, "queue_name": n}),
+    "DELETE /api/schedules/{id}": lambda cast, who, n: ({"id": cast.make("/schedules", {"name": n, "every_ms": 60_000, "queue_name": n})["id"]}, None),
     "POST /api/bull-queue/{queue}/jobs/{id}/retry": lambda cast, who, n: bull_job(cast, n, cancelled=True),
     "POST /api/bull-queue/{queue}/jobs/{id}/promote": lambda cast, who, n: bull_job(cast, n, delay=60_000),
     "DELETE /api/bull-queue/{queue}/jobs/{id}": lambda cast, who, n: bull_job(cast, n),
@@ -332,6 +334,7 @@ def theirs(client, data):
            "automations": made("/automations", {"name": MARK, "agent_name": "felix", "type": "script", "path": f"agents/felix/{MARK}.sh"})}
     assert client.patch(f"/notifications/{ids['notifications']['id']}/read").status == client.patch("/notifications/read-all").status == 200
     made("/notifications", {"title": MARK, "message": MARK}), client.patch("/notifications/read-all")
+    ids["schedules"] = made("/schedules", {"name": MARK, "every_ms": 60_000, "queue_name": MARK + ".", "payload": {"x": MARK}})
     ids = {name: {"id": one["id"]} for name, one in ids.items()}
     kept = settings.data / "agents/felix/runs" / str(ids["agent-runs"]["id"])
     kept.mkdir(parents=True)

@@ -102,6 +102,18 @@ def test_giving_keys_goes_as_written(server, tmp_path):
     assert re.search(r"key_\w+ +active .*'Night job'", done.stdout) and re.search(r"key_\w+ +revoked .*'Web shop'", done.stdout)
 
 
+@pytest.mark.slow
+def test_schedules_go_as_written(server, tmp_path):
+    required("curl", "curl")
+    running = server()
+    script = next(block for block in blocks() if '"every_ms"' in block).replace("http://127.0.0.1:3001", running.url)
+    token = server.admin(running)
+    done = subprocess.run(["sh", "-c", f"T={token}\n{script}"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stderr == "" and '"error":' not in done.stdout, done.stdout + done.stderr
+    assert done.stdout.count('"name":"news"') == 5 and '"coming":["' in done.stdout and '"deleted":true' in done.stdout
+    assert '"cron":"30 7 * * 1-5"' in done.stdout and '"enabled":false' in done.stdout
+
+
 def worker(language):
     """The worker of the README in a language, as a file has it."""
     text = (HOME / "README.md").read_text()

@@ -210,7 +210,7 @@ def require_no_agent() -> None:
 
 def schedule_of(name: str) -> "schedules.Schedule":
     """The one schedule of a name, in whatever queue. NotFound, Conflict where several queues have one."""
-    found = db.all(tuple, "SELECT queue FROM schedules WHERE tenant_id = :tenant AND name = :name ORDER BY queue", name=name)
+    found = db.all(tuple, "SELECT queue FROM schedules WHERE tenant_id = :tenant AND name = :name AND queue <> 'orkosi' ORDER BY queue", name=name)
     if len(found) > 1:
         raise Conflict(f"Several queues have a schedule {name!r}: {', '.join(queue for queue, in found)}; say which, with ?queue=")
     if not found:

@@ -32,11 +32,11 @@ of an agent sees and moves the jobs of that agent's queue, and no others.
 import threading
 import time
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from orkosi import Conflict, Denied, NotFound, Plugin, Problem, Struct, current, db, emit, jsoned, now, seconds, writes
+from orkosi import Conflict, Denied, Meta, NotFound, Plugin, Problem, Struct, current, db, emit, jsoned, now, seconds, writes
 from plugins.fields import wrong
 from plugins.lists import Listing
 from plugins.tenants import shares
@@ -46,6 +46,7 @@ plugin.setting("keep_completed_days", int, 7, "For how many days completed jobs 
 plugin.setting("keep_failed_days", int, 30, "For how many days failed, cancelled and dead jobs are kept")
 
 State = Literal["waiting", "delayed", "active", "completed", "failed", "cancelled", "dead"]
+Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._:-]{0,99}\Z", description="Letters, digits and . _ : -")]
 UNFINISHED = ("waiting", "delayed", "active")
 OWN = "orkosi"      # the server's own queue: letters to be sent lie there
 MAX_PAYLOAD = 256 << 10

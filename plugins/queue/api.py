@@ -7,9 +7,8 @@ import msgspec
 from orkosi import Actor, Meta, Page, Paging, Reply, Request, Struct, acting, may
 from plugins import lists, queue, tenants
 from plugins.fields import wrong
-from plugins.queue import BY_STATE, JOBS, Job, QueueStats, Signals, State, Why, plugin
+from plugins.queue import BY_STATE, JOBS, Job, Name, QueueStats, Signals, State, Why, plugin
 
-Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._:-]{0,99}\Z", description="Letters, digits and . _ : -")]
 Short = Annotated[str, Meta(min_length=1, max_length=200)]
 Token = Annotated[str, Meta(min_length=1, max_length=100)]
 SAME = {"duplicate": True, "message": "A job of this queue has this idempotency_key already, and is answered instead; nothing was submitted"}

@@ -17,14 +17,14 @@ import logging
 import time
 from typing import Any, Literal
 
-from orkosi import NotFound, Plugin, Problem, Struct, across_tenants, acting, db, emit, jsoned, now, seconds, system, writes
+from orkosi import HOST_TENANT, Conflict, NotFound, Plugin, Problem, Struct, across_tenants, acting, db, emit, jsoned, now, seconds, system, writes
 from plugins import queue
 from plugins.lists import Listing
 from plugins.queue import iso
 
 from .slots import Slots, checked, here
 
-plugin = Plugin("Schedules", layer="domain", needs=("queue", "lists"))
+plugin = Plugin("Schedules", layer="domain", needs=("queue", "lists", "tasks"))
 
 log = logging.getLogger("orkosi")
 GRACE = 60.0  # seconds by which a slot may be met late
@@ -34,7 +34,9 @@ Overlap = Literal["skip", "queue"]
 
 
 class Schedule(Struct):
-    """A row of `schedules`. `slot` is that of its newest job, `job_id`; `missed` counts slots that passed without a job."""
+    """A row of `schedules`. `slot` is that of its newest job, `job_id`; `missed` counts slots that passed without a job.
+
+    Where its queue is the server's own, its jobs are run by the `@plugin.job` handler that `task_type` names, in its tenant's name."""
     id: int
     tenant_id: int
     queue: str
@@ -53,6 +55,10 @@ class Schedule(Struct):
     starts_at: str
     slot: str | None
     job_id: int | None
+    task_type: str | None
+    task_id: int | None
+    filed_slot: str | None
+    last_error: str | None
     runs: int
     missed: int
     last_run_at: str | None
@@ -78,7 +84,13 @@ class Schedule(Struct):
         return iso(coming) if coming else None
 
 
-SCHEDULES = Listing(of=Schedule, source="schedules", order="queue, name", filters={"queue_name": "queue = :queue_name"})
+class Due(Struct):
+    """What a handler is told of the slot that has come: the schedule's number, and when it was due."""
+    schedule: int
+    slot: str
+
+
+SCHEDULES = Listing(of=Schedule, source="schedules", order="queue, name", base="tenant_id = :tenant AND queue <> 'orkosi'", filters={"queue_name": "queue = :queue_name"})
 
 
 # ── what an operator does ──
@@ -87,7 +99,7 @@ SCHEDULES = Listing(of=Schedule, source="schedules", order="queue, name", filter
 @writes
 def keep(queue_name: str, name: str, payload: Any, *, cron: str | None = None, every: int | None = None, tz: str | None = None, delay: float = 0.0,
          priority: int = 0, max_attempts: int = 1, backoff: tuple[str, int] = ("fixed", 0), catch_up: CatchUp = "skip",
-         overlap: Overlap = "skip") -> Schedule:
+         overlap: Overlap = "skip", task_type: str | None = None, enabled: bool = True) -> Schedule:
     """Make a schedule, or put another in the place of the one of that name in that queue; it, with its first job planned. Invalid.
 
     `every` in ms: at once, or after `delay` seconds, and then so often. A slot that the old one met is not met again.
@@ -95,21 +107,30 @@ def keep(queue_name: str, name: str, payload: Any, *, cron: str | None = None, e
     began = time.time() + delay
     checked(cron, every, tz or here(), began)
     before = db.one(Schedule, "SELECT * FROM schedules WHERE tenant_id = :tenant AND queue = :queue AND name = :name", queue=queue_name, name=name)
-    if before and before.job_id:
-        queue.withdraw(before.job_id)
+    if before:
+        _withdraw(before)
     db.run("""
         INSERT INTO schedules (tenant_id, queue, name, cron, every_ms, tz, payload, priority, max_attempts, backoff_kind, backoff_ms, catch_up,
-                               overlap, starts_at, created_at, updated_at)
-        VALUES (:tenant, :queue, :name, :cron, :every, :tz, :payload, :priority, :attempts, :kind, :ms, :catch_up, :overlap, :starts, :now, :now)
+                               overlap, starts_at, task_type, enabled, created_at, updated_at)
+        VALUES (:tenant, :queue, :name, :cron, :every, :tz, :payload, :priority, :attempts, :kind, :ms, :catch_up, :overlap, :starts, :task_type,
+                :enabled, :now, :now)
         ON CONFLICT (tenant_id, queue, name) DO UPDATE SET cron = :cron, every_ms = :every, tz = :tz, payload = :payload, priority = :priority,
                max_attempts = :attempts, backoff_kind = :kind, backoff_ms = :ms, catch_up = :catch_up, overlap = :overlap, starts_at = :starts,
-               enabled = 1, updated_at = :now""",
+               task_type = :task_type, enabled = :enabled, updated_at = :now""",
            queue=queue_name, name=name, cron=cron, every=every, tz=tz or here(), payload=jsoned(payload), priority=priority, attempts=max_attempts,
-           kind=backoff[0], ms=backoff[1], catch_up=catch_up, overlap=overlap, starts=iso(began), now=now())
+           kind=backoff[0], ms=backoff[1], catch_up=catch_up, overlap=overlap, starts=iso(began), task_type=task_type, enabled=enabled, now=now())
     made = find(queue_name, name)
     _plan(made, began - 0.001)
     emit("schedule.updated" if before else "schedule.created", made)
     return find(queue_name, name)
+
+
+@writes
+def make(queue_name: str, name: str, payload: Any, **how: Any) -> Schedule:
+    """As `keep`, where there is none of that name yet. Conflict."""
+    if db.value("SELECT 1 FROM schedules WHERE tenant_id = :tenant AND queue = :queue AND name = :name", queue=queue_name, name=name):
+        raise Conflict(f"There is a schedule {name!r} of that kind already; change it, or choose another name")
+    return keep(queue_name, name, payload, **how)
 
 
 def find(queue_name: str, name: str) -> Schedule:
@@ -120,12 +141,41 @@ def find(queue_name: str, name: str) -> Schedule:
     return found
 
 
+def numbered(id: int) -> Schedule:
+    """One schedule by its number. NotFound."""
+    found = db.one(Schedule, "SELECT * FROM schedules WHERE tenant_id = :tenant AND id = :id", id=id)
+    if found is None:
+        raise NotFound(f"There is no schedule {id}")
+    return found
+
+
+@writes
+def change(id: int, **values: Any) -> Schedule:
+    """Change columns of a schedule; its pending job is planned anew, and what runs runs on. NotFound, Invalid, Conflict.
+
+    Another cron line or `every_ms` begins now. A slot that was met is not met again."""
+    before = numbered(id)
+    if values.keys() & {"cron", "every_ms"} and (values.get("cron"), values.get("every_ms")) != (before.cron, before.every_ms):
+        values["starts_at"] = now()
+    if "payload" in values:
+        values["payload"] = jsoned(values["payload"])
+    db.patch(dict, "schedules", id, **values)
+    made = numbered(id)
+    checked(made.cron, made.every_ms, made.tz, seconds(made.starts_at), field="cron")
+    if _withdraw(before) or not _lives(before):
+        if made.enabled:
+            _plan(made, max(time.time(), seconds(made.last_run_at or made.starts_at)))
+        else:
+            db.run("UPDATE schedules SET slot = NULL, job_id = NULL WHERE tenant_id = :tenant AND id = :id", id=id)
+    emit("schedule.updated", made)
+    return numbered(id)
+
+
 @writes
 def remove(queue_name: str, name: str) -> Schedule:
     """End a schedule, and take its pending job along; what runs runs on. NotFound."""
     gone = find(queue_name, name)
-    if gone.job_id:
-        queue.withdraw(gone.job_id)
+    _withdraw(gone)
     db.run("DELETE FROM schedules WHERE tenant_id = :tenant AND id = :id", id=gone.id)
     emit("schedule.deleted", gone)
     return gone
@@ -134,14 +184,32 @@ def remove(queue_name: str, name: str) -> Schedule:
 # ── planning ──
 
 
+def _home(one: Schedule) -> int:
+    """The tenant in whose queue its jobs lie: the server's own jobs are all the host's."""
+    return HOST_TENANT if one.queue == queue.OWN else one.tenant_id
+
+
+def _withdraw(one: Schedule) -> bool:
+    """Take its pending job back; whether there was one."""
+    with acting(system(_home(one))):
+        return one.job_id is not None and queue.withdraw(one.job_id)
+
+
+def _submit(one: Schedule, slot: float) -> tuple[queue.Job, bool]:
+    own = one.queue == queue.OWN
+    payload = {"tenant": one.tenant_id, "payload": {"schedule": one.id, "slot": iso(slot)}} if own else one.payload
+    key = f"repeat:{one.tenant_id}:{one.name}" if own else f"repeat:{one.name}"
+    with acting(system(_home(one))):
+        return queue.submit(one.queue, one.task_type or one.name, payload, priority=one.priority, max_attempts=one.max_attempts,
+                            backoff=(one.backoff_kind, one.backoff_ms), key=f"{key}:{slot * 1000:.0f}", run_at=iso(slot), schedule=one.name)
+
+
 def _plan(one: Schedule, after: float, before: float | None = None) -> None:
     """Have a job for the first slot after a moment that was not met yet; slots since `before` that it leaves out are missed. Inside a write."""
     if not one.enabled:
         return
     for slot, _ in zip(one.slots.after(after), range(TRIES), strict=False):
-        job, known = queue.submit(one.queue, one.name, one.payload, priority=one.priority, max_attempts=one.max_attempts,
-                                  backoff=(one.backoff_kind, one.backoff_ms), key=f"repeat:{one.name}:{slot * 1000:.0f}", run_at=iso(slot),
-                                  schedule=one.name)
+        job, known = _submit(one, slot)
         if not known:
             missed = one.slots.between(before, slot - 0.001) if before is not None else 0
             db.run("UPDATE schedules SET slot = :slot, job_id = :job, missed = missed + :missed WHERE tenant_id = :tenant AND id = :id",
@@ -159,18 +227,19 @@ def _plan_next(one: Schedule) -> None:
 
 
 def _of(job: queue.Job) -> Schedule | None:
-    """The schedule whose newest job this is."""
-    return db.one(Schedule, "SELECT * FROM schedules WHERE tenant_id = :tenant AND queue = :queue AND name = :name AND job_id = :id",
-                  queue=job.queue, name=job.schedule, id=job.id) if job.schedule else None
+    """The schedule whose newest job this is, in whatever tenant: job numbers are everybody's."""
+    return db.one(Schedule, "SELECT * FROM schedules WHERE job_id = :id AND (tenant_id = :tenant OR :own = 1)",
+                  id=job.id, own=int(job.queue == queue.OWN)) if job.schedule else None
 
 
 @plugin.on("job.claimed")
 def begun(event: str, job: queue.Job) -> None:
     """A slot is met."""
     if job.schedule and job.attempt == 1 and (one := _of(job)):
-        db.run("UPDATE schedules SET runs = runs + 1, last_run_at = :now WHERE tenant_id = :tenant AND id = :id", id=one.id, now=now())
-        if one.overlap == "queue":
-            _plan_next(one)
+        with acting(system(one.tenant_id)):
+            db.run("UPDATE schedules SET runs = runs + 1, last_run_at = :now WHERE tenant_id = :tenant AND id = :id", id=one.id, now=now())
+            if one.overlap == "queue" and one.queue != queue.OWN:  # there, what overlaps is what the job makes
+                _plan_next(one)
 
 
 @plugin.on("job.completed")
@@ -180,7 +249,11 @@ def begun(event: str, job: queue.Job) -> None:
 def ended(event: str, job: queue.Job) -> None:
     """The job of a slot is over: there is a next one."""
     if job.schedule and (one := _of(job)):
-        _plan_next(one)
+        with acting(system(one.tenant_id)):
+            error = job.error if event == "job.failed" else None
+            if one.last_error != error:
+                db.run("UPDATE schedules SET last_error = :error WHERE tenant_id = :tenant AND id = :id", error=error, id=one.id)
+            _plan_next(one)
 
 
 # ── what the clock does ──
@@ -199,7 +272,7 @@ def pass_over_late() -> None:
 
 
 # Asked by the sweeper each second: one step in the index of delayed jobs, as long as none is late.
-LATE = """SELECT jobs.tenant_id, schedules.id FROM jobs JOIN schedules ON schedules.job_id = jobs.id
+LATE = """SELECT schedules.tenant_id, schedules.id FROM jobs JOIN schedules ON schedules.job_id = jobs.id
            WHERE jobs.state = 'delayed' AND jobs.held_for IS NULL AND jobs.run_at <= :late AND jobs.attempt = 0 AND catch_up = 'skip'"""
 
 
@@ -209,7 +282,7 @@ def _pass_over(id: int) -> None:
     if one is None or one.slot is None or seconds(one.slot) > time.time() - GRACE:
         return
     first = seconds(one.slot)
-    if not one.job_id or not queue.withdraw(one.job_id):
+    if not _withdraw(one):
         return
     fresh = one.slots.latest(time.time() - GRACE, time.time())
     db.run("UPDATE schedules SET missed = missed + 1 WHERE tenant_id = :tenant AND id = :id", id=id)
@@ -249,7 +322,7 @@ def mend() -> None:
 @writes
 def _plan_anew(id: int) -> None:
     one = db.one(Schedule, "SELECT * FROM schedules WHERE tenant_id = :tenant AND id = :id", id=id)
-    if one and (not one.job_id or queue.withdraw(one.job_id) or not _lives(one)):
+    if one and (_withdraw(one) or not _lives(one)):
         if one.runs and seconds(one.starts_at) > time.time():  # it began by the clock that was wrong
             db.run("UPDATE schedules SET starts_at = :start WHERE tenant_id = :tenant AND id = :id", start=iso(one.slots.earlier(time.time())), id=id)
             one = find(one.queue, one.name)
@@ -265,4 +338,8 @@ def _mend(id: int) -> None:
 
 def _lives(one: Schedule) -> bool:
     """Whether the job of its slot is pending, or runs."""
-    return db.value("SELECT 1 FROM jobs WHERE tenant_id = :tenant AND id = :id AND finished_at IS NULL", id=one.job_id) is not None
+    with acting(system(_home(one))):
+        return db.value("SELECT 1 FROM jobs WHERE tenant_id = :tenant AND id = :id AND finished_at IS NULL", id=one.job_id) is not None
+
+
+from . import filing as filing  # noqa: E402  # last: it uses the verbs above
