@@ -51,6 +51,7 @@ class Claimed(Struct):
     max_attempts: int
     lease_token: str
     lease_expires_at: str
+    timeout_seconds: int
 
 
 class Shown(Struct):
@@ -155,7 +156,7 @@ class Retried(Struct):
 
 def claimed(job: Job) -> Claimed:
     return Claimed(f"job_{job.id}", job.task_type, job.queue, job.payload, job.priority, job.attempt, job.max_attempts,
-                   job.lease_token or "", job.lease_expires_at or "")
+                   job.lease_token or "", job.lease_expires_at or "", job.timeout_seconds)
 
 
 def shown(job: Job, why: list[Why] | None = None) -> Shown:

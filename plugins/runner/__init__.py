@@ -66,7 +66,7 @@ class Lease:
     def __init__(self, client: Client, job: dict[str, Any]):
         self.client, self.job, self.token = client, job, job["lease_token"]
         self.path = f"/task-queue/{job['id']}"
-        self.width = max(0.5, seconds(job["lease_expires_at"]) - time.time())
+        self.width = max(0.5, float(job.get("timeout_seconds") or seconds(job["lease_expires_at"]) - time.time()))  # clocks differ, widths do not
         self.until = time.monotonic() + self.width
         self.verdict: Ending | None = None
         self._closed = threading.Event()

@@ -1,4 +1,4 @@
-"""The runner's side of the API: this server over HTTP, as any other worker would speak to it.
+"""A worker's side of the API: the server over HTTP, by the address it has written into its data folder, or by a given one.
 
 Surprise: the address is read anew for every request, for the server may come back on another port
 while a brain is at work.
@@ -19,12 +19,14 @@ SAID = ("vault_sealed", "decryption_failed")  # asking again soon does not mend 
 
 
 class Client:
-    def __init__(self, data: Path, key_file: Path):
-        self.address, self.key_file = data / "server.url", key_file
+    def __init__(self, data: Path, key_file: Path, url: str | None = None):
+        self.address, self.key_file, self.fixed = data / "server.url", key_file, url and url.rstrip("/").removesuffix("/api")
         self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # never through a proxy
 
     @property
     def url(self) -> str:
+        if self.fixed:
+            return self.fixed
         try:
             return self.address.read_text().strip()
         except OSError:

@@ -90,7 +90,8 @@ class Due(Struct):
     slot: str
 
 
-SCHEDULES = Listing(of=Schedule, source="schedules", order="queue, name", base="tenant_id = :tenant AND queue <> 'orkosi'", filters={"queue_name": "queue = :queue_name"})
+SCHEDULES = Listing(of=Schedule, source="schedules", order="queue, name", base="tenant_id = :tenant AND queue <> 'orkosi'",
+                    filters={"queue_name": "queue = :queue_name"})
 
 
 # ── what an operator does ──

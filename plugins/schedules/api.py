@@ -192,7 +192,7 @@ def update(id: int, body: SchedulePatch, me: Actor) -> Reply[SeenSchedule]:
     for field, fits in (("task", files), ("payload", not files), ("priority", not files), ("tz", body.cron is not UNSET or (
             one.cron is not None and body.every_ms is UNSET))):
         if getattr(body, field) is not UNSET and not fits:
-            raise wrong(field, "A time zone belongs to `cron`" if field == "tz" else f"This schedule is of {'tasks' if files else 'jobs'}, not of the other")
+            raise wrong(field, "A time zone belongs to `cron`" if field == "tz" else f"This schedule is of {'tasks' if files else 'jobs'}")
     shown = seen(schedules.change(id, **values_of(body)))
     return Reply(shown, meta=noted(shown))
 

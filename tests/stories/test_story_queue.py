@@ -28,7 +28,7 @@ def stored(id, home=1, *, token="tok", **fields):
 
 def claims(job, lately, worker="w2"):
     """What a worker is given of a job, and the job as it is from then on."""
-    leased = {name: job[name] for name in ("id", "task_type", "queue_name", "payload", "priority", "max_attempts")}
+    leased = {name: job[name] for name in ("id", "task_type", "queue_name", "payload", "priority", "max_attempts", "timeout_seconds")}
     ends = {"attempt": job["attempt"] + 1, "lease_expires_at": lately(job["timeout_seconds"])}
     return leased | ends | {"lease_token": Like("[0-9a-f]{32}")}, job | ends | {"status": "active", "worker_id": worker, "claimed_at": lately, "progress": None}
 
