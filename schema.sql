@@ -5,7 +5,7 @@
 -- An index is idx_<table>_by_<columns>, with a word for its rows before `by` where it holds but some (open, done, …);
 -- tenant_id, with which most begin, goes without saying. The comment above it names what needs it.
 -- Raise the version with every change, so that an older Orkosi refuses a newer file.
-PRAGMA user_version = 12;
+PRAGMA user_version = 13;
 
 -- ════════════════════════════ tenants ════════════════════════════
 
@@ -286,6 +286,43 @@ CREATE TABLE schedules (                        -- the job of the next slot is a
 ) STRICT;
 -- schedules.pass_over_late
 CREATE INDEX idx_schedules_by_job_id ON schedules (job_id);
+
+-- ════════════════════════════ factory ════════════════════════════
+
+CREATE TABLE factory (                          -- what is wanted
+  tenant_id INTEGER PRIMARY KEY,
+  worker_count INTEGER NOT NULL CHECK (worker_count BETWEEN 0 AND 16),
+  max_concurrent INTEGER NOT NULL CHECK (max_concurrent BETWEEN 1 AND 8),
+  queues TEXT NOT NULL,                         -- JSON
+  updated_at TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE factory_workers (
+  tenant_id INTEGER NOT NULL,
+  number INTEGER NOT NULL,
+  wanted TEXT NOT NULL CHECK (wanted IN ('running', 'draining', 'held')),
+  since TEXT NOT NULL,                          -- it is wanted so
+  slots INTEGER NOT NULL,
+  queues TEXT NOT NULL,                         -- JSON
+  restarts INTEGER NOT NULL DEFAULT 0,
+  last_error TEXT,
+  completed INTEGER NOT NULL DEFAULT 0,         -- kept sums over its jobs
+  failed INTEGER NOT NULL DEFAULT 0,
+  ms INTEGER NOT NULL DEFAULT 0,                -- of the completed ones
+  created_at TEXT NOT NULL,
+  PRIMARY KEY (tenant_id, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE factory_jobs (                     -- attempts of the last day
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL,
+  worker INTEGER NOT NULL,
+  outcome TEXT NOT NULL CHECK (outcome IN ('completed', 'failed')),
+  ms INTEGER NOT NULL,
+  finished_at TEXT NOT NULL
+) STRICT;
+-- factory.last_day
+CREATE INDEX idx_factory_jobs_by_finished_at ON factory_jobs (tenant_id, finished_at);
 
 -- ═════════════════════════════ mail ══════════════════════════════
 

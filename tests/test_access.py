@@ -334,6 +334,8 @@ def theirs(client, data):
            "automations": made("/automations", {"name": MARK, "agent_name": "felix", "type": "script", "path": f"agents/felix/{MARK}.sh"})}
     assert client.patch(f"/notifications/{ids['notifications']['id']}/read").status == client.patch("/notifications/read-all").status == 200
     made("/notifications", {"title": MARK, "message": MARK}), client.patch("/notifications/read-all")
+    assert client.patch("/factory-workers/config", {"worker_count": 1}).status == 200
+    db.write(lambda: db.run("INSERT INTO factory_jobs (tenant_id, worker, outcome, ms, finished_at) VALUES (1, 1, 'completed', 5, :now)", now=now()))
     ids["schedules"] = made("/schedules", {"name": MARK, "every_ms": 60_000, "queue_name": MARK + ".", "payload": {"x": MARK}})
     ids = {name: {"id": one["id"]} for name, one in ids.items()}
     kept = settings.data / "agents/felix/runs" / str(ids["agent-runs"]["id"])

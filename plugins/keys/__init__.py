@@ -296,10 +296,17 @@ def end(id: str) -> None:
 
 
 @plugin.authenticator
-@across_tenants
 def by_key(request: Request) -> Actor | None:
     """The actor behind an API key, in `Authorization: Bearer` or `X-API-Key`."""
-    raw = request.header("X-API-Key").strip() or users.bearer(request)
+    actor = of(request.header("X-API-Key").strip() or users.bearer(request))
+    if actor:
+        uses.stamp(actor.credential)
+    return actor
+
+
+@across_tenants
+def of(raw: str) -> Actor | None:
+    """Who a raw key is at this moment; None where it is none, or is good for nothing any more."""
     if not tokens.is_one(raw, "live", "agt"):
         return None
     row = db.one(tuple, """
@@ -312,10 +319,7 @@ def by_key(request: Request) -> Actor | None:
          WHERE (hash = :hash OR (old_hash = :hash AND old_until > :now))
            AND is_active = 1 AND api_keys.deleted_at IS NULL AND (expires_at IS NULL OR expires_at > :now)""",
         hash=tokens.digest(raw), now=now())
-    actor = _actor(*row) if row else None
-    if actor:
-        uses.stamp(actor.credential)
-    return actor
+    return _actor(*row) if row else None
 
 
 @lru_cache(maxsize=1024)

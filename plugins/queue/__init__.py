@@ -391,7 +391,8 @@ from . import leases, working  # noqa: E402, I001  # last: these use the verbs a
 from .working import Signals as Signals, heartbeat as heartbeat, listen as listen, paused as paused, put_off as put_off, release as release  # noqa: E402
 from . import waiting  # noqa: E402
 from .waiting import wait_and_claim as wait_and_claim  # noqa: E402
-from .deciding import cancel, hold, pause, promote, release_active, remove, reprioritize, resume, retry, retry_dead, unhold, withdraw  # noqa: E402, F401
+from .deciding import cancel, hold, lose_of, pause, promote, release_active, release_of, remove  # noqa: E402, F401
+from .deciding import reprioritize, resume, retry, retry_dead, unhold, withdraw  # noqa: E402, F401
 from . import executor as executor  # noqa: E402
 from .executor import before_due as before_due, later as later, on_clock as on_clock  # noqa: E402
 from .seeing import QueueStats, explained, explains, names, of_ids, shut, shuts, stats, why, whys, whys_of  # noqa: E402, F401

@@ -5,7 +5,7 @@ it hears so at its next heartbeat.
 """
 from orkosi import Conflict, current, db, emit, now, writes
 
-from . import UNFINISHED, Job, _back, _ready, find, waiting, working
+from . import UNFINISHED, Job, _back, _failed, _ready, find, waiting, working
 
 
 @writes
@@ -130,3 +130,27 @@ def release_active(queue: str) -> int:
     for job in running:
         _back(job, "job.released", None, refund=1)
     return len(running)
+
+
+@writes
+def release_of(worker: str, *, but: set[int]) -> int:
+    """Take back the running jobs of workers whose name begins so, at no cost of an attempt; how many. Not those of `but`."""
+    held = _of_worker(worker, but)
+    for job in held:
+        _back(job, "job.released", None, refund=1)
+    return len(held)
+
+
+@writes
+def lose_of(worker: str, error: str, *, but: set[int]) -> int:
+    """As if their leases had run out: a worker is known to be dead. The attempt counts."""
+    held = _of_worker(worker, but)
+    for job in held:
+        _failed(job, f"{error} (attempt {job.attempt} of {job.max_attempts})", True, 0)
+    return len(held)
+
+
+def _of_worker(worker: str, but: set[int]) -> list[Job]:
+    held = db.all(Job, """SELECT * FROM jobs WHERE tenant_id = :tenant AND state = 'active'
+                           AND substr(worker_id, 1, length(:worker)) = :worker""", worker=worker)
+    return [job for job in held if job.id not in but]

@@ -38,12 +38,12 @@ class Shop:
         self.log = folder / "worker.log"
         self.draining, self.ending = threading.Event(), threading.Event()
         self.current: dict[str, tuple[str, float]] = {}  # job → its type, and since when
-        self._told = 0.0
+        self._told, self.began = 0.0, now()
 
     def run(self) -> None:
         """Work until told to end, and what ran then is done, or its time is over."""
         for slot in range(self.slots):
-            left = trees.end_left(self.folder / f"{slot}.pid", f"{MARK}={self.folder}/{slot}-", BREATH)
+            left = trees.end_left(self.folder / f"{slot}.pid", mark_of(self.folder, slot), BREATH)
             if left:
                 self.say(f"Ended what an earlier worker had left running: {clean(', '.join(left), 1000)}")
         (self.folder / "undelivered").mkdir(exist_ok=True, mode=0o700)
@@ -77,10 +77,10 @@ class Shop:
         """Write down what is going on, for whoever asks; and see whether a file asks for the end."""
         if time.monotonic() - self._told > 1.0:
             self._told = time.monotonic()
-            write_whole(self.folder / "state.json", json.dumps({"pid": os.getpid(), "seen_at": now(), "draining": self.draining.is_set(),
-                                                                "current": sorted(self.current)}))
+            write_whole(self.folder / "state.json", json.dumps({
+                "pid": os.getpid(), "started_at": self.began, "seen_at": now(), "draining": self.draining.is_set(), "current": sorted(self.current)}))
             if not self.draining.is_set() and (self.folder / "drain").exists():
-                self.drain()
+                self.drain(patience=60.0)
 
     # ── a slot ──
 
@@ -204,6 +204,11 @@ class Shop:
             path.replace(path.with_name(path.name + ".rejected"))
         path.unlink(missing_ok=True)
         return True
+
+
+def mark_of(folder: Path, slot: int) -> str:
+    """How a variable begins that all programs of a slot have in their environment, and nobody else's."""
+    return f"{MARK}={folder}/{slot}-"
 
 
 def body_of(path: Path) -> dict[str, Any]:

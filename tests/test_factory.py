@@ -1,0 +1,141 @@
+"""The factory: real worker processes, started, drained, killed and held."""
+import fcntl
+import os
+import signal
+
+import pytest
+from conftest import eventually
+
+ENOUGH = {"timeout_seconds": 60}
+
+
+@pytest.fixture
+def plant(server):
+    return Plant(server)
+
+
+class Plant:
+    def __init__(self, server):
+        self.server, self.running = server, server()
+        self.token = server.admin(self.running)
+        (self.running.folder / "workers").mkdir()
+
+    def program(self, name, text):
+        path = self.running.folder / "workers" / name
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def call(self, method, path, body=None):
+        status, said = self.running.call(method, path, body, self.token)
+        assert status in (200, 201), said
+        return said["data"]
+
+    def config(self, **more):
+        return self.call("PATCH", "/factory-workers/config", more)
+
+    def workers(self, *states, patience=20):
+        """The workers, once they are in these states."""
+        eventually(lambda: [one["state"] for one in self.call("GET", "/factory-workers")] == list(states), patience)
+        return self.call("GET", "/factory-workers")
+
+    def submit(self, task_type, **more):
+        return self.call("POST", "/task-queue/submit", {"task_type": task_type, "max_attempts": 2, **ENOUGH, **more})["id"]
+
+    def job(self, id):
+        return self.call("GET", f"/task-queue/{id}")
+
+
+@pytest.mark.slow
+def test_workers_come_work_and_go(plant):
+    plant.program("quick", "#!/bin/sh\necho '{\"ok\": true}'\n")
+    plant.program("slow", f"#!/bin/sh\necho $$ >> {plant.running.folder}/slow\nsleep 3\necho slow\n")
+    assert plant.config(worker_count=2, max_concurrent=2) == {"worker_count": 2, "max_concurrent": 2, "queues": ["default"], "wanted": 2, "running": 0}
+    first, second = plant.workers("idle", "idle")
+    assert first["slots"] == 2 and first["pid"] != second["pid"] and os.readlink(f"/proc/{first['pid']}/exe")
+    quick = [plant.submit("quick") for _ in range(20)]
+    eventually(lambda: all(plant.job(id)["status"] == "completed" for id in quick))
+    assert plant.job(quick[0])["result"] == {"ok": True} and sum(one["completed"] for one in plant.call("GET", "/factory-workers")) == 20
+    stats = plant.call("GET", "/factory-workers/stats")
+    assert (stats["workers"], stats["slots"], stats["completed"], stats["throughput_per_hour"]) == (2, 4, 20, 20) and stats["p95_seconds"] >= stats["avg_seconds"] > 0
+    slow = plant.submit("slow")
+    eventually(lambda: (plant.running.folder / "slow").exists())
+    busy = next(one for one in plant.call("GET", "/factory-workers") if one["busy"])
+    assert busy["state"] == "busy" and busy["current"][0]["job_id"] == slow and busy["current"][0]["task_type"] == "slow"
+    plant.config(worker_count=0)
+    states = {one["id"]: one["state"] for one in plant.call("GET", "/factory-workers")}
+    assert states[busy["id"]] == "draining"
+    plant.workers()
+    assert plant.job(slow)["result"] == "slow" and not list((plant.running.folder / "jobs").glob("*.worker.*"))
+    assert plant.call("GET", "/factory-workers/health-summary")["status"] == "ok"
+
+
+@pytest.mark.slow
+def test_one_that_dies_comes_again_and_its_job_is_done(plant):
+    plant.program("slow", f"#!/bin/sh\necho $$ >> {plant.running.folder}/slow\n[ $(wc -l < {plant.running.folder}/slow) -gt 1 ] || exec sleep 300\necho again\n")
+    plant.config(worker_count=1)
+    worker, = plant.workers("idle")
+    id = plant.submit("slow")
+    eventually(lambda: (plant.running.folder / "slow").exists())
+    orphan = int((plant.running.folder / "slow").read_text().split()[0])
+    os.kill(worker["pid"], signal.SIGKILL)
+    eventually(lambda: plant.job(id)["status"] == "completed", 20)
+    again, = plant.workers("idle")
+    assert plant.job(id)["attempt"] == 2 and plant.job(id)["result"] == "again" and not os.path.exists(f"/proc/{orphan}")
+    assert again["pid"] != worker["pid"] and again["restarts"] == 1 and "ended with -9" in again["last_error"]
+    os.kill(again["pid"], signal.SIGTERM)  # somebody's hand: it is wanted all the same
+    eventually(lambda: plant.workers("idle")[0]["pid"] not in (again["pid"], None), 20)
+
+
+@pytest.mark.slow
+def test_one_that_dies_five_times_within_a_minute_is_held(plant):
+    folder = plant.running.folder / "work/factory-1"
+    folder.mkdir(parents=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a worker of its name is there already: it cannot start
+        plant.config(worker_count=1)
+        held, = plant.workers("held", patience=50)
+        assert "factory-1 is at work already" in held["last_error"] and held["restarts"] == 5
+        health = plant.call("GET", "/factory-workers/health-summary")
+        assert health["status"] == "down" and health["alerts"][0]["code"] == "worker_held" and "at work already" in health["alerts"][0]["message"]
+        assert plant.call("GET", "/notifications")[0]["title"] == "factory-1 is held"
+    plant.config(worker_count=1)
+    assert plant.workers("idle")[0]["restarts"] == 0
+
+
+@pytest.mark.slow
+def test_the_server_ends_and_comes_again(plant):
+    """What ran is given back at no cost, and the next server has its workers again; a killed one adopts them."""
+    plant.program("long", f"#!/bin/sh\necho $$ >> {plant.running.folder}/long\n[ $(wc -l < {plant.running.folder}/long) -gt 1 ] || exec sleep 300\necho again\n")
+    plant.config(worker_count=1)
+    plant.workers("idle")
+    id = plant.submit("long")
+    eventually(lambda: (plant.running.folder / "long").exists())
+    plant.running.stop()
+    plant.running = plant.server()
+    eventually(lambda: plant.job(id)["status"] == "completed", 20)
+    assert plant.job(id)["attempt"] == 1 and plant.job(id)["result"] == "again"
+    worker, = plant.workers("idle")
+    plant.running.kill()
+    plant.running = plant.server()
+    assert plant.workers("idle")[0]["pid"] == worker["pid"], "it is adopted"
+    id = plant.submit("long")
+    eventually(lambda: plant.job(id)["status"] == "completed", 20)
+
+
+def test_a_worker_under_launchd(client, launchctl, data):
+    """Its plist is one that launchd takes, and it goes when it is not wanted."""
+    import plistlib
+
+    from orkosi import acting, system
+    from plugins import supervisor
+    from plugins.factory import running
+    client.patch("/factory-workers/config", {"worker_count": 1, "max_concurrent": 2, "queues": ["a", "b"]})
+    with acting(system()):
+        running.bring_about()
+        plist = supervisor.plist_of(f"com.orkosi.{supervisor.folder_hash()}.worker.1")
+        spec = plistlib.loads(plist.read_bytes())
+        assert spec["KeepAlive"] == {"SuccessfulExit": False} and spec["Label"] == plist.stem and supervisor.status(plist).loaded
+        assert [spec["ProgramArguments"][at + 1] for at, word in enumerate(spec["ProgramArguments"]) if word == "--queue"] == ["a", "b"]
+        client.patch("/factory-workers/config", {"worker_count": 0})
+        eventually(lambda: running.bring_about() or not plist.exists())
+        assert not supervisor.status(plist).loaded and client.get("/factory-workers").data == []
