@@ -5,7 +5,7 @@
 -- An index is idx_<table>_by_<columns>, with a word for its rows before `by` where it holds but some (open, done, …);
 -- tenant_id, with which most begin, goes without saying. The comment above it names what needs it.
 -- Raise the version with every change, so that an older Orkosi refuses a newer file.
-PRAGMA user_version = 13;
+PRAGMA user_version = 14;
 
 -- ════════════════════════════ tenants ════════════════════════════
 
@@ -323,6 +323,74 @@ CREATE TABLE factory_jobs (                     -- attempts of the last day
 ) STRICT;
 -- factory.last_day
 CREATE INDEX idx_factory_jobs_by_finished_at ON factory_jobs (tenant_id, finished_at);
+
+-- ═══════════════════════════ discovery ═══════════════════════════
+
+CREATE TABLE discovery_engines (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL,
+  slug TEXT NOT NULL,                           -- of its first name; it stays
+  name TEXT NOT NULL,
+  description TEXT NOT NULL DEFAULT '',
+  layer TEXT NOT NULL,
+  schedule_interval_ms INTEGER NOT NULL CHECK (schedule_interval_ms >= 60000),
+  model TEXT,
+  command TEXT,                                 -- JSON argv, of the layer command
+  enabled INTEGER NOT NULL DEFAULT 1 CHECK (enabled IN (0, 1)),
+  last_run_at TEXT,
+  last_status TEXT CHECK (last_status IN ('queued', 'running', 'done', 'failed')),
+  total INTEGER NOT NULL DEFAULT 0,             -- kept sums over its runs
+  failed INTEGER NOT NULL DEFAULT 0,
+  wasted INTEGER NOT NULL DEFAULT 0,            -- that went well and filed nothing
+  findings INTEGER NOT NULL DEFAULT 0,
+  cost_micros INTEGER NOT NULL DEFAULT 0,
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL,
+  UNIQUE (tenant_id, slug)
+) STRICT;
+
+CREATE TABLE discovery_runs (                   -- of 90 days; they outlive their engine
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL,
+  engine_id INTEGER NOT NULL,
+  slug TEXT NOT NULL,
+  trigger TEXT NOT NULL CHECK (trigger IN ('schedule', 'manual')),
+  status TEXT NOT NULL CHECK (status IN ('queued', 'running', 'done', 'failed')),
+  job_id INTEGER,
+  started_at TEXT,
+  finished_at TEXT,
+  seconds REAL,
+  findings INTEGER NOT NULL DEFAULT 0,
+  new INTEGER NOT NULL DEFAULT 0,
+  repeated INTEGER NOT NULL DEFAULT 0,
+  dismissed INTEGER NOT NULL DEFAULT 0,
+  cost_micros INTEGER NOT NULL DEFAULT 0,
+  tokens INTEGER NOT NULL DEFAULT 0,
+  error TEXT,
+  created_at TEXT NOT NULL
+) STRICT;
+-- discovery.show
+CREATE INDEX idx_discovery_runs_by_engine_id ON discovery_runs (tenant_id, engine_id, id);
+-- discovery.prune
+CREATE INDEX idx_discovery_runs_by_created_at ON discovery_runs (tenant_id, created_at);
+
+CREATE TABLE discovery_tasks (                  -- a row for each task that was filed
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL,
+  engine_id INTEGER NOT NULL,
+  run_id INTEGER NOT NULL,
+  fingerprint TEXT NOT NULL,
+  task_id INTEGER NOT NULL,
+  previous_task_id INTEGER,                     -- which was done, and it came back
+  dismissed_at TEXT,                            -- when a person archived it
+  filed_at TEXT NOT NULL
+) STRICT;
+-- discovery._take
+CREATE INDEX idx_discovery_tasks_by_fingerprint ON discovery_tasks (tenant_id, fingerprint, id);
+-- discovery.seen
+CREATE INDEX idx_discovery_tasks_by_engine_id ON discovery_tasks (tenant_id, engine_id, id);
+-- discovery.dismissed
+CREATE INDEX idx_discovery_tasks_by_task_id ON discovery_tasks (task_id);
 
 -- ═════════════════════════════ mail ══════════════════════════════
 

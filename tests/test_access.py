@@ -193,6 +193,8 @@ ANEW = {
     "POST /api/task-queue/{id}/cancel": lambda cast, who, n: idle_job(cast, n),
     "POST /api/task-queue/{id}/retry": lambda cast, who, n: idle_job(cast, n, cancelled=True),
     "POST /api/bull-queue/submit-scheduled": lambda cast, who, n: ({}, {"queue": n, "name": n, "data": {}, "every": 60_000}),
+    "POST /api/discovery-engines": lambda cast, who, n: ({}, {"name": n, "layer": "tasks"}),
+    "DELETE /api/discovery-engines/{slug}": lambda cast, who, n: ({"slug": cast.make("/discovery-engines", {"name": n, "layer": "tasks"})["slug"]}, None),
     "POST /api/schedules": lambda cast, who, n: ({}, {"name": n, "every_ms": 60_000, "queue_name": n}),
     "DELETE /api/schedules/{id}": lambda cast, who, n: ({"id": cast.make("/schedules", {"name": n, "every_ms": 60_000, "queue_name": n})["id"]}, None),
     "POST /api/bull-queue/{queue}/jobs/{id}/retry": lambda cast, who, n: bull_job(cast, n, cancelled=True),
@@ -336,8 +338,11 @@ def theirs(client, data):
     made("/notifications", {"title": MARK, "message": MARK}), client.patch("/notifications/read-all")
     assert client.patch("/factory-workers/config", {"worker_count": 1}).status == 200
     db.write(lambda: db.run("INSERT INTO factory_jobs (tenant_id, worker, outcome, ms, finished_at) VALUES (1, 1, 'completed', 5, :now)", now=now()))
+    made("/discovery-engines", {"name": MARK, "layer": "tasks"}), made(f"/discovery-engines/{MARK}/run", None)
+    db.write(lambda: db.run("INSERT INTO discovery_tasks (tenant_id, engine_id, run_id, fingerprint, task_id, filed_at) VALUES (1, 1, 1, :mark, 1, :now)",
+                            mark=MARK, now=now()))
     ids["schedules"] = made("/schedules", {"name": MARK, "every_ms": 60_000, "queue_name": MARK + ".", "payload": {"x": MARK}})
-    ids = {name: {"id": one["id"]} for name, one in ids.items()}
+    ids = {name: {"id": one["id"]} for name, one in ids.items()} | {"discovery-engines": {"slug": MARK}}
     kept = settings.data / "agents/felix/runs" / str(ids["agent-runs"]["id"])
     kept.mkdir(parents=True)
     (kept / "stdout").write_text(MARK), (kept / "input.json").write_text('{"told": {"task": null}}')

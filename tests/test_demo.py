@@ -29,9 +29,27 @@ def test_the_demo_works_by_itself_and_its_lines_can_be_pasted(server):
     assert len(listed()) == len(demo.PLANS) + 1
     runs = running.call("GET", "/agent-runs?agent=bruno", None, token)[1]["data"]
     assert runs[0]["cost_micros"] == 7600 and running.call("GET", "/agents", None, token)[1]["meta"]["total"] == 3
+    discovery_finds_each_thing_once(lambda method, path, body=None: running.call(method, path, body, token)[1]["data"])
     running.process.terminate()
     running.process.wait(20)
     reader.join(5)
+
+
+def discovery_finds_each_thing_once(call):
+    """An engine of the demo files a real task; its second run files none, and what a person has archived is not filed again."""
+    stuck = call("POST", "/tasks", {"title": "Ask the harbour master", "status": "blocked"})["id"]
+
+    def run():
+        id = call("POST", "/discovery-engines/what-stands-still/run")["run_id"]
+        found = lambda: next(one for one in call("GET", "/discovery-engines/what-stands-still")["recent_runs"] if one["id"] == id)  # noqa: E731
+        eventually(lambda: found()["status"] in ("done", "failed"), patience=20)
+        return {name: found()[name] for name in ("status", "new", "repeated", "dismissed")}
+    assert run() == {"status": "done", "new": 1, "repeated": 0, "dismissed": 0}
+    filed = call("GET", "/tasks?q=Unblock")
+    assert [one["title"] for one in filed] == [f"Unblock task {stuck}: Ask the harbour master"]
+    assert run() == {"status": "done", "new": 0, "repeated": 1, "dismissed": 0}
+    call("PATCH", f"/tasks/{filed[0]['id']}", {"status": "archived"})
+    assert run() == {"status": "done", "new": 0, "repeated": 0, "dismissed": 1} and len(call("GET", "/tasks?q=Unblock")) == 1
 
 
 @pytest.mark.slow

@@ -114,6 +114,17 @@ def test_schedules_go_as_written(server, tmp_path):
     assert '"cron":"30 7 * * 1-5"' in done.stdout and '"enabled":false' in done.stdout
 
 
+@pytest.mark.slow
+def test_discovery_goes_as_written(server, tmp_path):
+    required("curl", "curl")
+    running = server()
+    script = next(block for block in blocks() if "discovery-engines" in block)
+    done = subprocess.run(["sh", "-c", f"T={server.admin(running)} U={running.url}/api J='Content-Type: application/json'\n{script}"], cwd=tmp_path,
+                          capture_output=True, text=True, timeout=60)
+    assert done.stderr == "" and '"error":{' not in done.stdout, done.stdout + done.stderr
+    assert '"slug":"safety-net"' in done.stdout and '"new":1' in done.stdout and '"tasks_created":1' in done.stdout
+
+
 def worker(language):
     """The worker of the README in a language, as a file has it."""
     text = (HOME / "README.md").read_text()

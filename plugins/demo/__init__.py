@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from orkosi import HOST_TENANT, Plugin, across_tenants, acting, db, settings
-from plugins import agents, keys, products, server, tasks, users
+from plugins import agents, discovery, keys, products, server, tasks, users
 from plugins.tasks import NewTask
 
 plugin = Plugin("Demo", layer="views")
@@ -58,6 +58,10 @@ PLANS: tuple[tuple[NewTask, tuple[int, ...]], ...] = (
     (NewTask("Tell everybody that it is out", assignee="bruno", product_slug="lighthouse", type="content", priority="P0"), (10,)),
 )
 
+# What is looked for, each hour.
+ENGINES = (("What stands still", "tasks", "Tasks that are blocked, or that nobody has touched for a week"),
+           ("The safety net", "backups", "Whether there is a backup of late, and whether it can be restored"))
+
 _asked = threading.Event()
 
 
@@ -94,7 +98,7 @@ def empty() -> bool:
 
 
 def found() -> None:
-    """Make the company: products, agents with their brains, tasks."""
+    """Make the company: products, agents with their brains, tasks, and what looks for more of them."""
     for name, slug, tagline in PRODUCTS:
         products.create(name, slug, tagline=tagline, status="building")
     for name, (role, emoji, brain) in BRAINS.items():
@@ -104,6 +108,8 @@ def found() -> None:
     for plan, waits in PLANS:
         task, _ = tasks.create(msgspec.structs.replace(plan, blocked_by=[ids[place] for place in waits]))
         ids.append(task.id)
+    for name, layer, description in ENGINES:
+        discovery.create({"name": name, "layer": layer, "description": description, "schedule_interval_ms": 3_600_000})
 
 
 def _give(path: Path, brain: str) -> None:

@@ -16,7 +16,7 @@ from plugins.lists import Listing
 
 from .line import LEVELS, shortened
 
-plugin = Plugin("Logs", layer="ground", needs=("fields", "folders", "vault", "lists"))
+plugin = Plugin("Logs", layer="ground", needs=("fields", "folders", "vault", "lists", "findings"))
 plugin.setting("log_keep_days", int, 14, "For how many days log lines stay searchable")
 plugin.setting("log_keep_lines", int, 5_000_000, "How many log lines stay searchable at most")
 

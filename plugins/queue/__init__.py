@@ -41,7 +41,7 @@ from plugins.fields import wrong
 from plugins.lists import Listing
 from plugins.tenants import shares
 
-plugin = Plugin("Queue", layer="ground", needs=("tenants", "server", "signing", "fields", "lists"))
+plugin = Plugin("Queue", layer="ground", needs=("tenants", "server", "signing", "fields", "lists", "findings"))
 plugin.setting("keep_completed_days", int, 7, "For how many days completed jobs are kept")
 plugin.setting("keep_failed_days", int, 30, "For how many days failed, cancelled and dead jobs are kept")
 

@@ -31,7 +31,7 @@ from . import (
 )
 
 log = logging.getLogger("orkosi")
-HANDS = 2
+HANDS = 3  # a backup and a discovery may take long, and letters do not wait for them
 JUMP = 5.0  # seconds that the clock may go ahead between two looks before it is called a sleep
 _running: dict[int, Job] = {}
 

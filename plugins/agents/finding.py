@@ -1,0 +1,24 @@
+"""What discovery finds in agents: those that fail, and those that are not heard of."""
+from collections.abc import Iterator
+
+from orkosi import db
+from plugins.findings import Finding, finds
+
+from .rows import everyone
+from .state import look
+
+IN_A_ROW = 3
+
+
+@finds("agents")
+def failing_or_silent() -> Iterator[Finding]:
+    """Agents whose last runs all failed, and those that should run and do not."""
+    for agent in look(everyone()):
+        last = db.all(tuple, """SELECT status, error FROM agent_runs WHERE tenant_id = :tenant AND agent = :name AND status <> 'running'
+                                 ORDER BY id DESC LIMIT :many""", name=agent.name, many=IN_A_ROW)
+        if len(last) == IN_A_ROW and all(status in ("failed", "timeout", "lost") for status, _ in last):
+            yield Finding(f"Agent {agent.name} fails: its last {IN_A_ROW} runs did", f"agents:failing:{agent.name}",
+                          f"The last error was: {last[0][1] or 'none was told'}", "P1")
+        if agent.status == "offline":
+            heard = f"was heard of last at {agent.last_heartbeat}" if agent.last_heartbeat else "was never heard of"
+            yield Finding(f"Agent {agent.name} is silent", f"agents:silent:{agent.name}", f"It is to run, and {heard}.", "P1")
