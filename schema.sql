@@ -5,7 +5,7 @@
 -- An index is idx_<table>_by_<columns>, with a word for its rows before `by` where it holds but some (open, done, …);
 -- tenant_id, with which most begin, goes without saying. The comment above it names what needs it.
 -- Raise the version with every change, so that an older Orkosi refuses a newer file.
-PRAGMA user_version = 14;
+PRAGMA user_version = 15;
 
 -- ════════════════════════════ tenants ════════════════════════════
 
@@ -324,6 +324,44 @@ CREATE TABLE factory_jobs (                     -- attempts of the last day
 -- factory.last_day
 CREATE INDEX idx_factory_jobs_by_finished_at ON factory_jobs (tenant_id, finished_at);
 
+-- ═════════════════════════════ costs ═════════════════════════════
+
+CREATE TABLE cost_sums (                        -- kept: each run once, when it ends
+  tenant_id INTEGER NOT NULL,
+  agent TEXT NOT NULL,
+  day TEXT NOT NULL,                            -- local
+  product TEXT NOT NULL,                        -- '': of none
+  model TEXT NOT NULL,                          -- '': not told
+  runs INTEGER NOT NULL,
+  wasted INTEGER NOT NULL,                      -- that failed or made no progress
+  tokens_in INTEGER NOT NULL,
+  tokens_out INTEGER NOT NULL,
+  cost_micros INTEGER NOT NULL,
+  ms INTEGER NOT NULL,
+  PRIMARY KEY (tenant_id, agent, day, product, model)
+) STRICT, WITHOUT ROWID;
+-- costs._BY
+CREATE INDEX idx_cost_sums_by_day ON cost_sums (tenant_id, day);
+
+CREATE TABLE agent_budgets (
+  tenant_id INTEGER NOT NULL,
+  agent TEXT NOT NULL,
+  tokens_per_day INTEGER,
+  tokens_per_month INTEGER,
+  cost_micros_per_day INTEGER,                  -- millionths of a dollar
+  cost_micros_per_month INTEGER,
+  cost_micros_per_hour INTEGER,                 -- the breaker's
+  runs_without_progress INTEGER NOT NULL DEFAULT 5, -- in a row; the breaker's
+  micros_per_million_tokens_in INTEGER,         -- the price, where its tool tells no cost
+  micros_per_million_tokens_out INTEGER,
+  over TEXT,                                    -- why it is shut out
+  over_until TEXT,
+  warned TEXT,                                  -- what somebody was told of last
+  in_a_row INTEGER NOT NULL DEFAULT 0,
+  updated_at TEXT NOT NULL,
+  PRIMARY KEY (tenant_id, agent)
+) STRICT, WITHOUT ROWID;
+
 -- ═══════════════════════════ discovery ═══════════════════════════
 
 CREATE TABLE discovery_engines (
@@ -572,6 +610,7 @@ CREATE TABLE agent_runs (
   note TEXT,
   error TEXT,
   unpaid_tokens INTEGER NOT NULL DEFAULT 0,     -- what its tenant's balance did not cover
+  counted INTEGER NOT NULL DEFAULT 0 CHECK (counted IN (0, 1)), -- in cost_sums
   stdout_bytes INTEGER NOT NULL DEFAULT 0,      -- what its program wrote; how much of that is kept, its folder says
   stderr_bytes INTEGER NOT NULL DEFAULT 0,
   truncated INTEGER NOT NULL DEFAULT 0,         -- its task's resolution is but the beginning of that

@@ -341,6 +341,8 @@ def theirs(client, data):
     made("/discovery-engines", {"name": MARK, "layer": "tasks"}), made(f"/discovery-engines/{MARK}/run", None)
     db.write(lambda: db.run("INSERT INTO discovery_tasks (tenant_id, engine_id, run_id, fingerprint, task_id, filed_at) VALUES (1, 1, 1, :mark, 1, :now)",
                             mark=MARK, now=now()))
+    run = made("/agent-runs", {"agent": "felix", "task_id": task})["id"]
+    assert client.patch(f"/agent-runs/{run}", {"status": "done", "tokens_in": 5, "cost_micros": 7, "note": MARK}).status == 200
     ids["schedules"] = made("/schedules", {"name": MARK, "every_ms": 60_000, "queue_name": MARK + ".", "payload": {"x": MARK}})
     ids = {name: {"id": one["id"]} for name, one in ids.items()} | {"discovery-engines": {"slug": MARK}}
     kept = settings.data / "agents/felix/runs" / str(ids["agent-runs"]["id"])

@@ -38,7 +38,7 @@ def test_every_event_is_kept_with_its_actor(client, actor, named):
 @pytest.mark.parametrize("event", ["job.completed", "log.written", "opened", "serving"])
 def test_the_servers_own_noise_is_not_kept(client, event):
     before = client.get("/activity-log").meta["total"]
-    tell(event, SimpleNamespace(**TASK, id=1, task_type="other", schedule=None))
+    tell(event, SimpleNamespace(**TASK, id=1, task_type="other", schedule=None, worker_id=None))
     assert client.get("/activity-log").meta["total"] == before
 
 

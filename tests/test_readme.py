@@ -125,6 +125,19 @@ def test_discovery_goes_as_written(server, tmp_path):
     assert '"slug":"safety-net"' in done.stdout and '"new":1' in done.stdout and '"tasks_created":1' in done.stdout
 
 
+@pytest.mark.slow
+def test_costs_go_as_written(server, tmp_path):
+    required("curl", "curl")
+    running = server()
+    token = server.admin(running)
+    assert running.call("POST", "/agents", {"name": "felix"}, token)[0] == 200
+    script = next(block for block in blocks() if "/budget" in block)
+    done = subprocess.run(["sh", "-c", f"T={token} U={running.url}/api J='Content-Type: application/json'\n{script}"], cwd=tmp_path,
+                          capture_output=True, text=True, timeout=60)
+    assert done.stderr == "" and '"error":{' not in done.stdout, done.stdout + done.stderr
+    assert done.stdout.count('"cost_micros_per_day":5000000') == 2 and '"meta":{"from":' in done.stdout
+
+
 def worker(language):
     """The worker of the README in a language, as a file has it."""
     text = (HOME / "README.md").read_text()

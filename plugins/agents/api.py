@@ -161,9 +161,11 @@ def list_runs(query: RunQuery, me: Actor) -> Page[Run]:
     return runs.page(query, agent=me.name if me.kind == "agent" else query.whose())
 
 
-@plugin.post("/api/agent-runs", quick=True, auth=WORK, status=201, raises=(400, 404))
+@plugin.post("/api/agent-runs", quick=True, auth=WORK, status=201, raises=(400, 404, 409))
 def start_run(body: NewRun, me: Actor) -> Run:
-    """Begin a run; an agent's key begins its own"""
+    """Begin a run; an agent's key begins its own
+
+    409 where it has no job, and the budget of its agent is used up."""
     agent = me.name if me.kind == "agent" else body.agent
     if agent is None:
         raise wrong("agent", "Required, except with an agent's own key")

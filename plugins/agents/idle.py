@@ -5,7 +5,8 @@ an empty queue. Runs it saved are counted in memory and written down every few s
 """
 from collections import Counter
 
-from orkosi import HOST_TENANT, Struct, across_tenants, db, writes
+from orkosi import HOST_TENANT, Struct, across_tenants, acting, db, system, writes
+from plugins import queue
 
 from .rows import plugin
 
@@ -31,7 +32,9 @@ def check(name: str, mode: str = "task", tenant: int = HOST_TENANT) -> Idle:
         return NOTHING
     asked, waiting, paused = wanted
     if mode == "task" and asked == "running" and waiting and not paused:
-        return Idle(False, "work is waiting")
+        with acting(system(tenant)):
+            if not queue.shut(f"agent:{name}"):
+                return Idle(False, "work is waiting")
     _saved[tenant, name] += 1
     return Idle(True, "stopped") if asked == "stopped" else Idle(True, "paused") if asked == "paused" or paused else NOTHING
 

@@ -1,4 +1,5 @@
 """Runs: the record of every time an agent worked, what came of it, and what it cost."""
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from orkosi import (
@@ -88,9 +89,20 @@ def find(id: int, agent: str | None = None) -> Run:
     return run
 
 
+_starts: list[Callable[[str], None]] = []
+
+
+def before_start(ask: Callable[[str], None]) -> Callable[[str], None]:
+    """Register who may refuse a run that an agent begins by itself, without a job, by raising a Problem."""
+    _starts.append(ask)
+    return ask
+
+
 @writes
 def start(agent: str, *, task_id: int | None, job_id: int | None, mode: str, replay_of: int | None = None) -> Run:
     """Begin a run; a sign of life of its agent. NotFound where its job, its task or the run it repeats is not one the caller may see."""
+    for ask in _starts if job_id is None else ():
+        ask(agent)
     if replay_of is not None:
         find(replay_of, agent)
     if job_id is not None:
@@ -122,7 +134,21 @@ def change(id: int, patch: RunPatch, agent: str | None = None) -> Run:
     if ends:
         emit("run.finished", run)
         run = find(id)  # whoever heard it may have written what was left unpaid
+    elif run.status == "running" and (run.tokens_in, run.tokens_out, run.cost_micros) != (before.tokens_in, before.tokens_out, before.cost_micros):
+        emit("run.progress", run)
     return run
+
+
+@writes
+def count_once(id: int) -> bool:
+    """Whether a run that is over is counted now for the first time; inside a write."""
+    return bool(db.run("UPDATE agent_runs SET counted = 1 WHERE id = :id AND tenant_id = :tenant AND counted = 0", id=id))
+
+
+@writes
+def set_cost(id: int, micros: int) -> None:
+    """What a run cost by the price of its agent, where its tool told none."""
+    db.run("UPDATE agent_runs SET cost_micros = :micros WHERE id = :id AND tenant_id = :tenant", micros=micros, id=id)
 
 
 @writes
