@@ -138,6 +138,19 @@ def test_costs_go_as_written(server, tmp_path):
     assert done.stdout.count('"cost_micros_per_day":5000000') == 2 and '"meta":{"from":' in done.stdout
 
 
+@pytest.mark.slow
+def test_events_go_as_written(server, tmp_path):
+    required("curl", "curl")
+    running = server()
+    token = server.admin(running)
+    running.call("POST", "/tasks", {"title": "t"}, token)
+    script = next(block for block in blocks() if "wait_seconds=1&" in block)
+    done = subprocess.run(["sh", "-c", f"T={token} U={running.url}/api J='Content-Type: application/json'\n{script}"], cwd=tmp_path,
+                          capture_output=True, text=True, timeout=60)
+    assert done.stderr == "" and '"error":{' not in done.stdout, done.stdout + done.stderr
+    assert done.stdout.count("retry: 2000") == 2 and '"type":"task.created"' in done.stdout and '"reset":false' in done.stdout
+
+
 def worker(language):
     """The worker of the README in a language, as a file has it."""
     text = (HOME / "README.md").read_text()

@@ -22,9 +22,10 @@ from orkosi import (
 )
 from plugins import fields, lists
 from plugins.lists import Listing
+from plugins.server.feeds import feeds
 from plugins.tenants import shares
 
-plugin = Plugin("Activity", layer="ground", needs=("users", "tenants", "fields", "lists"))
+plugin = Plugin("Activity", layer="ground", needs=("users", "tenants", "fields", "lists", "server"))
 
 ActorType = Literal["agent", "system", "user"]
 
@@ -95,6 +96,7 @@ def remember(event: str, subject: Any, **facts: Any) -> None:
     entity = next((getattr(subject, name) for name in ("id", "name", "slug") if hasattr(subject, name)), None)
     said = (("title", getattr(subject, "title", None)), ("note", facts.get("note")))
     told = {name: text for name, text in said if isinstance(text, str)}
+    db.after_commit(feeds.ring)
     db.run(REMEMBER, home=tenant, actor_type=kind, actor_id=id, action=event, entity_type=event.partition(".")[0],
            entity_id=None if entity is None else str(entity), metadata=jsoned(told) if told else None, now=now())
 
@@ -127,6 +129,7 @@ def record(actor_type: ActorType, actor_id: str, action: str, entity_type: str |
     """Keep one entry that somebody tells of; callers see to it that the actor is who it says."""
     fields.required(action, "action", "Say what was done")
     shares.require(bytes=len(jsoned(metadata) if metadata else ""))
+    db.after_commit(feeds.ring)
     return db.insert(ActivityEntry, "activity", actor_type=actor_type, actor_id=actor_id, action=action, entity_type=entity_type,
                      entity_id=entity_id, metadata=metadata, created_at=now())
 

@@ -13,10 +13,11 @@ from orkosi import Page, Plugin, Struct, clean, db, jsoned, now, settings, write
 from plugins import fields, folders, lists
 from plugins.fields import OfAgent, terms, wrong
 from plugins.lists import Listing
+from plugins.server.feeds import feeds
 
 from .line import LEVELS, shortened
 
-plugin = Plugin("Logs", layer="ground", needs=("fields", "folders", "vault", "lists", "findings"))
+plugin = Plugin("Logs", layer="ground", needs=("fields", "folders", "vault", "lists", "findings", "server"))
 plugin.setting("log_keep_days", int, 14, "For how many days log lines stay searchable")
 plugin.setting("log_keep_lines", int, 5_000_000, "How many log lines stay searchable at most")
 
@@ -62,6 +63,7 @@ class LogQuery(OfAgent):
     source: Literal["file", "db", "all"] = "all"
     level: Level | None = None
     q: str | None = None
+    follow: bool = False
 
 
 LINES = Listing(
@@ -136,6 +138,7 @@ def record(agent: str, message: str, level: str = "info", meta: dict[str, Any] |
     made = db.insert(Line, "log_lines", source="db", agent=agent, level=known, message=text, meta=meta,
                      task_id=task_id, created_at=now())
     db.run(INDEX, last=made.id - 1)
+    db.after_commit(feeds.ring)
     return made
 
 
@@ -146,6 +149,7 @@ def take(rows: list[dict[str, Any]], mark: Mark) -> None:
     db.run_many(ADD, rows)
     if rows:
         db.run(INDEX, last=last)
+        db.after_commit(feeds.ring)
     _mark(mark)
 
 

@@ -1,9 +1,10 @@
 """The wire of logs: /logs. All of it is the host's: lines belong to the machine, not to a tenant."""
 from typing import Annotated, Any
 
-from orkosi import Actor, Denied, Meta, Page, Struct, may
+from orkosi import Actor, Denied, Meta, Page, Request, Struct, may
 from plugins import logs
-from plugins.logs import Line, LogFile, LogQuery, plugin
+from plugins.logs import Line, LogFile, LogQuery, following, plugin
+from plugins.server.feeds import document
 
 
 class NewLine(Struct, forbid_unknown_fields=True):
@@ -14,12 +15,17 @@ class NewLine(Struct, forbid_unknown_fields=True):
     meta: dict[str, Any] | None = None
 
 
-@plugin.get("/api/logs", auth=may("editor", "logs:read", host=True))
-def index(query: LogQuery) -> Page[Line]:
+@plugin.get("/api/logs", auth=may("editor", "logs:read", host=True), raises=(400, 503))
+def index(query: LogQuery, request: Request, me: Actor) -> Page[Line]:
     """List log lines, from files and from agents
 
-    Newest first, in the order they came in. `q` finds lines that have all its words, or words that begin with them."""
-    return logs.page(query)
+    Newest first, in the order they came in. `q` finds lines that have all its words, or words that begin with them. With `follow`, a stream of
+    server-sent events called `line`, from now on, or after the header `Last-Event-ID`: each is a line as it comes in, and `q` finds its words
+    wherever they stand."""
+    if not query.follow:
+        return logs.page(query)
+    wanted = following.Wanted(query.whose(), query.source, query.level, tuple((query.q or "").casefold().split()))
+    return document(following.feed(me.tenant or 0, wanted, request.header("Last-Event-ID")))  # type: ignore[return-value]
 
 
 @plugin.post("/api/logs", quick=True, durable=False, auth=may("member", "logs:write", host=True), status=201, raises=(400,))

@@ -30,6 +30,7 @@ from orkosi import (
 )
 from plugins import lists
 from plugins.server.call import REASONS, Call
+from plugins.server.feeds import Feed
 from plugins.server.flow import flow
 from plugins.server.hosts import Hosts
 from plugins.server.lanes import THREADS
@@ -112,7 +113,7 @@ class Application:
             flow.leave(call.heavy)
         call.tell()
         start_response(f"{call.status} {REASONS.get(call.status, 'Status')}", call.all_headers())
-        return [] if call.request.method == "HEAD" else call.body if isinstance(call.body, Part) else [call.body]
+        return [] if call.request.method == "HEAD" else call.body if isinstance(call.body, Part | Feed) else [call.body]
 
     @staticmethod
     def _wait(call: Call, bell: threading.Event) -> None:

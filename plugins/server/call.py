@@ -17,6 +17,7 @@ from orkosi import MAX_BODY, NOBODY, Endpoint, Problem, Request, acting, admit, 
 from plugins.fields import wrong
 from plugins.once import once
 from plugins.server import tunnel
+from plugins.server.feeds import Feed
 from plugins.server.flow import NoRoom, flow, taken
 from plugins.server.limits import limiter
 from plugins.server.parked import Parked
@@ -179,6 +180,10 @@ class Call:
         self.waits.leave()
         return False
 
+    def still_may(self) -> bool:
+        """Whether whoever is being answered, without an end, would be let in now."""
+        return self._try(self._begin)[1] is None
+
     def give_up_waiting(self) -> None:
         """Its time is over: it gets what there is for nothing found."""
         place = self.waits
@@ -221,10 +226,10 @@ class Call:
         self.body = msgspec.json.encode({"error": error})
 
     def all_headers(self) -> list[tuple[str, str]]:
-        """Every header but those that belong to the connection."""
+        """Every header but those that belong to the connection. What has no end has no length."""
         own = {name for name, _ in self.headers}
         return [*self.headers, *(one for one in ALWAYS if one[0] not in own), *([tunnel.SECURE] if self.tunnelled else ()),
-                ("X-Request-Id", self.request.id), ("Content-Length", str(len(self.body)))]
+                ("X-Request-Id", self.request.id), *([] if isinstance(self.body, Feed) else [("Content-Length", str(len(self.body)))])]
 
     def head(self) -> str:
         """The same as text, each with its line end."""

@@ -24,6 +24,7 @@ from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import build_http_date
 
 from plugins.server.call import STATUS_LINES, Call
+from plugins.server.feeds import Feed, feeds
 from plugins.server.flow import flow
 from plugins.server.parser import Parser
 from plugins.server.streams import Part
@@ -63,13 +64,18 @@ class Work(WSGITask):
     def execute(self) -> None:
         """Head and body in one send, where they are small. The headers are written as they should be, and need none of waitress's mending."""
         call, asked = self.channel.call, self._connection()
-        keep = "close" not in asked and (self.version == "1.1" or "keep-alive" in asked)
+        endless = isinstance(call.body, Feed)
+        keep = not endless and "close" not in asked and (self.version == "1.1" or "keep-alive" in asked)
         self.close_on_finish = not keep
         said = "Connection: close\r\n" if not keep else "" if self.version == "1.1" else "Connection: Keep-Alive\r\n"
         head = f"HTTP/1.1 {STATUS_LINES.get(call.status, call.status)}\r\n{call.head()}{said}{_date(int(time.time()))}"
         self.wrote_header = True
         body, call.body = (b"" if self.request.command == "HEAD" else call.body), b""  # a large one is kept once
-        if isinstance(body, Part):
+        if isinstance(body, Feed):
+            self.close_on_finish = False  # it ends with its client
+            self.channel.write_soon(head.encode("latin-1") + body.first)
+            self.channel.begin_feed(body, call)
+        elif isinstance(body, Part):
             self.channel.write_soon(head.encode("latin-1"))
             self.channel.write_soon(body.buffer())
         elif len(body) > TOGETHER:
@@ -99,6 +105,7 @@ class Channel(HTTPChannel):
     call: Call | None = None  # what is under way here, until its answer is read
     idling = False     # it stands among the idle ones,
     deaf = False       # and has said something there already
+    feed: Feed | None = None  # what is added to its answer, which has no end
 
     def __init__(self, *args: Any, **kwargs: Any):
         self.touched = time.monotonic()
@@ -118,6 +125,8 @@ class Channel(HTTPChannel):
         return self.connected and (self.held_back or bool(super().writable()))
 
     def received(self, data: bytes) -> bool:
+        if self.feed is not None:
+            return False  # whatever it says, it is being answered for good
         self.touched = time.monotonic()
         if not self.since:
             self.since = self.touched
@@ -144,11 +153,36 @@ class Channel(HTTPChannel):
         lost = bool(self.total_outbufs_len)
         self.server.idle.forget(self)
         super().handle_close()
+        if self.feed is not None:
+            feeds.leave(self.feed)
         self.server.closed(self, lost)
 
     def idle(self) -> bool:
         """Whether nothing is asked and nothing answered here."""
-        return not (self.requests or self.request is not None or self.total_outbufs_len or self.will_close)
+        return self.feed is None and not (self.requests or self.request is not None or self.total_outbufs_len or self.will_close)
+
+    def silent(self) -> bool:
+        """Whether there is nothing to do here until somebody speaks."""
+        return self.idle() or (self.feed is not None and not self.total_outbufs_len)
+
+    def begin_feed(self, feed: Feed, call: Call) -> None:
+        """From now on, what happens is written here."""
+        self.feed = feed
+        feeds.enter(feed, self, call)
+
+    def push(self, raw: bytes) -> None:
+        """Write a piece of an answer that has no end: at once, as much as goes."""
+        if not self.total_outbufs_len:
+            try:
+                raw = raw[self.socket.send(raw):]
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.handle_close()
+                return
+        if raw and self.connected:
+            self.server.idle.give(self)
+            self.write_soon(raw)
 
     def overdue(self, moment: float) -> bool:
         """Whether this client has had its time."""

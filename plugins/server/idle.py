@@ -54,7 +54,7 @@ class Idle:
         if moment - self._looked >= LOOK:
             self._looked = moment
             for channel in [one for one in self._map.values() if getattr(one, "touched", moment) < moment - SILENT]:
-                if channel.idle():
+                if channel.silent():
                     self.take(channel)
 
     # ── as waitress sees it ──

@@ -21,6 +21,7 @@ from waitress.server import TcpWSGIServer
 from orkosi import Conflict, Endpoint, Unavailable, clean, here
 from plugins.server.call import Call
 from plugins.server.door import Door
+from plugins.server.feeds import feeds
 from plugins.server.flow import SMALL, flow
 from plugins.server.http import IDLE, SEND, Channel
 from plugins.server.idle import Idle
@@ -63,6 +64,7 @@ class Server(TcpWSGIServer):
         self.writer = Writer(self.handed, self.wake, self.lanes["disk"])
         super().__init__(*args, **kwargs)
         self.idle = Idle(self._map)
+        feeds.wake = self.wake
 
     # ── the loop ──
 
@@ -77,6 +79,8 @@ class Server(TcpWSGIServer):
     def turn(self) -> None:
         """What there is to do between two looks at the sockets."""
         self.woken = False  # before looking: what comes after it wakes the loop again
+        if self.finishing:
+            feeds.end()
         for call in list(self.room.calls) if self.finishing else self.room.over():
             self.room.leave(call)
             call.give_up_waiting()
@@ -93,6 +97,7 @@ class Server(TcpWSGIServer):
             if len(self.writes) >= TOGETHER:  # a crowd: the writer need not wait until all of it is begun
                 self.give_writes()
         self.give_writes()
+        feeds.send()
         self.idle.look()
 
     def attempt(self, step: Callable[[Any], None], one: Any) -> None:
@@ -298,6 +303,7 @@ class Server(TcpWSGIServer):
         """Once a second: whose client is gone without our having heard, and, of some, whether they may still wait."""
         for call in [one for one in self.room.calls if one.channel.deaf and one.channel.hung_up()]:
             call.channel.handle_close()
+        feeds.look_after(GLANCES)
         for call in self.room.some(GLANCES):
             if not call.ask_again():
                 self.room.leave(call)

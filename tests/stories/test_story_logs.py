@@ -1,9 +1,12 @@
 """Stories of logs: lines as they came in, and the files they stand in."""
+import json
 import os
+import re
 
 import pytest
 from conftest import Client, listed, put
 
+from orkosi import now
 from plugins import keys
 from plugins.logs.tailer import Tailer
 
@@ -71,3 +74,18 @@ def test_the_files_are_shown_as_they_stand_on_the_disk(client, data):
         {"path": "agents/felix/logs/stderr.log", "size": 4, "modified_at": "1970-01-02T01:00:00.000Z", "offset": 4, "lost": 1},
         {"path": "agents/felix/logs/stderr.log.1", "size": 6, "modified_at": "1970-01-02T00:00:00.000Z", "offset": 0, "lost": 0},
         {"path": "logs/server.log", "size": 3, "modified_at": "1970-01-03T00:00:00.000Z", "offset": 3, "lost": 0}]}
+
+
+@pytest.mark.story("GET /api/logs")
+def test_lines_are_followed_as_they_come(client):
+    lines = [{"id": id, "source": "db", "file": None, "agent": agent, "level": level, "message": message, "meta": None, "task_id": None, "created_at": now()}
+             for id, (agent, level, message) in enumerate((("felix", "info", "One good"), ("felix", "error", "two BAD things"), ("otto", "error", "three bad")), 11)]
+    for line in lines:
+        put("log_lines", **line)
+    stream = lambda query, last="10": [json.loads(part) for part in re.findall(r"event: line\ndata: (.*)\n", client.get(  # noqa: E731
+        f"/logs?follow=true{query}", headers={"Last-Event-ID": last}).body.decode())]
+    assert stream("") == lines and stream("", "12") == lines[2:] and stream("&agent=felix") == lines[:2] and stream("&level=error") == lines[1:]
+    assert stream("&agent_name=otto") == lines[2:] and client.get("/logs?follow=true&agent=a&agent_name=b").status == 400
+    assert stream("&q=bad thing") == [lines[1]] and stream("&source=file") == [] and stream("", "") == []
+    for last in ("5", "99"):
+        assert "event: reset\ndata: {\"last_id\":13}" in client.get("/logs?follow=true", headers={"Last-Event-ID": last}).body.decode()
