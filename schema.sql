@@ -5,7 +5,7 @@
 -- An index is idx_<table>_by_<columns>, with a word for its rows before `by` where it holds but some (open, done, …);
 -- tenant_id, with which most begin, goes without saying. The comment above it names what needs it.
 -- Raise the version with every change, so that an older Orkosi refuses a newer file.
-PRAGMA user_version = 15;
+PRAGMA user_version = 16;
 
 -- ════════════════════════════ tenants ════════════════════════════
 
@@ -831,6 +831,22 @@ CREATE TABLE files (
 CREATE INDEX idx_files_by_id ON files (tenant_id, id);
 -- files.page by category
 CREATE INDEX idx_files_by_category ON files (tenant_id, category, id);
+CREATE TABLE file_versions (                    -- what a file in a workspace said before, the last ones of each
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL,
+  path TEXT NOT NULL,
+  workspace TEXT NOT NULL,
+  content TEXT,                                 -- null: not text, or too large
+  hash TEXT,
+  since TEXT NOT NULL,
+  until TEXT NOT NULL
+) STRICT;
+-- files.keep_old
+CREATE INDEX idx_file_versions_by_path ON file_versions (tenant_id, path, id);
+-- files.changes
+CREATE INDEX idx_file_versions_by_workspace ON file_versions (tenant_id, workspace, until);
+-- files.changes
+CREATE INDEX idx_files_by_workspace ON files (tenant_id, workspace, updated_at);
 CREATE TRIGGER files_weighed AFTER INSERT ON files BEGIN
   UPDATE tenant_shares SET bytes = bytes + 200 + ifnull(octet_length(new.content), 0) WHERE tenant_id = new.tenant_id;
 END;

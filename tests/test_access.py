@@ -195,6 +195,8 @@ ANEW = {
     "POST /api/bull-queue/submit-scheduled": lambda cast, who, n: ({}, {"queue": n, "name": n, "data": {}, "every": 60_000}),
     "POST /api/discovery-engines": lambda cast, who, n: ({}, {"name": n, "layer": "tasks"}),
     "DELETE /api/discovery-engines/{slug}": lambda cast, who, n: ({"slug": cast.make("/discovery-engines", {"name": n, "layer": "tasks"})["slug"]}, None),
+    **{f"POST /api/tasks/{{id}}/{word}": lambda cast, who, n: ({"id": cast.make("/tasks", {"title": n, "status": "review"})["id"]}, {"note": n})
+       for word in ("approve", "reject")},
     "POST /api/schedules": lambda cast, who, n: ({}, {"name": n, "every_ms": 60_000, "queue_name": n}),
     "DELETE /api/schedules/{id}": lambda cast, who, n: ({"id": cast.make("/schedules", {"name": n, "every_ms": 60_000, "queue_name": n})["id"]}, None),
     "POST /api/bull-queue/{queue}/jobs/{id}/retry": lambda cast, who, n: bull_job(cast, n, cancelled=True),
@@ -341,6 +343,8 @@ def theirs(client, data):
     made("/discovery-engines", {"name": MARK, "layer": "tasks"}), made(f"/discovery-engines/{MARK}/run", None)
     db.write(lambda: db.run("INSERT INTO discovery_tasks (tenant_id, engine_id, run_id, fingerprint, task_id, filed_at) VALUES (1, 1, 1, :mark, 1, :now)",
                             mark=MARK, now=now()))
+    db.write(lambda: db.run("""INSERT INTO file_versions (tenant_id, path, workspace, content, since, until)
+                               VALUES (1, 'agents/felix/workspace/x', 'felix', :mark, :now, :now)""", mark=MARK, now=now()))
     run = made("/agent-runs", {"agent": "felix", "task_id": task})["id"]
     assert client.patch(f"/agent-runs/{run}", {"status": "done", "tokens_in": 5, "cost_micros": 7, "note": MARK}).status == 200
     ids["schedules"] = made("/schedules", {"name": MARK, "every_ms": 60_000, "queue_name": MARK + ".", "payload": {"x": MARK}})

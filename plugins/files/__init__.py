@@ -1,6 +1,6 @@
 """Files: what stands in the agents' workspaces, and what clients recorded, searchable.
 
-Owns files and files_fts. sync.py reads `agents/<name>/workspace` from the disk into rows of the host tenant.
+Owns files, files_fts and file_versions. sync.py reads `agents/<name>/workspace` from the disk into rows of the host tenant.
 Surprise: nothing here ever writes to the disk. A record that a client posts is a row and no more, and where
 the disk has a file of that path, the disk is right and the client is refused.
 """
@@ -248,6 +248,7 @@ def record(name: str, path: str, content: str | None | UnsetType = UNSET, catego
 def keep(changed: list[Seen], gone: list[str]) -> None:
     """Write down what the disk has, and no longer has. A file that was only touched keeps its index entries."""
     for path in gone:
+        versions.keep_old(path, None)
         db.run("DELETE FROM files WHERE path = :path AND synced = 1 AND tenant_id = :tenant", path=path)
     for file in changed:
         file.content = file.content and canaries.blotted_text(file.content)
@@ -255,6 +256,7 @@ def keep(changed: list[Seen], gone: list[str]) -> None:
             UPDATE files SET modified_at = :modified_at WHERE path = :path AND hash = :hash AND synced = 1 AND tenant_id = :tenant""",
             path=file.path, hash=file.hash, modified_at=file.modified_at)
         if not touched:
+            versions.keep_old(file.path, file.hash)
             db.one(dict, KEEP, **_told_by(file.path), content=file.content, size=file.size, hash=file.hash, synced=1,
                    modified_at=file.modified_at, now=now())
 
@@ -265,4 +267,5 @@ def known() -> dict[str, tuple[int, str]]:
         tuple, "SELECT path, size, modified_at FROM files WHERE tenant_id = :tenant AND synced = 1")}
 
 
-from . import sync as sync  # noqa: E402  # the last line: it uses the verbs above
+from . import sync as sync  # noqa: E402  # the last lines: they use the verbs above
+from . import versions as versions  # noqa: E402

@@ -34,7 +34,7 @@ from plugins.tenants import shares
 
 from . import links
 
-plugin = Plugin("Tasks", layer="domain", needs=())
+plugin = Plugin("Tasks", layer="domain", needs=("files",))
 plugin.setting("limit_task_create", str, "300/minute", "Tasks that one principal may create")
 
 Status = Literal["todo", "in_progress", "review", "done", "blocked", "archived"]

@@ -1,11 +1,22 @@
 """The wire of tasks."""
-from typing import Any
+from typing import Annotated, Any
 
-from orkosi import Deleted, Page, Reply, may
+from orkosi import Deleted, Meta, Page, Reply, Struct, may
 from plugins import tasks
-from plugins.tasks import NewTask, Task, TaskPatch, TaskQuery, plugin
+from plugins.tasks import NewTask, Task, TaskPatch, TaskQuery, plugin, reviewing
+from plugins.tasks.reviewing import Review
 
 READ, WRITE = may("demo", "tasks:read"), may("member", "tasks:write")
+REVIEW = may("member", "files:read", host=True)
+Said = Annotated[str, Meta(min_length=1, max_length=4000)]
+
+
+class Approval(Struct, forbid_unknown_fields=True):
+    note: Said | None = None
+
+
+class Rejection(Struct, forbid_unknown_fields=True):
+    note: Annotated[str, Meta(min_length=1, max_length=4000, description="What is to be different; the next attempt is told it")]
 
 
 @plugin.get("/api/tasks", quick=True, auth=READ, raises=(400, 503))
@@ -54,6 +65,27 @@ def update(id: int, body: TaskPatch) -> Reply[Task]:
 def noted(task: Task, duplicate: bool = False) -> dict[str, Any] | None:
     said = tasks.warnings(task)
     return ((tasks.SAME if duplicate else {}) | ({"warnings": said} if said else {})) or None
+
+
+@plugin.get("/api/tasks/{id}/review", auth=REVIEW, raises=(404,))
+def review(id: int) -> Review:
+    """Show what an agent did for a task
+
+    What became of the files of its workspace from the beginning of the last run to its end, as `diff -u` shows it, and the end of the log."""
+    return reviewing.review(id)
+
+
+@plugin.post("/api/tasks/{id}/approve", auth=WRITE, raises=(403, 404, 409))
+def approve(id: int, body: Approval) -> Task:
+    """Say that the work on a task in review is good: it is done"""
+    return reviewing.approve(id, body.note)
+
+
+@plugin.post("/api/tasks/{id}/reject", auth=WRITE, raises=(403, 404, 409))
+def reject(id: int, body: Rejection) -> Reply[Task]:
+    """Send a task in review back: it is to do again, and the next attempt is told the note"""
+    task = reviewing.reject(id, body.note)
+    return Reply(task, meta=noted(task))
 
 
 @plugin.delete("/api/tasks/{id}", auth=may("admin", "tasks:delete"), raises=(400, 404))
