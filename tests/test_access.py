@@ -231,7 +231,8 @@ EARNS = {
     "POST /login": 401, "GET /login/{token}": 404, "GET /setup/{token}": 404, "POST /setup/{token}": 400,  # as forms that nobody filled in
 }
 # A queue is there as soon as somebody names it, and each tenant's of a name is its own.
-NAMED_AT_WILL = {"GET /api/bull-queue/{queue}/jobs", "POST /api/bull-queue/{queue}/pause", "POST /api/bull-queue/{queue}/resume"}
+NAMED_AT_WILL = {"GET /api/bull-queue/{queue}/jobs", "POST /api/bull-queue/{queue}/pause", "POST /api/bull-queue/{queue}/resume",
+                 "POST /api/bull-queue/{queue}/clean", "POST /api/bull-queue/{queue}/retry"}
 NOT_ITS_OWN = {"POST /api/notifications", "GET /api/bull-queue/{queue}/jobs", "GET /api/bull-queue/schedules"}  # what an agent's scope would allow, and its verb does not
 
 

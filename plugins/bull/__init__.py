@@ -14,6 +14,8 @@ What BullMQ (5) does, and what is done here:
 | none given | tried again at once | the same | |
 | `delay` | ms; shown for good in `opts` | shown while it is delayed | what is over says nothing |
 | `job_id` | digits alone and colons are refused; given twice, it is the first job | the same, and no slashes | it is part of an address |
+| clean | of a state, older than `grace` ms, so many, oldest first | the same; never what is active, or of a schedule | those have ends of their own |
+| retry all | of failed or completed ones | of failed ones | what is completed, is done |
 | removed and given again | a new job | the same | |
 | pause | waiting ones are `paused`, prioritized ones stay | the same; no job of either begins | |
 | failed | all that will not be tried again | `failed`, `dead` and `cancelled` of here together | |
@@ -24,7 +26,7 @@ What BullMQ (5) does, and what is done here:
 """
 from typing import Any, Literal
 
-from orkosi import Conflict, Denied, NotFound, Plugin, Struct, current, db, seconds
+from orkosi import Conflict, Denied, NotFound, Plugin, Struct, current, db, seconds, writes
 from plugins import queue, schedules
 from plugins.fields import wrong
 from plugins.queue import HEAVY, Job
@@ -216,3 +218,35 @@ def schedule_of(name: str) -> "schedules.Schedule":
     if not found:
         raise NotFound(f"There is no schedule {name!r}")
     return schedules.find(found[0][0], name)
+
+
+# ── many at once ──
+
+_CLEANED = {
+    "completed": [f"{_OF} AND state = 'completed' AND finished_at IS NOT NULL AND finished_at <= :before ORDER BY finished_at"],
+    "failed": [f"{end} AND finished_at <= :before ORDER BY finished_at" for end in _ENDS],
+    **{status: [f"{_ONES[status][0]} AND schedule IS NULL AND created_at <= :before ORDER BY id"]
+       for status in ("waiting", "prioritized", "delayed")}}
+_CLEANS = {status: [f"SELECT id FROM jobs WHERE {where} LIMIT :most" for where in wheres] for status, wheres in _CLEANED.items()}
+_FAILED = [f"SELECT id FROM jobs WHERE {end} AND finished_at <= :before ORDER BY finished_at LIMIT :most" for end in _ENDS]
+
+
+@writes
+def clean(name: str, status: str, grace: int, limit: int) -> list[str]:
+    """Take away jobs of a status that are older than `grace` ms, the oldest first; their ids. Those of schedules, which are pending, stay."""
+    before, gone = queue.now(-grace / 1000), list[str]()
+    for sql in _CLEANS["waiting" if status == "paused" else status]:
+        for id, in db.all(tuple, sql, queue=name, before=before, most=limit - len(gone)):
+            gone.append(name_of(queue.remove(id)))
+    return gone
+
+
+@writes
+def retry_all(name: str, count: int, before: str) -> int:
+    """Run failed jobs again that failed up to a moment, the oldest first, with all their attempts; how many."""
+    done = 0
+    for sql in _FAILED:
+        for id, in db.all(tuple, sql, queue=name, before=before, most=count - done):
+            queue.retry(id)
+            done += 1
+    return done

@@ -1,5 +1,5 @@
 """The wire of BullMQ's face."""
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -12,6 +12,7 @@ from plugins.bull import (
     BullStats,
     Opts,
     Seen,
+    clean,
     find,
     in_path,
     is_id,
@@ -21,6 +22,7 @@ from plugins.bull import (
     plugin,
     range_of,
     require_no_agent,
+    retry_all,
     schedule_of,
     seen,
     stats,
@@ -49,6 +51,26 @@ class BullSubmit(Struct, forbid_unknown_fields=True):
     backoff: Annotated[int, Meta(ge=0, le=MAX_DELAY)] | Backoff | None = None
     delay: Delay = 0
     job_id: Annotated[str, Meta(max_length=200, description="Neither digits alone, nor with a colon")] | None = None
+
+
+class Cleaning(Struct, forbid_unknown_fields=True):
+    status: Literal["completed", "failed", "delayed", "waiting", "paused", "prioritized"] = "completed"
+    grace: Annotated[int, Meta(ge=0, le=MAX_DELAY, description="Milliseconds")] = 0
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+
+
+class Cleaned(Struct):
+    """The ids of the jobs that are gone."""
+    removed: list[str]
+
+
+class RetryAll(Struct, forbid_unknown_fields=True):
+    count: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    timestamp: Annotated[int, Meta(ge=0, le=2**53, description="ms since 1970")] | None = None
+
+
+class RetriedAll(Struct):
+    retried: int
 
 
 class BullScheduled(Struct, forbid_unknown_fields=True):
@@ -211,6 +233,21 @@ def resume(queue: str) -> BullPaused:
     """Let jobs of a queue begin again"""
     jobs.resume(named(queue))
     return BullPaused(queue, False)
+
+
+@plugin.post("/api/bull-queue/{queue}/clean", auth=DECIDE, raises=(400,))
+def clean_jobs(queue: str, body: Cleaning) -> Cleaned:
+    """Take away jobs of one status that are older than `grace` ms, the oldest first
+
+    Of those that are over, it counts from their end, of others from when they came. Active ones stay, and those that a schedule has pending."""
+    return Cleaned(clean(named(queue), body.status, body.grace, body.limit))
+
+
+@plugin.post("/api/bull-queue/{queue}/retry", auth=DECIDE, raises=(400,))
+def retry_failed(queue: str, body: RetryAll) -> RetriedAll:
+    """Run all failed jobs of a queue again, the oldest first, with all their attempts; `count` of them at most, that failed up to `timestamp`"""
+    before = jobs.now() if body.timestamp is None else jobs.iso(body.timestamp / 1000)
+    return RetriedAll(retry_all(named(queue), body.count, before))
 
 
 @plugin.post("/api/bull-queue/{queue}/jobs/{id}/retry", auth=SUBMIT, raises=(400, 404, 409))

@@ -4,9 +4,9 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from conftest import Client
+from conftest import Client, put
 
-from orkosi import db, seconds
+from orkosi import db, now, seconds
 from plugins import bull, keys, queue
 
 
@@ -275,3 +275,37 @@ def test_an_agents_key_sees_no_schedule(application, client):
                    felix.get("/bull-queue/q/jobs"), felix.get("/bull-queue/stats?queue=q")):
         assert answer.status == 403 and "theirs" not in str(answer)
     assert felix.get("/bull-queue/stats").data == []
+
+
+@pytest.mark.story("POST /api/bull-queue/{queue}/clean")
+def test_clean(client):
+    """Each status by itself, the oldest first, by its end or its beginning; what a schedule has pending stays, and other queues do."""
+    ends = {"completed": "completed", "failed": "failed", "dead": "failed", "cancelled": "failed"}
+    for id, state in enumerate(("completed", "completed", "failed", "dead", "cancelled", "waiting", "waiting", "delayed", "active"), 1):
+        age = now(-1000 * id)
+        put("jobs", id=id, tenant_id=1, queue="q", task_type="t", state=state, priority=int(id == 7), created_at=age, finished_at=age if state in ends else None,
+            idempotency_key="mine" if id == 2 else None, run_at=now(500) if state == "delayed" else None, lease_token="t" if state == "active" else None,
+            lease_expires_at=now(500) if state == "active" else None, claimed_at=age if state == "active" else None)
+    put("jobs", id=20, tenant_id=1, queue="r", task_type="t", state="completed", created_at=now(-9000), finished_at=now(-9000))
+    client.post("/bull-queue/submit-scheduled", {"queue": "q", "name": "s", "data": {}, "every": 60_000, "delay": 60_000})
+    clean = lambda **body: client.post("/bull-queue/q/clean", body).data["removed"]  # noqa: E731
+    left = lambda: {row[0] for row in db.all(tuple, "SELECT id FROM jobs")}  # noqa: E731
+    everything = left()
+    assert clean(grace=2_500_000) == [] and clean(status="completed", grace=1_500_000) == ["mine"] and left() == everything - {2}
+    assert clean() == ["1"] and clean(status="failed", limit=2) == ["3", "4"] and clean(status="failed") == ["5"]
+    assert clean(status="prioritized") == ["7"] and clean(status="waiting") == ["6"] and clean(status="delayed") == ["8"]
+    assert left() == everything - set(range(1, 9)) and db.value("SELECT count(*) FROM jobs WHERE schedule = 's'") == 1
+    for body, field in (({"status": "active"}, "status"), ({"grace": -1}, "grace"), ({"limit": 0}, "limit"), ({"more": 1}, "more")):
+        assert field in client.post("/bull-queue/q/clean", body).error["message"]
+
+
+@pytest.mark.story("POST /api/bull-queue/{queue}/retry")
+def test_retry_all_that_failed(client):
+    for id, (state, place) in enumerate((("failed", "q"), ("dead", "q"), ("cancelled", "q"), ("failed", "q"), ("completed", "q"), ("failed", "r")), 1):
+        put("jobs", id=id, tenant_id=1, queue=place, task_type="t", state=state, attempt=3, max_attempts=3, error="e", created_at=now(-9000), finished_at=now(-1000 * id))
+    retry = lambda **body: client.post("/bull-queue/q/retry", body)  # noqa: E731
+    states = lambda: dict(db.all(tuple, "SELECT id, state FROM jobs"))  # noqa: E731
+    assert retry(timestamp=ms(now(-3500))).json == {"data": {"retried": 1}} and states() == {1: "failed", 2: "dead", 3: "cancelled", 4: "waiting", 5: "completed", 6: "failed"}
+    assert retry(count=1).data == {"retried": 1} and states()[1] == "waiting" and retry().data == {"retried": 2} and retry().data == {"retried": 0}
+    assert states() == {1: "waiting", 2: "waiting", 3: "waiting", 4: "waiting", 5: "completed", 6: "failed"} and db.value("SELECT max(attempt) FROM jobs WHERE queue = 'q' AND id < 5") == 0
+    assert client.post("/bull-queue/q/retry", {"count": 0}).status == 400
