@@ -15,6 +15,7 @@ What BullMQ (5) does, and what is done here:
 | `delay` | ms; shown for good in `opts` | shown while it is delayed | what is over says nothing |
 | `job_id` | digits alone and colons are refused; given twice, it is the first job | the same, and no slashes | it is part of an address |
 | clean | of a state, older than `grace` ms, so many, oldest first | the same; never what is active, or of a schedule | those have ends of their own |
+| retried | `attempts_made` goes on, and it has what is left, or one more | all attempts anew; why it failed is shown until it ends | it was seen to |
 | retry all | of failed or completed ones | of failed ones | what is completed, is done |
 | removed and given again | a new job | the same | |
 | pause | waiting ones are `paused`, prioritized ones stay | the same; no job of either begins | |
