@@ -225,7 +225,7 @@ ANEW = {
 }
 
 # What a GET must be asked, and what else is no success, however right the request is.
-ASKED = {"GET /api/agent-runs/idle-check": "?agent_name=felix"}
+ASKED = {"GET /api/search": "?q=x", "GET /api/agent-runs/idle-check": "?agent_name=felix"}
 EARNS = {
     "POST /api/auth/setup": 404,  # there is an administrator already
     "POST /login": 401, "GET /login/{token}": 404, "GET /setup/{token}": 404, "POST /setup/{token}": 400,  # as forms that nobody filled in

@@ -1,10 +1,10 @@
-"""What discovery finds in agents: those that fail, and those that are not heard of."""
+"""What is found in agents: by discovery, those that fail and those that are not heard of; by the search, those of a name."""
 from collections.abc import Iterator
 
-from orkosi import db
+from orkosi import Hit, db
 from plugins.findings import Finding, finds
 
-from .rows import everyone
+from .rows import everyone, plugin
 from .state import look
 
 IN_A_ROW = 3
@@ -22,3 +22,12 @@ def failing_or_silent() -> Iterator[Finding]:
         if agent.status == "offline":
             heard = f"was heard of last at {agent.last_heartbeat}" if agent.last_heartbeat else "was never heard of"
             yield Finding(f"Agent {agent.name} is silent", f"agents:silent:{agent.name}", f"It is to run, and {heard}.", "P1")
+
+
+@plugin.search("agents")
+def search(q: str, limit: int) -> list[Hit]:
+    """The agent of this name, and then those with the text in their name or role. There are dozens of them, not thousands."""
+    text = q.strip().casefold()
+    found = [one for one in everyone() if text and any(text in word.casefold() for word in (one.name, one.display_name, one.role))]
+    found.sort(key=lambda one: (one.name.casefold() != text, one.name))
+    return [Hit(one.name, one.display_name, f"{one.role}, {one.wanted}") for one in found[:limit]]

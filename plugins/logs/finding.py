@@ -1,9 +1,12 @@
-"""What discovery finds in logs: bursts of errors."""
+"""What is found in logs: by discovery, bursts of errors; by the search, lines with words."""
 from collections import Counter
 from collections.abc import Iterator
 
-from orkosi import across_tenants, db, now
+from orkosi import Hit, across_tenants, db, now
+from plugins.fields import terms
 from plugins.findings import Finding, finds
+
+from . import LogQuery, page, plugin
 
 MANY, HOUR, MOST = 20, 3600, 5000
 
@@ -27,3 +30,10 @@ def _errors() -> list[tuple[str | None, str | None, str]]:
     return db.all(tuple, """
         SELECT agent, file, message FROM (SELECT agent, file, message, created_at FROM log_lines WHERE level = 'error'
                                            ORDER BY id DESC LIMIT :most) AS newest WHERE created_at >= :since""", most=MOST, since=now(-HOUR))
+
+
+@plugin.search("logs")
+def search(q: str, limit: int) -> list[Hit]:
+    """The newest lines that have every term."""
+    found = page(LogQuery(q=q, limit=limit)).items if terms(q) else []
+    return [Hit(q, line.message, " ".join(filter(None, (line.created_at, line.level, line.agent or line.file)))) for line in found]

@@ -145,9 +145,12 @@ def kept(product: Product, sent: Iterable[str]) -> list[str]:
 
 @plugin.search("products")
 def hits(q: str, limit: int) -> list[Hit]:
-    """What the search over everything shows of products."""
-    return [Hit(product.slug, product.name, product.tagline or "") for product in
-            lists.page(PRODUCTS, ProductQuery(limit=limit), q=_like(q)).items] if q.strip() else []
+    """The product of this slug, and then those with the text in their name, slug or tagline."""
+    if not q.strip():
+        return []
+    found = db.all(Product, "SELECT * FROM products WHERE tenant_id = :tenant AND slug = :slug", slug=q.strip().lower())
+    found += [one for one in lists.page(PRODUCTS, ProductQuery(limit=limit), q=_like(q)).items if one.slug not in {first.slug for first in found}]
+    return [Hit(product.slug, product.name, product.tagline or "") for product in found]
 
 
 # ── writing ──

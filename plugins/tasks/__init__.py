@@ -5,6 +5,7 @@ the same transaction; from then on the queue moves it, and this file follows by 
 Surprise: nobody sets `in_progress` by hand in the main job. A claim does, a completion makes it
 `done`, a failed attempt `todo` again, the last one `blocked`.
 """
+import re
 from typing import Annotated, Any, Literal
 
 from orkosi import (
@@ -373,12 +374,15 @@ def _release(id: int) -> None:
 
 @plugin.search("tasks")
 def search(q: str, limit: int) -> list[Hit]:
-    """Tasks whose title or description has every term, newest first."""
-    words = terms(q)
-    return [] if words is None else db.all(Hit, """
+    """The task of this number, or of this job, and then tasks whose title or description has every term, newest first."""
+    agent, words = current().name if current().kind == "agent" else None, terms(q)
+    exact = re.fullmatch(r"(#|job_)?(\d{1,18})", q.strip())
+    first = db.all(Hit, f"""SELECT id, title, status AS detail FROM tasks WHERE {"job_id" if exact[1] == "job_" else "id"} = :number
+                             AND tenant_id = :tenant AND (:agent IS NULL OR assignee = :agent)""", number=int(exact[2]), agent=agent) if exact else []
+    return first + [hit for hit in ([] if words is None else db.all(Hit, """
         SELECT tasks.id, tasks.title, status AS detail FROM tasks_fts CROSS JOIN tasks ON tasks.id = tasks_fts.rowid
          WHERE tasks_fts MATCH :words AND tenant_id = :tenant AND (:agent IS NULL OR assignee = :agent)
-         ORDER BY tasks_fts.rowid DESC LIMIT :most""", words=words, most=limit, agent=current().name if current().kind == "agent" else None)
+         ORDER BY tasks_fts.rowid DESC LIMIT :most""", words=words, most=limit, agent=agent)) if hit not in first]
 
 
 from . import delegation, of_product  # noqa: E402, I001  # last: these use the verbs above
