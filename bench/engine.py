@@ -22,7 +22,8 @@ def measure(table, rounds: int, calls: int, many: int) -> None:
     from peers import queues
     for number in range(rounds):
         peers = {}
-        for name, ask in (("BullMQ", lambda: queues.bullmq(calls // 2, CALLERS)), ("plainjob", lambda: queues.plainjob(calls // 2))):
+        for name, ask in (("BullMQ", lambda: queues.bullmq(calls // 2, CALLERS)), ("plainjob", lambda: queues.plainjob(calls // 2)),
+                          ("huey", lambda: queues.python("huey", calls // 8)), ("litequeue", lambda: queues.python("litequeue", calls // 8))):
             with table.guard(name):
                 peers[name] = ask()
                 if peers[name] is None:
@@ -42,6 +43,10 @@ def tell(table, found: dict, peers: dict, many: int) -> None:
                   found[f"bare {sync}"], must=must)
     table.add(f"engine: submit, {CALLERS} callers, NORMAL", "/s", found["submit NORMAL"], "BullMQ on Redis, not durable", bull.get("submit"))
     table.add(f"engine: submit, {CALLERS} callers, NORMAL", "/s", found["submit NORMAL"], "plainjob, NORMAL", plain.get("submit"))
+    for name in ("huey", "litequeue"):
+        of = peers.get(name) or {}
+        table.add(f"engine: submit, {CALLERS} callers, NORMAL", "/s", found["submit NORMAL"], f"{name}, one caller", of.get("submit"))
+        table.add(f"engine: complete and claim the next, {CALLERS} callers, NORMAL", "/s", found["chain NORMAL"], f"{name}, one caller", of.get("work"))
     for sync, peer, rate, must in (("NORMAL", "BullMQ on Redis, not durable", bull, "≥ 1.0×"), ("NORMAL", "plainjob, NORMAL", plain, ""),
                                    ("FULL", "BullMQ on Redis, not durable", bull, "")):
         table.add(f"engine: complete and claim the next, {CALLERS} callers, {sync}", "/s", found[f"chain {sync}"], peer, rate.get("work"), must=must)

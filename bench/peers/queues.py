@@ -1,11 +1,11 @@
-"""The queues that are no servers: BullMQ on a Redis that keeps nothing on disk, and plainjob on better-sqlite3 at NORMAL."""
+"""The queues that are no servers: BullMQ on a Redis that keeps nothing on disk, plainjob on better-sqlite3 at NORMAL, huey and litequeue."""
 import json
 import shutil
 import socket
 import subprocess
 import tempfile
 
-from . import environment, free_port, has_packages, node, running
+from . import HERE, PEER_HOME, environment, free_port, has_packages, node, running
 
 
 def bullmq(calls: int, callers: int) -> dict[str, float] | None:
@@ -25,6 +25,14 @@ def plainjob(calls: int) -> dict[str, float] | None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         return answered(node("plainjob.mjs", folder + "/jobs.db", calls))
+
+
+def python(kind: str, calls: int) -> dict[str, float] | None:
+    """The same of huey or litequeue; None where it is not installed in the folder's Python."""
+    if not list(PEER_HOME.glob(f"venv/lib/python3*/site-packages/{kind}*")):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        return answered([str(PEER_HOME / "venv/bin/python"), str(HERE / "pyqueues.py"), kind, folder + "/jobs.db", str(calls)])
 
 
 def answered(program: list[str]) -> dict[str, float]:
