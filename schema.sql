@@ -5,7 +5,7 @@
 -- An index is idx_<table>_by_<columns>, with a word for its rows before `by` where it holds but some (open, done, …);
 -- tenant_id, with which most begin, goes without saying. The comment above it names what needs it.
 -- Raise the version with every change, so that an older Orkosi refuses a newer file.
-PRAGMA user_version = 16;
+PRAGMA user_version = 17;
 
 -- ════════════════════════════ tenants ════════════════════════════
 
@@ -333,6 +333,7 @@ CREATE TABLE cost_sums (                        -- kept: each run once, when it 
   product TEXT NOT NULL,                        -- '': of none
   model TEXT NOT NULL,                          -- '': not told
   runs INTEGER NOT NULL,
+  done INTEGER NOT NULL DEFAULT 0,
   wasted INTEGER NOT NULL,                      -- that failed or made no progress
   tokens_in INTEGER NOT NULL,
   tokens_out INTEGER NOT NULL,
@@ -342,6 +343,14 @@ CREATE TABLE cost_sums (                        -- kept: each run once, when it 
 ) STRICT, WITHOUT ROWID;
 -- costs._BY
 CREATE INDEX idx_cost_sums_by_day ON cost_sums (tenant_id, day);
+
+CREATE TABLE idle_days (                        -- runs that were saved
+  tenant_id INTEGER NOT NULL,
+  agent TEXT NOT NULL,
+  day TEXT NOT NULL,                            -- local
+  skipped INTEGER NOT NULL,
+  PRIMARY KEY (tenant_id, agent, day)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE agent_budgets (
   tenant_id INTEGER NOT NULL,
@@ -459,8 +468,11 @@ CREATE TABLE notifications (
   link TEXT,
   read INTEGER NOT NULL DEFAULT 0 CHECK (read IN (0, 1)),  -- by its user; what is for everybody is read in notification_reads
   read_at TEXT,
+  mailed_at TEXT,                               -- by itself, or in a digest
   created_at TEXT NOT NULL
 ) STRICT;
+-- delivery._with_news
+CREATE INDEX idx_notifications_unmailed_by_created_at ON notifications (created_at, tenant_id) WHERE mailed_at IS NULL AND user_id IS NULL;
 -- notifications.page, notifications.unread
 CREATE INDEX idx_notifications_by_id ON notifications (tenant_id, id);
 -- notifications._marks, notifications.read_all
@@ -626,6 +638,8 @@ CREATE INDEX idx_agent_runs_by_agent ON agent_runs (tenant_id, agent, id);
 CREATE INDEX idx_agent_runs_by_task_id ON agent_runs (tenant_id, task_id, id);
 -- agents.runs.page by status
 CREATE INDEX idx_agent_runs_by_status ON agent_runs (tenant_id, status, id);
+-- costs._uncounted
+CREATE INDEX idx_agent_runs_uncounted_by_id ON agent_runs (id) WHERE counted = 0 AND finished_at IS NOT NULL;
 -- agents.runs._lost
 CREATE INDEX idx_agent_runs_running_by_started_at ON agent_runs (started_at) WHERE status = 'running';
 
@@ -731,6 +745,29 @@ CREATE TABLE tasks (
   updated_at TEXT NOT NULL,
   finished_at TEXT
 ) STRICT;
+-- dashboard.efficiency, dashboard.usage
+CREATE INDEX idx_tasks_done_by_finished_at ON tasks (tenant_id, finished_at, assignee) WHERE status = 'done';
+
+CREATE TABLE task_sums (                        -- how many tasks there are; kept by the triggers below
+  tenant_id INTEGER NOT NULL,
+  status TEXT NOT NULL,
+  priority TEXT NOT NULL,
+  n INTEGER NOT NULL,
+  PRIMARY KEY (tenant_id, status, priority)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER tasks_summed AFTER INSERT ON tasks BEGIN
+  INSERT INTO task_sums (tenant_id, status, priority, n) VALUES (new.tenant_id, new.status, new.priority, 1)
+    ON CONFLICT (tenant_id, status, priority) DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER tasks_summed_anew AFTER UPDATE OF status, priority, tenant_id ON tasks
+  WHEN old.status <> new.status OR old.priority <> new.priority OR old.tenant_id <> new.tenant_id BEGIN
+  UPDATE task_sums SET n = n - 1 WHERE tenant_id = old.tenant_id AND status = old.status AND priority = old.priority;
+  INSERT INTO task_sums (tenant_id, status, priority, n) VALUES (new.tenant_id, new.status, new.priority, 1)
+    ON CONFLICT (tenant_id, status, priority) DO UPDATE SET n = n + 1;
+END;
+CREATE TRIGGER tasks_summed_less AFTER DELETE ON tasks BEGIN
+  UPDATE task_sums SET n = n - 1 WHERE tenant_id = old.tenant_id AND status = old.status AND priority = old.priority;
+END;
 -- tasks.create: is there an open one like it?
 CREATE INDEX idx_tasks_open_by_title_key ON tasks (tenant_id, title_key, id)
   WHERE status IN ('todo', 'in_progress', 'review', 'blocked');

@@ -197,6 +197,7 @@ ANEW = {
     "DELETE /api/discovery-engines/{slug}": lambda cast, who, n: ({"slug": cast.make("/discovery-engines", {"name": n, "layer": "tasks"})["slug"]}, None),
     **{f"POST /api/tasks/{{id}}/{word}": lambda cast, who, n: ({"id": cast.make("/tasks", {"title": n, "status": "review"})["id"]}, {"note": n})
        for word in ("approve", "reject")},
+    "DELETE /api/files/{id}": lambda cast, who, n: ({"id": cast.make("/files", {"name": n, "path": n})["id"]}, None),
     "POST /api/schedules": lambda cast, who, n: ({}, {"name": n, "every_ms": 60_000, "queue_name": n}),
     "DELETE /api/schedules/{id}": lambda cast, who, n: ({"id": cast.make("/schedules", {"name": n, "every_ms": 60_000, "queue_name": n})["id"]}, None),
     "POST /api/bull-queue/{queue}/jobs/{id}/retry": lambda cast, who, n: bull_job(cast, n, cancelled=True),
@@ -345,7 +346,8 @@ def theirs(client, data):
     db.write(lambda: db.run("INSERT INTO discovery_tasks (tenant_id, engine_id, run_id, fingerprint, task_id, filed_at) VALUES (1, 1, 1, :mark, 1, :now)",
                             mark=MARK, now=now()))
     db.write(lambda: db.run("""INSERT INTO file_versions (tenant_id, path, workspace, content, since, until)
-                               VALUES (1, 'agents/felix/workspace/x', 'felix', :mark, :now, :now)""", mark=MARK, now=now()))
+                               VALUES (1, :path, 'felix', :mark, :now, :now)""", path=f"notes/{MARK}.txt", mark=MARK, now=now()))
+    db.write(lambda: db.run("INSERT INTO idle_days (tenant_id, agent, day, skipped) VALUES (1, 'felix', '2026-11-02', 1)"))
     run = made("/agent-runs", {"agent": "felix", "task_id": task})["id"]
     assert client.patch(f"/agent-runs/{run}", {"status": "done", "tokens_in": 5, "cost_micros": 7, "note": MARK}).status == 200
     ids["schedules"] = made("/schedules", {"name": MARK, "every_ms": 60_000, "queue_name": MARK + ".", "payload": {"x": MARK}})

@@ -139,6 +139,20 @@ def test_costs_go_as_written(server, tmp_path):
 
 
 @pytest.mark.slow
+def test_seeing_goes_as_written(server, tmp_path):
+    required("curl", "curl")
+    running = server()
+    token = server.admin(running)
+    running.call("POST", "/tasks", {"title": "Open the shop"}, token)
+    script = next(block for block in blocks() if "/arch-health" in block).replace("python3 orkosi.py", f"{sys.executable} {HOME}/orkosi.py")
+    done = subprocess.run(["sh", "-c", f"T={token} U={running.url}/api J='Content-Type: application/json'\n{script}"], cwd=tmp_path,
+                          capture_output=True, text=True, timeout=60, env=os.environ | {"ORKOSI_DATA": str(running.folder), "ORKOSI_NO_INSTALL": "1"})
+    assert done.stderr == "" and '"error":{' not in done.stdout, done.stdout + done.stderr
+    assert '"title":"Open the shop"' in done.stdout and 'orkosi_tasks{status="todo",priority="P2"} 1' in done.stdout
+    assert '"watchers":"ok"' in done.stdout and done.stdout.endswith("every sum agrees with its rows\n")
+
+
+@pytest.mark.slow
 def test_events_go_as_written(server, tmp_path):
     required("curl", "curl")
     running = server()

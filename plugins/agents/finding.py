@@ -2,10 +2,10 @@
 from collections.abc import Iterator
 
 from orkosi import Hit, db
-from plugins.findings import Finding, finds
+from plugins.findings import Finding, Point, checks, finds
 
 from .rows import everyone, plugin
-from .state import look
+from .state import lacking, look
 
 IN_A_ROW = 3
 
@@ -31,3 +31,13 @@ def search(q: str, limit: int) -> list[Hit]:
     found = [one for one in everyone() if text and any(text in word.casefold() for word in (one.name, one.display_name, one.role))]
     found.sort(key=lambda one: (one.name.casefold() != text, one.name))
     return [Hit(one.name, one.display_name, f"{one.role}, {one.wanted}") for one in found[:limit]]
+
+
+checks(plugin, "agents", failing="No agent fails three times in a row", silent="Every agent that is to run is heard of")
+
+
+@plugin.health("agents.programs")
+def programs() -> Point:
+    """Whether every agent of this machine has something to run."""
+    lacks = [sentence for agent in everyone() for sentence in lacking(agent)]
+    return Point(not lacks, lacks[0] if lacks else "Every agent has its program", "Install it, or give the agent another command" if lacks else "")

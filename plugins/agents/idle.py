@@ -5,7 +5,7 @@ an empty queue. Runs it saved are counted in memory and written down every few s
 """
 from collections import Counter
 
-from orkosi import HOST_TENANT, Struct, across_tenants, acting, db, system, writes
+from orkosi import HOST_TENANT, Struct, across_tenants, acting, db, emit, system, writes
 from plugins import queue
 
 from .rows import plugin
@@ -15,6 +15,13 @@ class Idle(Struct):
     """Whether a run can be skipped, and why."""
     skip: bool
     reason: str
+
+
+class Skipped(Struct):
+    """So many runs of an agent that were saved."""
+    tenant_id: int
+    name: str
+    count: int
 
 
 _saved: Counter[tuple[int, str]] = Counter()
@@ -58,3 +65,4 @@ def _add(batch: list[tuple[int, str, int]]) -> None:
     for home, name, count in batch:
         db.run("UPDATE agents SET idle_skips = idle_skips + :count WHERE tenant_id = :home AND name = :name",
                count=count, name=name, home=home)
+        emit("idle.skipped", Skipped(home, name, count))

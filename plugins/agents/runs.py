@@ -131,6 +131,8 @@ def change(id: int, patch: RunPatch, agent: str | None = None) -> Run:
     db.patch(dict, "agent_runs", id, patch, **finish)
     beat(before.agent)
     run = find(id)
+    if before.finished_at and counted(id) and _told(run) != _told(before):
+        emit("run.corrected", run, before=before)
     if ends:
         emit("run.finished", run)
         run = find(id)  # whoever heard it may have written what was left unpaid
@@ -143,6 +145,16 @@ def change(id: int, patch: RunPatch, agent: str | None = None) -> Run:
 def count_once(id: int) -> bool:
     """Whether a run that is over is counted now for the first time; inside a write."""
     return bool(db.run("UPDATE agent_runs SET counted = 1 WHERE id = :id AND tenant_id = :tenant AND counted = 0", id=id))
+
+
+def _told(run: Run) -> tuple[Any, ...]:
+    """What sums are made of."""
+    return run.status, run.tokens_in, run.tokens_out, run.cost_micros, run.duration_ms
+
+
+def counted(id: int) -> bool:
+    """Whether a run is in the sums of costs already."""
+    return bool(db.value("SELECT counted FROM agent_runs WHERE id = :id AND tenant_id = :tenant", id=id))
 
 
 @writes

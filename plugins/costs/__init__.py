@@ -1,6 +1,6 @@
 """Costs: what agents spend, what they may, and the breaker that stops one which burns money.
 
-Owns cost_sums and agent_budgets. Each run that ends is counted once, into the sums of its day: what is asked of costs is read from those,
+Owns cost_sums, idle_days and agent_budgets. Each run that ends is counted once, into the sums of its day: what is asked of costs is read from those,
 however many runs there were. A budget that is used up shuts the agent's queue until the next local day or month. Surprise: whether it is,
 is worked out when something is spent, and kept with its end; the claim, which is asked thousands of times, only looks at the clock.
 """
@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from orkosi import Conflict, Plugin, Struct, acting, current, db, emit, now, system, writes
+from orkosi import Conflict, Plugin, Struct, across_tenants, acting, current, db, emit, now, system, writes
 from plugins import notifications, queue, supervisor
 from plugins.agents import find, runs, seek, want
 from plugins.agents.loading import end_brain
@@ -64,6 +64,20 @@ def ends(moment: str) -> tuple[str, str]:
     month = (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
     zone = ZoneInfo(here())
     return iso((midnight + timedelta(days=1)).replace(tzinfo=zone).timestamp()), iso(month.replace(tzinfo=zone).timestamp())
+
+
+def begins(day: str) -> str:
+    """When a local day begins."""
+    return iso(datetime.fromisoformat(day).replace(tzinfo=ZoneInfo(here())).timestamp())
+
+
+@plugin.on("idle.skipped")
+@across_tenants
+def skipped(event: str, saved: Any) -> None:
+    """Runs of an agent were saved, for there was nothing to do. Inside the write that notes them."""
+    db.run("""INSERT INTO idle_days (tenant_id, agent, day, skipped) VALUES (:home, :agent, :day, :many)
+              ON CONFLICT (tenant_id, agent, day) DO UPDATE SET skipped = idle_days.skipped + :many""",
+           home=saved.tenant_id, agent=saved.name, day=day_of(now()), many=saved.count)
 
 
 # ── what an operator sets ──
@@ -146,28 +160,69 @@ def price(one: Budget, tokens_in: int, tokens_out: int, told: int) -> int:
 @plugin.on("run.finished")
 def count(event: str, run: Run) -> None:
     """A run is over: it is priced, counted once, and judged."""
-    agent = seek(run.agent)
-    if agent is None or not runs.count_once(run.id):
-        return
-    _open(run.agent)
     before = budget(run.agent)
-    cost = price(before, run.tokens_in, run.tokens_out, run.cost_micros)
-    if cost != run.cost_micros:
-        runs.set_cost(run.id, cost)
-    product = db.value("SELECT product_slug FROM tasks WHERE tenant_id = :tenant AND id = :task", task=run.task_id) if run.task_id else None
-    db.run("""
-        INSERT INTO cost_sums (tenant_id, agent, day, product, model, runs, wasted, tokens_in, tokens_out, cost_micros, ms)
-        VALUES (:tenant, :agent, :day, :product, :model, 1, :wasted, :tokens_in, :tokens_out, :cost, :ms)
-        ON CONFLICT (tenant_id, agent, day, product, model) DO UPDATE SET
-               runs = cost_sums.runs + 1, wasted = cost_sums.wasted + :wasted, tokens_in = cost_sums.tokens_in + :tokens_in,
-               tokens_out = cost_sums.tokens_out + :tokens_out, cost_micros = cost_sums.cost_micros + :cost, ms = cost_sums.ms + :ms""",
-           agent=run.agent, day=day_of(now()), product=product or "", model=agent.model or "", wasted=int(run.status in WASTED),
-           tokens_in=_sane(run.tokens_in), tokens_out=_sane(run.tokens_out), cost=_sane(cost), ms=_sane(run.duration_ms or 0))
+    if not _sum(run, before) or seek(run.agent) is None:
+        return
     row = before.in_a_row + 1 if run.status in WASTED else before.in_a_row if run.status == "stopped" else 0
     db.run("UPDATE agent_budgets SET in_a_row = :row WHERE tenant_id = :tenant AND agent = :agent", row=row, agent=run.agent)
     _judge(run.agent)
     if row >= before.runs_without_progress and row > before.in_a_row:
         trip(run.agent, f"{row} runs in a row failed or made no progress; the last: {(run.error or run.status)[:300]}")
+
+
+@plugin.every("1m")
+def catch_up() -> None:
+    """Count runs that ended without a word - their process died - or before there were sums. Nobody is judged for them."""
+    while found := _uncounted():
+        for tenant, id in found:
+            with acting(system(tenant)):
+                _count_late(id)
+
+
+@across_tenants
+def _uncounted() -> list[tuple[int, int]]:
+    return db.all(tuple, "SELECT tenant_id, id FROM agent_runs WHERE counted = 0 AND finished_at IS NOT NULL ORDER BY id LIMIT 500")
+
+
+@writes(durable=False)
+def _count_late(id: int) -> None:
+    run = runs.find(id)
+    _sum(run, budget(run.agent))
+
+
+def _sum(run: Run, before: Budget) -> bool:
+    """Add a run to the sums, once; whether it was added now. Inside a write."""
+    if not runs.count_once(run.id):
+        return False
+    if seek(run.agent):
+        _open(run.agent)
+    cost = price(before, run.tokens_in, run.tokens_out, run.cost_micros)
+    if cost != run.cost_micros:
+        runs.set_cost(run.id, cost)
+    _add(run, 1, int(run.status == "done"), int(run.status in WASTED), _sane(run.tokens_in), _sane(run.tokens_out), _sane(cost),
+         _sane(run.duration_ms or 0))
+    return True
+
+
+def _add(run: Run, many: int, done: int, wasted: int, tokens_in: int, tokens_out: int, cost: int, ms: int) -> None:
+    product = db.value("SELECT product_slug FROM tasks WHERE tenant_id = :tenant AND id = :task", task=run.task_id) if run.task_id else None
+    agent = seek(run.agent)
+    db.run("""
+        INSERT INTO cost_sums (tenant_id, agent, day, product, model, runs, done, wasted, tokens_in, tokens_out, cost_micros, ms)
+        VALUES (:tenant, :agent, :day, :product, :model, :many, :done, :wasted, :tokens_in, :tokens_out, :cost, :ms)
+        ON CONFLICT (tenant_id, agent, day, product, model) DO UPDATE SET
+               runs = cost_sums.runs + :many, done = cost_sums.done + :done, wasted = cost_sums.wasted + :wasted,
+               tokens_in = cost_sums.tokens_in + :tokens_in, tokens_out = cost_sums.tokens_out + :tokens_out,
+               cost_micros = cost_sums.cost_micros + :cost, ms = cost_sums.ms + :ms""",
+           agent=run.agent, day=day_of(run.finished_at or now()), product=product or "", model=(agent.model if agent else None) or "", many=many,
+           done=done, wasted=wasted, tokens_in=tokens_in, tokens_out=tokens_out, cost=cost, ms=ms)
+
+
+@plugin.on("run.corrected")
+def correct(event: str, run: Run, before: Run) -> None:
+    """A run that was counted already is reported on otherwise: the sums follow."""
+    _add(run, 0, (run.status == "done") - (before.status == "done"), (run.status in WASTED) - (before.status in WASTED),
+         *(_sane(getattr(run, name) or 0) - _sane(getattr(before, name) or 0) for name in ("tokens_in", "tokens_out", "cost_micros", "duration_ms")))
 
 
 def _sane(told: int) -> int:

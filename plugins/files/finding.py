@@ -1,11 +1,11 @@
 """What discovery finds in files: those that lie in a workspace and are not in the index."""
 from collections.abc import Iterator
 
-from orkosi import now, settings
+from orkosi import db, now, settings
 from plugins import folders
-from plugins.findings import Finding, finds
+from plugins.findings import Finding, Point, checks, finds
 
-from . import known
+from . import known, plugin
 from .sync import MOST, walk, workspaces
 
 LATE = 600  # seconds within which a file should be there
@@ -28,3 +28,14 @@ def not_indexed() -> Iterator[Finding]:
                           f"{len(missing)} of {many}, for example {missing[0]}. " + (
                               f"A workspace may have {MOST} files; leave some out with the setting sync_leave_out." if many > MOST else
                               "See the server's log for why."), "P3")
+
+
+checks(plugin, "files", missing="Every file of the workspaces is in the index")
+
+
+@plugin.health("files.copies")
+def copies() -> Point:
+    """Whether agents have changed copies of guidelines, which were kept beside."""
+    found = db.all(tuple, "SELECT path FROM files WHERE tenant_id = :tenant AND synced = 1 AND path LIKE '%.mine' ORDER BY path LIMIT 100")
+    said = f"{found[0][0]} is an agent's own copy of a guideline" if found else "No agent has changed a guideline"
+    return Point(not found, said, "Take over what is good in it, and delete the copy" if found else "")

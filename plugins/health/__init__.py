@@ -5,7 +5,7 @@ raises is reported as failed and never takes the others with it.
 """
 import time
 
-from orkosi import Check, Plugin, db, plugins
+from orkosi import Check, Plugin, Struct, db, plugins
 
 plugin = Plugin("Health", layer="views")
 STARTED = time.monotonic()
@@ -31,3 +31,40 @@ def checks() -> dict[str, Check]:
             except Exception as error:
                 found[name] = Check(False, f"{type(error).__name__} while checking")
     return found
+
+
+# ── the company ──
+
+
+class Point(Struct):
+    """One thing that was asked: whether it is well, what was found, and how to mend it."""
+    code: str
+    ok: bool
+    message: str
+    fix: str
+
+
+class Section(Struct):
+    """A part of the company: its share of points that are well, of a hundred."""
+    score: float
+    checks: list[Point]
+
+
+class Company(Struct):
+    """The health of the company: the mean of its sections."""
+    score: float
+    sections: dict[str, Section]
+
+
+SECTIONS = ("agents", "tasks", "products", "files")
+
+
+def company() -> Company:
+    """Ask every point of every section. A check is called as its section and its code: `tasks.blocked`."""
+    found = checks()
+    sections = {}
+    for name in SECTIONS:
+        points = [Point(code.partition(".")[2], one.ok, one.detail, getattr(one, "fix", "")) for code, one in sorted(found.items())
+                  if code.startswith(f"{name}.")]
+        sections[name] = Section(round(100 * sum(point.ok for point in points) / len(points), 1) if points else 100.0, points)
+    return Company(round(sum(one.score for one in sections.values()) / len(sections), 1), sections)

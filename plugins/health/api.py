@@ -1,8 +1,8 @@
 """The wire of health: /version, /health, /ready."""
 from typing import Literal
 
-from orkosi import PUBLIC, VERSION, Flat, Problem, Reply, Struct, Unavailable
-from plugins.health import alive, plugin, uptime
+from orkosi import PUBLIC, RANKS, VERSION, Actor, Flat, Problem, Reply, Struct, Unavailable, may
+from plugins.health import Company, alive, company, machine, plugin, uptime
 
 
 class Version(Struct):
@@ -50,3 +50,31 @@ def ready() -> Ready:
     if not fine:
         raise Unavailable("Not ready: the database does not answer")
     return Ready(True)
+
+
+class Arch(Struct):
+    """How the server is: a word for each thing it needs. `details` are for administrators."""
+    status: Literal["ok", "degraded"]
+    checks: dict[str, machine.Word]
+    details: dict[str, str] | None
+
+
+@plugin.get("/api/arch-health", auth=PUBLIC, statuses=(503,))
+def arch(me: Actor) -> Reply[Arch]:
+    """Say how the server is: database, memory, disk, git, tunnel, limits, watchers, scheduler, backups
+
+    Each is ok, warn, fail or off; 503 where database, disk or watchers fail. An administrator of the host also sees details."""
+    found = machine.look()
+    words = {name: one.word for name, one in found.items()}
+    details = {name: one.detail for name, one in found.items()} if me.host and me.rank >= RANKS["admin"] else None
+    status: Literal["ok", "degraded"] = "degraded" if {"warn", "fail"} & set(words.values()) else "ok"
+    return Reply(Arch(status, words, details), 503 if any(words[name] == "fail" for name in machine.NEEDED) else 200)
+
+
+@plugin.get("/api/system/health", auth=may("viewer", "agents:read", host=True))
+def system_health() -> Company:
+    """Say how the company is: points for agents, tasks, products and files
+
+    A section's score is the share of its checks that are well; the whole is the mean of the sections. Each check says what was found, and how to
+    mend it."""
+    return company()

@@ -25,6 +25,8 @@ from orkosi import DATA, Plugin, Problem, Request, Unavailable, acting, clean, d
 from plugins import storage
 from plugins.vault import canaries
 
+from . import gauges
+
 SHORT = 200  # characters of a path that the access log shows
 
 plugin = Plugin("Server", layer="ground", needs=("storage", "fields", "folders", "once", "vault", "lists"))
@@ -196,6 +198,7 @@ def mend_modes(stop: threading.Event) -> None:
 @plugin.watch
 def remember(request: Request, status: int, took: float, size: int) -> None:
     """Note one answer for the access log."""
+    gauges.answered[f"{status // 100}xx"] += 1
     _answered.append((now(), status, request.method, request.path, request.actor.ref, request.id, took, size))
 
 

@@ -72,6 +72,11 @@ class Lane:
             self._line.add(tenant, task)
             self._turn.notify()
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for a thread."""
+        return self._line.length
+
     def close(self) -> None:
         """Take no more; what is under way ends by itself."""
         with self._turn:

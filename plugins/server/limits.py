@@ -17,6 +17,10 @@ class Limiter:
         self._lock = threading.Lock()
         self._windows: dict[tuple[str, str], tuple[float, int]] = {}
 
+    def counted(self) -> int:
+        """How many callers are counted at this moment."""
+        return len(self._windows)
+
     def take(self, bucket: str, key: str) -> None:
         """Count one call of `key` against the setting `limit_<bucket>` ("300/minute" or "off"); TooMany beyond."""
         rule = getattr(settings, f"limit_{bucket}")

@@ -19,6 +19,7 @@ from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 
 from orkosi import Conflict, Endpoint, Unavailable, clean, here
+from plugins.server import gauges
 from plugins.server.call import Call
 from plugins.server.door import Door
 from plugins.server.feeds import feeds
@@ -71,6 +72,7 @@ class Server(TcpWSGIServer):
     def run(self) -> None:
         """Serve until `finish` was called and nothing is under way, or 5 s after."""
         self.loop = threading.get_ident()
+        gauges.running[:] = [self]
         while not self.finished():
             patience = 0.0 if self.ready else max(0.0, min(1.0, self.room.next_end() - time.monotonic()))
             look(patience + (0.001 if patience else 0), self._map)
@@ -138,6 +140,7 @@ class Server(TcpWSGIServer):
 
     def shutdown(self) -> None:
         """After `run`: let the writer finish what it has, and end the lanes."""
+        gauges.running.clear()
         self.writer.close()
         for lane in self.lanes.values():
             lane.close()
@@ -149,6 +152,7 @@ class Server(TcpWSGIServer):
     def readable(self) -> bool:
         moment = time.monotonic()
         if moment - self.looked >= 1:
+            gauges.lags.append(max(0.0, moment - self.looked - 1.1) if self.looked else 0.0)
             self.looked = moment
             self.put_out(moment)
             self.tell_malformed()

@@ -2,7 +2,7 @@
 from collections.abc import Iterator
 
 from orkosi import db, now
-from plugins.findings import Finding, finds
+from plugins.findings import Finding, Point, checks, finds
 
 from . import plugin
 
@@ -27,3 +27,15 @@ def stale_or_blocked() -> Iterator[Finding]:
                 status=status, before=now(-settings.discovery_stale_days * 86400), ours=OURS, most=MOST):
             yield Finding(f"See to task {id}, which stands still: {title}"[:300], f"tasks:stale:{id}",
                           f"Task {id} is {status.replace('_', ' ')}, and has not changed since {at}.", product_slug=product)
+
+
+checks(plugin, "tasks", blocked="No task is blocked", stale="No task stands still for long")
+
+
+@plugin.health("tasks.unowned")
+def unowned() -> Point:
+    """Whether somebody does what is urgent."""
+    found = db.all(tuple, """SELECT id, title FROM tasks WHERE tenant_id = :tenant AND status = 'todo' AND assignee IS NULL AND priority = 'P0'
+                              AND created_at < :before ORDER BY id LIMIT 100""", before=now(-86400))
+    said = f"Task {found[0][0]} is urgent and nobody's: {found[0][1]}"[:300] if found else "What is urgent is somebody's"
+    return Point(not found, said, "Assign it, or give it another priority" if found else "")
