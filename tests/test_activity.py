@@ -2,7 +2,7 @@
 from types import SimpleNamespace
 
 import pytest
-from conftest import Client
+from conftest import Client, put
 
 from orkosi import COUNTED, Actor, acting, db, emit, now, system, writes
 from plugins import activity, keys
@@ -117,3 +117,18 @@ def test_statistics_count_lately_and_stop_at_ten_thousand(client):
 def test_statistics_read_one_index_alone(data):
     plan = [row[3] for row in db.all(tuple, "EXPLAIN QUERY PLAN " + activity.RECENT, since="", most=1)]
     assert any("COVERING INDEX idx_activity_by_created_at" in step for step in plan), plan
+
+
+def test_what_is_very_old_is_forgotten(client, caplog):
+    from plugins import activity, notifications
+    caplog.set_level("INFO", "orkosi")
+    db.write(lambda: db.run("DELETE FROM activity"))
+    for id in range(1, 1205):
+        put("activity", id=id, tenant_id=1 + id % 2, actor_type="system", actor_id="x", action="x", created_at=now(-86400 * (401 if id <= 1200 else 399)))
+        if id % 100 == 0:
+            put("notifications", id=id, tenant_id=1, title="t", message="m", created_at=now(-86400 * (181 if id <= 900 else 179)))
+            put("notification_reads", tenant_id=1, reader="user:1", notification_id=id, read_at=now())
+    activity.stream.prune(), notifications.prune()
+    assert [row[0] for row in db.all(tuple, "SELECT id FROM activity ORDER BY id")] == [1201, 1202, 1203, 1204]
+    assert [row[0] for row in db.all(tuple, "SELECT id FROM notifications ORDER BY id")] == [1000, 1100, 1200] and db.value("SELECT count(*) FROM notification_reads") == 3
+    assert "1200 activities of more than 400 days ago are forgotten" in caplog.text and "9 notifications" in caplog.text

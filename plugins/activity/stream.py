@@ -4,9 +4,10 @@ Owns no table: an event is a row of `activity`, written in the transaction that 
 what is told was committed, in that order, and can be told again. Jobs are not in it, as they are not in the log; their lists are live
 enough, and a queue may do a thousand a second.
 """
+import logging
 from typing import Any, NamedTuple
 
-from orkosi import Struct, across_tenants, db, now, settings
+from orkosi import Struct, across_tenants, db, now, settings, writes
 from plugins.server.feeds import Feed, Waiter
 
 from . import plugin
@@ -14,6 +15,9 @@ from . import plugin
 plugin.setting("events_days", float, 7.0, "For how many days an event can be told again to who comes back with Last-Event-ID")
 plugin.setting("events_most", int, 100_000, "How many events can be told again, at most")
 
+plugin.setting("activity_keep_days", int, 400, "For how many days the log of activities is kept")
+
+log = logging.getLogger("orkosi")
 SCANNED = 5000  # events that one page looks through for those that are wanted
 
 
@@ -102,6 +106,23 @@ def page(tenant: int, wanted: Wanted, after: int, limit: int) -> tuple[list[Even
             if len(found) == limit:
                 break
     return found, after, False
+
+
+@plugin.every("1h")
+def prune() -> None:
+    """Forget what happened very long ago, a little at a time, and say how much that was."""
+    gone = many = 0
+    while many := _prune(settings.activity_keep_days):
+        gone += many
+    if gone:
+        log.info("%d activities of more than %d days ago are forgotten", gone, settings.activity_keep_days)
+
+
+@writes(durable=False)
+@across_tenants
+def _prune(days: int) -> int:
+    return db.run("""DELETE FROM activity WHERE id IN (SELECT id FROM (SELECT id, created_at FROM activity ORDER BY id LIMIT 500) AS oldest
+                                                       WHERE created_at < :before)""", before=now(-days * 86400))
 
 
 __all__ = ["Event", "Waiter", "Wanted", "feed", "page", "source"]

@@ -6,6 +6,7 @@ Surprise: what is for everybody has a read mark of each reader's own. Marking ev
 is read: a mark for each would be as many rows as there are notifications, for every user. What was read before marks
 were each reader's own is read for all.
 """
+import logging
 import re
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from orkosi import (
     db,
     emit,
     now,
+    settings,
     system,
     writes,
 )
@@ -31,6 +33,9 @@ from plugins.lists import Listing
 
 plugin = Plugin("Notifications", layer="ground", needs=("users", "tenants", "fields", "lists"))
 
+plugin.setting("notifications_keep_days", int, 180, "For how many days notifications are kept")
+
+log = logging.getLogger("orkosi")
 Type = Literal["info", "warning", "error", "success"]
 
 
@@ -85,6 +90,13 @@ def notify(title: str, message: str, type: Type = "info", source: str | None = N
                      user_id=user_id, created_at=now())
     emit("notification.sent", made)
     return made
+
+
+@writes
+def note_mailed(ids: list[int]) -> int:
+    """Note that notifications are mailed, in the write that makes the letters; how many were not before."""
+    return sum(db.run("UPDATE notifications SET mailed_at = :now WHERE tenant_id = :tenant AND id = :id AND mailed_at IS NULL", id=id, now=now())
+               for id in ids)
 
 
 def safe(link: str) -> bool:
@@ -170,3 +182,25 @@ def erase(event: str, gone: Any, **facts: Any) -> None:
                                          home=gone.tenant_id, address=address):
             db.run("UPDATE notifications SET title = :title, message = :message WHERE id = :id", id=id,
                    title=gone.blotted(title), message=gone.blotted(message))
+
+
+@plugin.every("1h")
+def prune() -> None:
+    """Forget old notifications, a little at a time, and say how many that was."""
+    gone = many = 0
+    while many := _prune(settings.notifications_keep_days):
+        gone += many
+    if gone:
+        log.info("%d notifications of more than %d days ago are forgotten", gone, settings.notifications_keep_days)
+
+
+@writes(durable=False)
+@across_tenants
+def _prune(days: int) -> int:
+    old = [row[0] for row in db.all(tuple, """SELECT id FROM (SELECT id, created_at FROM notifications ORDER BY id LIMIT 500) AS oldest
+                                               WHERE created_at < :before ORDER BY id""", before=now(-days * 86400))]
+    if old:  # they go in the order of their numbers, so nothing below the last is left
+        db.run("DELETE FROM notification_reads WHERE notification_id <= :last", last=old[-1])
+    for id in old:
+        db.run("DELETE FROM notifications WHERE id = :id", id=id)
+    return len(old)
