@@ -244,6 +244,17 @@ def record(name: str, path: str, content: str | None | UnsetType = UNSET, catego
     return made
 
 
+@writes
+def delete(id: int) -> File:
+    """Forget what a client recorded of a file. NotFound; Conflict where it is on the disk, and would be there again at once."""
+    gone = find(id)
+    if gone.synced:
+        raise Conflict(f"{gone.path} is on the disk and followed there; delete the file itself")
+    db.delete("files", id)
+    emit("file.deleted", gone)
+    return gone
+
+
 @writes(durable=False)
 def keep(changed: list[Seen], gone: list[str]) -> None:
     """Write down what the disk has, and no longer has. A file that was only touched keeps its index entries."""

@@ -1,10 +1,11 @@
 """The wire of files: /files."""
 from typing import Annotated
 
-from orkosi import UNSET, Meta, Page, Paging, Struct, UnsetType, may
+from orkosi import UNSET, Deleted, Meta, Page, Paging, Struct, UnsetType, may
 from plugins import files
 from plugins.fields import wrong
-from plugins.files import File, FileEntry, SearchQuery, plugin
+from plugins.files import File, FileEntry, SearchQuery, plugin, versions
+from plugins.files.versions import Difference, FileVersion
 
 Word = Annotated[str, Meta(min_length=1, max_length=100)]
 
@@ -25,6 +26,11 @@ class Hit(FileEntry):
 class FileQuery(Paging):
     category: str | None = None
     page: Annotated[int, Meta(ge=1, le=1_000_000, description="Instead of offset: which page, from 1")] | None = None
+
+
+class DiffQuery(Struct, forbid_unknown_fields=True, rename={"old": "from", "new": "to"}):
+    old: Annotated[int, Meta(ge=1, le=2**53, description="A version's id; without it, the last one before the present")] | None = None
+    new: Annotated[int, Meta(ge=1, le=2**53, description="Another; without it, the present")] | None = None
 
 
 @plugin.get("/api/files", auth=may("member", "files:read"))
@@ -60,3 +66,22 @@ def show(id: int) -> File:
 
     The content is null where it is no text, or larger than 1 MiB."""
     return files.find(id)
+
+
+@plugin.delete("/api/files/{id}", auth=may("editor", "files:write"), raises=(404, 409))
+def delete(id: int) -> Deleted:
+    """Forget a file that a client recorded; 409 where it is on the disk"""
+    files.delete(id)
+    return Deleted(id)
+
+
+@plugin.get("/api/files/{id}/versions", auth=may("member", "files:read"), raises=(404,))
+def list_versions(id: int) -> list[FileVersion]:
+    """List what a file of a workspace said before, newest first; the first is the present"""
+    return versions.versions(id)
+
+
+@plugin.get("/api/files/{id}/diff", auth=may("member", "files:read"), raises=(400, 404, 422))
+def diff(id: int, query: DiffQuery) -> Difference:
+    """Show what changed from one version of a file to another, or to the present"""
+    return versions.difference(id, query.old, query.new)

@@ -7,8 +7,9 @@ the run's.
 import difflib
 from typing import Literal
 
-from orkosi import Struct, db, now, writes
+from orkosi import NotFound, Struct, Unprocessable, db, now, writes
 
+from . import find as files_find
 from . import plugin
 
 plugin.setting("file_versions", int, 20, "How many former versions are kept of each text file in a workspace")
@@ -81,3 +82,54 @@ def _diff(path: str, before: str | None, after: str | None) -> str | None:
         return None
     text = "\n".join(difflib.unified_diff(old, new, f"a/{path}", f"b/{path}", lineterm=""))
     return text if len(text) <= SHOWN else text[:SHOWN] + "\n… the rest is left out"
+
+
+# ── looked at by a person ──
+
+
+class FileVersion(Struct):
+    """What a file said for a time; `until` is null for what it says now. `kept`: whether its text is, or it was none, or too large."""
+    id: int | None
+    since: str
+    until: str | None
+    bytes: int | None
+    kept: bool
+
+
+class Difference(Struct):
+    """What changed from one version of a file to another, null for the present, as `diff -u` shows it."""
+    path: str
+    from_version: int
+    to_version: int | None
+    diff: str
+
+
+def versions(id: int) -> list[FileVersion]:
+    """The present of a file, and its former versions, newest first. NotFound."""
+    file = files_find(id)
+    former = db.all(tuple, """SELECT id, since, until, octet_length(content) FROM file_versions WHERE tenant_id = :tenant AND path = :path
+                               ORDER BY id DESC""", path=file.path)
+    now_ = FileVersion(None, file.updated_at, None, None if file.content is None else len(file.content.encode()), file.content is not None)
+    return [now_, *(FileVersion(number, since, until, size, size is not None) for number, since, until, size in former)]
+
+
+def difference(id: int, old: int | None, new: int | None) -> Difference:
+    """What changed between two versions of a file, or last. NotFound, Unprocessable where one of them is no text."""
+    file = files_find(id)
+    if old is None:
+        old = db.value("SELECT max(id) FROM file_versions WHERE tenant_id = :tenant AND path = :path", path=file.path)
+    if old is None:
+        raise NotFound(f"Nothing is kept of what {file.path} said before")
+    before, after = _text(file.path, old), file.content if new is None else _text(file.path, new)
+    text = _diff(file.path, before, after)
+    if text is None:
+        raise Unprocessable(f"One of them is no text, larger than {VERSIONED >> 10} KiB, or longer than {LINES:,} lines; it cannot be compared")
+    return Difference(file.path, old, new, text)
+
+
+def _text(path: str, version: int) -> str | None:
+    found = db.all(tuple, "SELECT content FROM file_versions WHERE tenant_id = :tenant AND path = :path AND id = :id", path=path, id=version)
+    if not found:
+        raise NotFound(f"There is no version {version} of {path}")
+    text: str | None = found[0][0]
+    return text

@@ -74,3 +74,31 @@ def test_a_recorded_file_is_what_was_sent(client, data, lately):
     assert [client.get(f"/files/{one['id']}").data for one in (made.data, bare)] == [made.data, bare] and not (data / "plans").exists()
     again = client.post("/files", {"name": "y", "path": "plans/2027.MD"}).data
     assert again == client.get(f"/files/{made.data['id']}").data and again == made.data | {"name": "y", "updated_at": lately}
+
+
+@pytest.mark.story("GET /api/files/{id}/versions", "GET /api/files/{id}/diff")
+def test_what_a_file_said_before(client):
+    path, at = "agents/felix/workspace/a.txt", lambda n: f"2026-11-02T10:00:0{n}.000Z"  # noqa: E731
+    put("files", id=5, tenant_id=1, name="a.txt", path=path, workspace="felix", content="one\nthree\n", size=10, synced=1, created_at=at(0), updated_at=at(4))
+    for id, (content, start, end, home, where) in enumerate((("one\n", 1, 2, 1, path), (None, 2, 3, 1, path), ("one\ntwo\n", 3, 4, 1, path), ("x", 1, 2, 2, path), ("y", 1, 2, 1, "b")), 11):
+        put("file_versions", id=id, tenant_id=home, path=where, workspace="felix", content=content, since=at(start), until=at(end))
+    assert client.get("/files/5/versions").json == {"data": [
+        {"id": None, "since": at(4), "until": None, "bytes": 10, "kept": True}, {"id": 13, "since": at(3), "until": at(4), "bytes": 8, "kept": True},
+        {"id": 12, "since": at(2), "until": at(3), "bytes": None, "kept": False}, {"id": 11, "since": at(1), "until": at(2), "bytes": 4, "kept": True}]}
+    head = f"--- a/{path}\n+++ b/{path}\n"
+    assert client.get("/files/5/diff?from=11").json == {"data": {"path": path, "from_version": 11, "to_version": None, "diff": head + "@@ -1 +1,2 @@\n one\n+three"}}
+    assert client.get("/files/5/diff?from=13&to=11").data == {"path": path, "from_version": 13, "to_version": 11, "diff": head + "@@ -1,2 +1 @@\n one\n-two"}
+    assert client.get("/files/5/diff?from=12").status == 422
+    assert client.get("/files/5/diff").data == {"path": path, "from_version": 13, "to_version": None, "diff": head + "@@ -1,2 +1,2 @@\n one\n-two\n+three"}
+    put("files", id=6, tenant_id=1, name="n", path="n", created_at=at(0), updated_at=at(4))
+    assert client.get("/files/6/diff").status == 404
+    assert client.get("/files/5/diff?from=14").status == client.get("/files/5/diff?from=15").status == client.get("/files/9/versions").status == 404
+
+
+@pytest.mark.story("DELETE /api/files/{id}")
+def test_what_was_recorded_is_forgotten(client):
+    kept, gone = (client.post("/files", {"name": name, "path": name, "content": "x"}).data["id"] for name in ("a", "b"))
+    assert client.delete(f"/files/{gone}").json == {"data": {"deleted": True, "id": gone}} and client.delete(f"/files/{gone}").status == 404
+    assert [one["id"] for one in client.get("/files").data] == [kept]
+    put("files", id=50, tenant_id=1, name="c", path="c", synced=1, created_at="2026-11-02T10:00:00.000Z", updated_at="2026-11-02T10:00:00.000Z")
+    assert client.delete("/files/50").status == 409 and client.get("/files/50").status == 200
