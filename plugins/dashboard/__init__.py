@@ -8,10 +8,12 @@ import statistics
 from datetime import date, timedelta
 
 from orkosi import Paging, Plugin, Struct, db, now, seconds
-from plugins import costs, queue, tokens
+from plugins import changelog, costs, queue, tokens
 from plugins.agents import runs, state
 from plugins.agents.rows import everyone
 from plugins.agents.runs import Run
+from plugins.changelog import ChangelogEntry, ChangelogQuery
+from plugins.products import find as products_find
 from plugins.queue import Why
 from plugins.rules import Rule
 
@@ -90,6 +92,51 @@ class Overview(Struct):
     recent_runs: list[Run]
     protocols: list[Rule]
     usage_7d: list[UsedDay]
+
+
+class Spender(Struct):
+    """An agent that worked on a product, and what that cost."""
+    agent: str
+    runs: int
+    tokens: int
+    cost_micros: int
+
+
+class Recent(Struct):
+    """A task, as a line."""
+    id: int
+    title: str
+    status: str
+    assignee: str | None
+    updated_at: str
+
+
+class Facts(Struct):
+    """A product in one answer: its tasks, what its runs have cost ever, by whom, and what changed last."""
+    slug: str
+    status: str
+    tasks: Counted
+    runs: int
+    tokens: int
+    cost_micros: int
+    agents: list[Spender]
+    last_tasks: list[Recent]
+    last_changes: list[ChangelogEntry]
+
+
+def facts(slug: str) -> Facts:
+    """What there is to know of a product. NotFound."""
+    product = products_find(slug)
+    by_status = dict(db.all(tuple, """SELECT status, count(*) FROM tasks WHERE tenant_id = :tenant AND product_slug = :slug
+                                       GROUP BY status""", slug=slug))
+    agents = db.all(Spender, """
+        SELECT agent, sum(runs) AS runs, sum(tokens_in + tokens_out) AS tokens, sum(cost_micros) AS cost_micros FROM cost_sums
+         WHERE tenant_id = :tenant AND product = :slug GROUP BY agent ORDER BY cost_micros DESC, agent""", slug=slug)
+    last = db.all(Recent, """SELECT id, title, status, assignee, updated_at FROM tasks WHERE tenant_id = :tenant AND product_slug = :slug
+                              ORDER BY id DESC LIMIT 10""", slug=slug)
+    changed = changelog.page(ChangelogQuery(limit=5), slug).items
+    return Facts(slug, product.status, Counted(sum(by_status.values()), dict.fromkeys(TASKS, 0) | by_status), sum(one.runs for one in agents),
+                 sum(one.tokens for one in agents), sum(one.cost_micros for one in agents), agents, last, changed)
 
 
 def tasks() -> CountedTasks:

@@ -1,7 +1,7 @@
 """The wire of the dashboards."""
 from orkosi import HOST_TENANT, PUBLIC, VERSION, Struct, acting, db, endpoints, may, system
 from plugins import dashboard, health
-from plugins.dashboard import AgentEfficiency, AgentQueue, Overview, Totals, plugin
+from plugins.dashboard import AgentEfficiency, AgentQueue, Facts, Overview, Totals, plugin
 
 READ, COSTS = may("viewer", "tasks:read"), may("viewer", "costs:read")
 MOST = 10_000
@@ -69,3 +69,9 @@ def queues() -> list[AgentQueue]:
 def overview() -> Overview:
     """Show the company this morning: tokens, the last ten runs, its protocols, and seven days of use"""
     return dashboard.overview()
+
+
+@plugin.get("/api/products/{slug}/facts", auth=COSTS, raises=(404,))
+def facts(slug: str) -> Facts:
+    """Show what there is to know of a product: its tasks by status, what its runs have cost, by whom, and what changed last"""
+    return dashboard.facts(slug)

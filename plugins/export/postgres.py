@@ -46,15 +46,16 @@ def schema(kinds: tuple[str, ...] = ("table", "index", "view")) -> Iterator[str]
 def write(path: Path, tables: "list[Table]") -> None:
     """Write everything into one file of SQL."""
     with open(path, "w", encoding="utf-8", newline="\n") as file:
+        made = list(schema(("table",)))
+        counted = {found[1] for sql in made if (found := re.match(r"CREATE TABLE (\w+) \( ?id bigint GENERATED", sql))}
         file.write("BEGIN;\n")
-        file.writelines(f"{sql};\n" for sql in schema(("table",)))
+        file.writelines(f"{sql};\n" for sql in made)
         for name, columns, rows in tables:
             file.write(f'COPY "{name}" ({", ".join(f"{chr(34)}{one}{chr(34)}" for one in columns)}) FROM stdin;\n')
             file.writelines("\t".join(map(copied, row)) + "\n" for row in rows)
             file.write("\\.\n")
-            if "id" in columns:
-                file.write(f"SELECT setval(pg_get_serial_sequence('\"{name}\"', 'id'), coalesce(max(id), 0) + 1, false) FROM \"{name}\" "
-                           f"WHERE pg_get_serial_sequence('\"{name}\"', 'id') IS NOT NULL;\n")
+            if name in counted:
+                file.write(f"SELECT setval(pg_get_serial_sequence('\"{name}\"', 'id'), coalesce(max(id), 0) + 1, false) FROM \"{name}\";\n")
         file.writelines(f"{sql};\n" for sql in schema(("index", "view")))
         file.write("COMMIT;\n")
 

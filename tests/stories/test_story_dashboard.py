@@ -149,6 +149,29 @@ def test_the_company_this_morning(client):
     assert found["usage_7d"] == [{"date": day(ago)} | zero | days.get(ago, {}) for ago in range(6, -1, -1)] and len(found) == 4
 
 
+@pytest.mark.story("GET /api/products/{slug}/facts")
+def test_a_product_in_one_answer(client):
+    for slug, home in (("shop", 1), ("other", 1)):
+        put("products", tenant_id=home, name=slug, slug=slug, status="live", created_at=OLD, updated_at=OLD)
+    for id in range(1, 15):
+        task(id, STATUSES[id % 6], product_slug="shop" if id != 3 else "other", assignee="ada" if id % 2 else None)
+    task(50, product_slug="shop", home=2)
+    spent("ada", 0, runs=2, tokens=(10, 5), cost=7, product="shop"), spent("ada", 90, runs=1, tokens=(1, 1), cost=1, product="shop"), spent("bob", 1, runs=4, tokens=(3, 0), cost=20, product="shop")
+    spent("ada", 0, runs=9, tokens=(9, 9), cost=99, product="other"), spent("ada", 0, runs=9, cost=99, product="shop", home=2)
+    for id in range(1, 9):
+        put("changelog", id=id, tenant_id=1, guid=f"g{id}", title=f"c{id}", summary=f"s{id}", task_id=40 + id, agent="ada", type="feature", product="shop" if id != 8 else "other", priority="P2", completed_at=f"2026-11-0{id}T10:00:00.000Z")
+    mine = [id for id in range(1, 15) if id != 3]
+    found = client.get("/products/shop/facts").data
+    changes = found.pop("last_changes")
+    assert found == {
+        "slug": "shop", "status": "live", "tasks": {"total": 13, "by_status": {status: sum(1 for id in mine if STATUSES[id % 6] == status) for status in STATUSES}},
+        "runs": 7, "tokens": 20, "cost_micros": 28, "agents": [{"agent": "bob", "runs": 4, "tokens": 3, "cost_micros": 20}, {"agent": "ada", "runs": 3, "tokens": 17, "cost_micros": 8}],
+        "last_tasks": [{"id": id, "title": f"t{id}", "status": STATUSES[id % 6], "assignee": "ada" if id % 2 else None, "updated_at": OLD} for id in mine[:-11:-1]]}
+    assert changes == [{"id": id, "guid": f"g{id}", "task_id": 40 + id, "title": f"c{id}", "summary": f"s{id}", "type": "feature", "product": "shop", "area": Like("(?i)shop"), "agent": "ada",
+                        "priority": "P2", "completed_at": f"2026-11-0{id}T10:00:00.000Z"} for id in range(7, 2, -1)]
+    assert client.get("/products/nothing/facts").status == 404
+
+
 # ── the sums ──
 
 
