@@ -121,7 +121,7 @@ def test_a_budget_is_set_and_shown(client, felix):
     assert client.put("/agents/felix/budget", limits).json == {"data": limits | used} == client.get("/agents/felix/budget").json
     felix.run("failed", tokens_in=20, tokens_out=1, cost_micros=30)
     yesterday = (datetime.now(ZONE) - timedelta(days=1)).strftime("%Y-%m-%d")
-    db.write(lambda: db.run("INSERT INTO cost_sums SELECT tenant_id, agent, :day, product, model, runs, wasted, 100, 50, 500, ms FROM cost_sums", day=yesterday))
+    db.write(lambda: db.run("INSERT INTO cost_sums SELECT tenant_id, agent, :day, product, model, runs, done, wasted, 100, 50, 500, ms FROM cost_sums", day=yesterday))
     client.patch(f"/agent-runs/{client.post('/agent-runs', {'agent': 'felix'}).data['id']}", {"tokens_in": 4, "cost_micros": 5})  # under way
     same_month = yesterday[:7] == datetime.now(ZONE).strftime("%Y-%m")
     month = {"tokens": 25 + 150 * same_month, "cost_micros": 35 + 500 * same_month}
