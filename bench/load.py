@@ -102,6 +102,12 @@ class Client:
         answer = self._connection.getresponse()
         return answer.status, json.loads(answer.read() or b"null")
 
+    def status(self) -> int:
+        """The status of an answer that need not be understood."""
+        answer = self._connection.getresponse()
+        answer.read()
+        return answer.status
+
     def post(self, path: str, body: object) -> Any:
         """The data of a success."""
         status, found = self.ask(path, body)

@@ -3,6 +3,7 @@ from email.utils import parsedate_to_datetime
 from xml.etree import ElementTree
 
 import pytest
+from conftest import put
 
 from orkosi import COUNTED, acting, db, now, system
 from plugins import changelog
@@ -128,3 +129,17 @@ def test_reading_takes_a_viewer_or_a_scope(as_, key_for, role, scopes, status):
     ann = as_("ann", role) if role else key_for(*scopes)
     for path in ("", "/summary", "/feed"):
         assert ann.get("/changelog" + path).status == status
+
+
+@pytest.mark.parametrize("title", ["a \x01\x0b\x1f control", "done ]]> <b>bold</b> &amp; more", "🎉 emoji \U0001f9ff and ümläuts", "x" * 290, "\u2028 and \ufffe \ud7ff", "  spaces   within  "])
+def test_a_real_reader_takes_every_title_without_a_warning(client, title):
+    """feedparser, which notes in `bozo` whatever is not well-formed; a text of 10 KB stands below each."""
+    import feedparser
+    put("changelog", id=1, tenant_id=1, guid="g1", title=title, summary=f"{title} " + "y" * 10_000, type="feature", priority="P2", completed_at="2026-11-02T10:00:00.000Z")
+    found = feedparser.parse(client.get("/changelog/feed").body)
+    assert not found.bozo, found.get("bozo_exception")
+    entry, = found.entries
+    assert entry.id == "g1" and entry.published_parsed[:5] == (2026, 11, 2, 10, 0)
+    kept = "".join(char for char in title if char.isprintable() or char in "\u2028\ud7ff")
+    assert [word for word in entry.title.split() if word.isascii() and word.isalnum()] == [word for word in kept.split() if word.isascii() and word.isalnum()]
+    assert "y" * 1000 in entry.summary

@@ -137,3 +137,134 @@ def test_a_question_is_asked_of_a_copy(client, data):
     assert len(client.get("/tasks").data) == 2 and client.get("/auth/me").status == 200, "it was a copy"
     bad = ask("SELECT nonsense", check=False)
     assert bad.returncode and "nonsense" in bad.stderr and ask(" ", check=False).returncode
+
+
+# ── one tenant ──
+
+ALONE = {"tenant_shares", "task_sums"}  # kept by triggers, from the rows
+
+
+def rows_of(folder, tenant):
+    """Every row of a tenant, by table."""
+    con = apsw.Connection(str(folder / "orkosi.db"), flags=apsw.SQLITE_OPEN_READONLY)
+    found = {}
+    for table, in con.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+        names = [row[1] for row in con.execute(f'PRAGMA table_info("{table}")')]
+        where = "tenant_id = ?" if "tenant_id" in names else {"org_members": "org_id IN (SELECT id FROM organizations WHERE tenant_id = ?)",
+                                                                 "team_members": "team_id IN (SELECT id FROM teams WHERE tenant_id = ?)"}.get(table)
+        if where:
+            found[table] = [dict(zip(names, row, strict=True)) for row in con.execute(f'SELECT * FROM "{table}" WHERE {where} ORDER BY 1, 2', (tenant,))]
+    con.close()
+    return found
+
+
+@pytest.fixture
+def acme(client, as_, application):
+    """A tenant with something in every room, and a key of its agent."""
+    from conftest import Client, put
+
+    from orkosi import acting, db, system
+    from plugins import costs, notifications, tokens
+    put("tenants", id=7, name="Acme", founder_id=None, created_at="2026-11-02T10:00:00.000Z")
+    ann = as_("ann", role="admin", tenant=7)
+    me = ann.get("/auth/me").data["id"]
+    db.write(lambda: db.run("UPDATE tenants SET founder_id = :me WHERE id = 7", me=me))
+    org = ann.post("/organizations", {"name": "Acme"}).data["id"]
+    key = ann.post(f"/organizations/{org}/api-keys", {"name": "k", "scopes": ["tasks:read", "tasks:write"]}).data["key"]
+    made = ann.post("/agents", {"name": "felix"}).data
+    first = ann.post("/tasks", {"title": "first", "assignee": "felix"}).data["id"]
+    ann.post("/tasks", {"title": "second", "assignee": "felix", "blocked_by": [first]}), ann.post("/teams", {"name": "t"}), ann.post("/products", {"name": "Shop", "slug": "shop"})
+    ann.post("/bull-queue/submit-scheduled", {"queue": "q", "name": "s", "data": {"x": 1}, "every": 60_000}), ann.post("/bull-queue/q2/pause")
+    felix = Client(application, made["key"])
+    job = felix.post("/task-queue/claim", {"worker_id": "w", "queue_name": "agent:felix"}).data
+    run = felix.post("/agent-runs", {"task_id": first, "job_id": job["id"]}).data["id"]
+    felix.patch(f"/agent-runs/{run}", {"status": "done", "tokens_in": 50, "tokens_out": 5, "cost_micros": 7})
+    felix.post(f"/task-queue/{job['id']}/complete", {"lease_token": job["lease_token"], "result": {"resolution": "done"}})
+    with acting(system(7)):
+        tokens.credit(1000, "bonus", "welcome"), tokens.consume(5, "x"), notifications.notify("n", "m", link=f"/api/tasks/{first}")
+        costs.put("felix", **{name: None for name in costs.LIMITS}, cost_micros_per_hour=5, runs_without_progress=9, micros_per_million_tokens_in=None, micros_per_million_tokens_out=None)
+    ann.patch("/notifications/read-all"), ann.patch(f"/agents/{made['name']}", {"role": "crew"})
+    return {"key": key, "agent": made["key"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("clash", [False, True])
+def test_a_tenant_moves_to_another_orkosi(client, acme, data, tmp_path, server, clash):
+    there = tmp_path / "there"
+    if clash:  # the other one has people, tasks and jobs of its own, of the same numbers
+        other = server(folder=there)
+        token = server.admin(other)
+        for n in range(60):
+            other.call("POST", "/tasks", {"title": f"theirs {n}", "assignee": "x"}, token)
+        other.stop()
+    else:
+        command("user", "add", "root@example.com", "--username", "root", "--role", "admin", "--password-stdin", folder=there, stdin="correct horse battery\n")
+    said = command("tenant", "export", "7", str(tmp_path / "acme.tenant"), folder=data).stdout
+    assert "rows of tenant 7" in said and oct((tmp_path / "acme.tenant").stat().st_mode)[-3:] == "600"
+    said = command("tenant", "import", str(tmp_path / "acme.tenant"), folder=there).stdout
+    assert "Acme is tenant" in said
+    here, moved = rows_of(data, 7), rows_of(there, int(said.split("is tenant ")[1].split()[0]))
+    compare(here, moved, clash)
+    running = server(folder=there)
+    status, tasks = running.call("GET", "/tasks", None, acme["key"])
+    assert status == 200 and {one["title"] for one in tasks["data"]} == {"first", "second"}
+    status, job = running.call("POST", "/task-queue/claim", {"worker_id": "w", "queue_name": "agent:felix"}, acme["agent"])
+    assert status == 200 and job["data"]["payload"]["task_id"] in {one["id"] for one in tasks["data"]}, "its agent's key works there"
+    again = command("tenant", "import", str(tmp_path / "acme.tenant"), folder=there, check=False)
+    assert again.returncode and "ann has an account here already" in again.stderr
+
+
+def compare(here, there, shifted):
+    """Row by row, every field: numbers are as they were, or shifted by one amount for each table, and so is what refers to them."""
+    from plugins.export.moving import ENTITIES, MOVED, PERSONS
+    by = {}
+    for table in here.keys() - ALONE:
+        mine, theirs = here[table], there[table]
+        assert len(mine) == len(theirs), table
+        if mine and isinstance(mine[0].get("id"), int):
+            found = {two["id"] - one["id"] for one, two in zip(mine, theirs, strict=True)}
+            assert len(found) == 1, table
+            by[table] = found.pop()
+    assert any(by.values()) is shifted and len([table for table, rows in here.items() if rows]) > 20
+    for table in here.keys() - ALONE:
+        for one, two in zip(here[table], there[table], strict=True):
+            for name, value in one.items():
+                target = "users" if PERSONS.get(table) == name else MOVED.get(table, {}).get(name)
+                if name == "tenant_id" or (table == "schedules" and name == "job_id" and two[name] is None):
+                    continue
+                if name == "id" and isinstance(value, int):
+                    expected = value + by[table]
+                elif target and isinstance(value, int):
+                    expected = value + by.get(target, 0)
+                elif target and isinstance(value, str) and value.startswith("user:"):
+                    expected = f"user:{int(value[5:]) + by['users']}"
+                elif table == "activity" and name == "actor_id" and one["actor_type"] == "user":
+                    expected = str(int(value) + by["users"])
+                elif table == "activity" and name == "entity_id" and str(value).isdecimal() and one["entity_type"] in ENTITIES:
+                    expected = str(int(value) + by.get(ENTITIES[one["entity_type"]], 0))
+                elif table == "jobs" and name == "payload" and "task_id" in value:
+                    expected = json.dumps({"task_id": json.loads(value)["task_id"] + by["tasks"]}, separators=(",", ":"))
+                    assert json.loads(two[name]) == json.loads(expected)
+                    continue
+                elif table == "notifications" and name == "link" and value:
+                    expected = f"/api/tasks/{int(value.rpartition('/')[2]) + by['tasks']}"
+                else:
+                    expected = value
+                assert two[name] == expected, (table, name)
+
+
+def test_what_is_no_tenant_is_not_taken(client, acme, data, tmp_path):
+    file = tmp_path / "x.tenant"
+    for words, said in ((("export", "1", str(file)), "whole data folder"), (("export", "99", str(file)), "There is no tenant 99"), (("export", str(file)), "Say: tenant export"),
+                        (("import", str(file)), "cannot be read")):
+        done = command("tenant", *words, folder=data, check=False)
+        assert done.returncode and said in done.stderr, done.stderr
+    file.unlink(missing_ok=True)
+    command("tenant", "export", "7", str(file), folder=data)
+    whole = file.read_bytes()
+    for bad in (whole[:len(whole) // 2], b"hello", b""):
+        file.write_bytes(bad)
+        assert "is no tenant that 'tenant export' wrote" in command("tenant", "import", str(file), folder=data, check=False).stderr
+    file.write_bytes(whole)
+    assert "has an account here already" in command("tenant", "import", str(file), folder=data, check=False).stderr
+    assert "is there already" in command("tenant", "export", "7", str(file), folder=data, check=False).stderr

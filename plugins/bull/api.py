@@ -179,7 +179,7 @@ def submit(body: BullSubmit) -> Reply[BullSubmitted]:
     return Reply(taken(job), 200, SAME) if duplicate else Reply(taken(job))
 
 
-@plugin.post("/api/bull-queue/submit-scheduled", auth=SUBMIT, status=201, raises=(400, 503))
+@plugin.post("/api/bull-queue/submit-scheduled", auth=SUBMIT, status=201, raises=(400, 409, 503))
 def submit_scheduled(body: BullScheduled) -> BullSubmittedScheduled:
     """Submit a job that runs later, or again and again
 

@@ -16,7 +16,7 @@ from typing import Any
 import apsw
 import click
 
-from orkosi import DATA, Conflict, Invalid, Plugin, db, settings, translated
+from orkosi import DATA, Conflict, Invalid, Plugin, acting, db, settings, system, translated
 from plugins import folders, storage
 
 from . import postgres
@@ -143,3 +143,35 @@ def write_table(path: Path, kind: str, columns: list[str], rows: Read) -> int:
             else:
                 file.write(json.dumps(dict(zip(columns, told, strict=True)), ensure_ascii=False) + "\n")
     return many
+
+
+# ── one tenant ──
+
+
+@plugin.command("tenant")
+@click.argument("action", type=click.Choice(["export", "import"]))
+@click.argument("words", nargs=-1, required=True)
+@DATA
+def tenant(action: str, words: tuple[str, ...], data: Path | None) -> None:
+    """Move a tenant to another Orkosi: `tenant export ID FILE` there, `tenant import FILE` here."""
+    settings.load(data=data)
+    if len(words) != (2 if action == "export" else 1) or (action == "export" and not words[0].isdecimal()):
+        raise Invalid("Say: tenant export ID FILE, or tenant import FILE")
+    file = Path(words[-1])
+    if action == "export":
+        with tempfile.TemporaryDirectory() as scratch, translated(), folders.explained(f"{file} cannot be written"):
+            counts = moving.write(copies(Path(scratch))[0], int(words[0]), file)
+        click.echo(f"{sum(counts.values()):,} rows of tenant {words[0]} are in {file}. It goes on here until its people are erased, or move along")
+        return
+    storage.must_be_there()
+    storage.open_data()
+    try:
+        with acting(system()), folders.explained(f"{file} cannot be read"):
+            head, rows = moving.read(file)
+            number = moving.take(head, rows)
+    finally:
+        storage.close_data()
+    click.echo(f"{head['name']} is tenant {number} here, with {sum(map(len, rows.values())):,} rows; its keys work, and its people log in anew")
+
+
+from . import moving  # noqa: E402  # last: it uses what is above

@@ -17,7 +17,24 @@ import logging
 import time
 from typing import Any, Literal
 
-from orkosi import HOST_TENANT, Conflict, NotFound, Plugin, Problem, Struct, across_tenants, acting, db, emit, jsoned, now, seconds, system, writes
+from orkosi import (
+    HOST_TENANT,
+    Conflict,
+    NotFound,
+    Plugin,
+    Problem,
+    Struct,
+    across_tenants,
+    acting,
+    db,
+    emit,
+    jsoned,
+    now,
+    seconds,
+    settings,
+    system,
+    writes,
+)
 from plugins import queue
 from plugins.lists import Listing
 from plugins.queue import iso
@@ -25,6 +42,8 @@ from plugins.queue import iso
 from .slots import Slots, checked, here
 
 plugin = Plugin("Schedules", layer="domain", needs=("queue", "lists", "tasks"))
+
+plugin.setting("schedules_most", int, 20_000, "How many schedules one tenant may have")
 
 log = logging.getLogger("orkosi")
 GRACE = 60.0  # seconds by which a slot may be met late
@@ -110,6 +129,8 @@ def keep(queue_name: str, name: str, payload: Any, *, cron: str | None = None, e
     before = db.one(Schedule, "SELECT * FROM schedules WHERE tenant_id = :tenant AND queue = :queue AND name = :name", queue=queue_name, name=name)
     if before:
         _withdraw(before)
+    elif db.value("SELECT count(*) FROM schedules WHERE tenant_id = :tenant") >= settings.schedules_most:
+        raise Conflict(f"There are {settings.schedules_most} schedules already, which is the most (schedules_most); end some")
     db.run("""
         INSERT INTO schedules (tenant_id, queue, name, cron, every_ms, tz, payload, priority, max_attempts, backoff_kind, backoff_ms, catch_up,
                                overlap, starts_at, task_type, enabled, created_at, updated_at)

@@ -244,7 +244,7 @@ def test_each_word_of_the_server(client, monkeypatch):
     assert word("memory") == "fail" and client.get("/arch-health").status == 200
     put("jobs", id=1, tenant_id=1, queue="q", task_type="t", state="delayed", run_at=now(-100), created_at=OLD)
     assert word("scheduler") == "fail"
-    monkeypatch.setattr(machine, "checks", lambda: {"backups": Check(False, "none")})
+    monkeypatch.setitem(machine.plugins["backups"].checks, "backups", lambda: Check(False, "none"))
     assert word("backups") == "warn" and client.get("/arch-health").data["details"]["backups"] == "none"
 
 

@@ -132,6 +132,14 @@ def test_a_name_is_given_once(client):
         "There is no agent ghost; create it, or assign the task to another"]
 
 
+def test_there_is_an_end_to_how_many(client, monkeypatch):
+    from orkosi import settings
+    monkeypatch.setattr(settings, "schedules_most", 2)
+    made = [client.post("/schedules", {"name": f"n{n}", "every_ms": 60_000, "queue_name": "q", "enabled": False}).status for n in range(3)]
+    assert made == [201, 201, 409] and client.post("/bull-queue/submit-scheduled", {"queue": "q", "name": "x", "data": {}, "every": 60_000}).status == 409
+    assert client.post("/bull-queue/submit-scheduled", {"queue": "q", "name": "n0", "data": {}, "every": 60_000}).status == 201, "one that is there may be changed"
+
+
 @pytest.mark.story("GET /api/schedules", "GET /api/schedules/{id}")
 def test_schedules_are_listed_and_shown(client):
     a = client.post("/schedules", {"name": "a", "cron": "0 8 * * *", "tz": "Europe/Berlin", "task": {"title": "t"}}).data
