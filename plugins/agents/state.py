@@ -71,6 +71,12 @@ def status_of(agent: Agent, process: supervisor.Status | None, leased: bool) -> 
     return "offline" if silent and agent.reported in ("idle", "working") else agent.reported
 
 
+def statuses(agents: list[Agent]) -> list[Status]:
+    """The one word for each of these agents, without all else that is seen of them."""
+    leases, running = busy([agent.name for agent in agents]), processes_of(agents)
+    return [status_of(agent, running.get(agent.name), agent.name in leases) for agent in agents]
+
+
 def look(agents: list[Agent]) -> list[SeenAgent]:
     """These agents with all that is seen of them."""
     from plugins import automations

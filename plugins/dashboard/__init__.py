@@ -157,7 +157,7 @@ def products() -> Counted:
 
 def stats() -> Totals:
     """What there is."""
-    seen = [one.status for one in state.look(everyone())]
+    seen = state.statuses(everyone())
     of = tasks()
     agents = CountedAgents(len(seen), {status: seen.count(status) for status in sorted(set(seen))})
     return Totals(agents, of, products(), of.by_status["todo"] + of.by_status["review"])

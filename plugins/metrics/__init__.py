@@ -86,7 +86,7 @@ def _age(moment: str | None) -> float:
 
 
 def _company() -> Iterator[Family]:
-    states = [agent.status for agent in state.look(everyone())]
+    states = state.statuses(everyone())
     yield Family("orkosi_agents", "gauge", "Agents by state", [({"state": name}, states.count(name)) for name in sorted(set(states))])
     tasks = db.all(tuple, "SELECT status, priority, n FROM task_sums WHERE tenant_id = :tenant AND n > 0 ORDER BY status, priority")
     yield Family("orkosi_tasks", "gauge", "Tasks by status and priority",
