@@ -15,7 +15,7 @@ from typing import Any
 import apsw
 
 from orkosi import HOST_TENANT, VERSION, Conflict, Invalid, NotFound, across_tenants, db, writes
-from plugins import folders
+from plugins import folders, tenants
 
 from . import quoted
 
@@ -45,7 +45,7 @@ def write(copy: Path, tenant: int, file: Path) -> dict[str, int]:
     """Write a tenant of a finished copy into a file that nobody else reads; how many rows of each table. NotFound, Invalid, Conflict."""
     con = apsw.Connection(str(copy), flags=apsw.SQLITE_OPEN_READONLY)
     try:
-        found: Any = con.execute("SELECT name, founder_id, created_at FROM tenants WHERE id = ?", (tenant,)).fetchone()
+        found: Any = con.execute("SELECT name, founder_id, created_at FROM tenants WHERE id = :id", {"id": tenant}).fetchone()
         if found is None:
             raise NotFound(f"There is no tenant {tenant}")
         if tenant == HOST_TENANT:
@@ -108,16 +108,16 @@ def take(head: dict[str, Any], rows: dict[str, list[dict[str, Any]]]) -> int:
     for user in rows.get("users", []):
         if db.value("SELECT 1 FROM users WHERE email_key = :email OR username_key = :name", email=user["email_key"], name=user["username_key"]):
             raise Conflict(f"{user['username']} has an account here already; erase or rename one of the two")
-    taken = db.value("SELECT 1 FROM tenants WHERE id = :id", id=head["tenant"])
-    tenant = db.value("SELECT max(id) + 1 FROM tenants") if taken else head["tenant"]
+    tenant = tenants.take_in(head["tenant"], head["name"], head["created_at"])
     shift = Shift(rows, tenant)
-    db.insert(dict, "tenants", id=tenant, name=head["name"], founder_id=shift.number("users", head.get("founder_id")), created_at=head["created_at"])
     for table in MOVED:
         for row in rows.get(table, []):
             if (moved := shift.row(table, row)) is not None:
                 names = ", ".join(map(quoted, moved))
                 db.run(f"INSERT INTO {quoted(table)} ({names}) VALUES ({', '.join(f':{name}' for name in moved)})", **moved)
-    return int(tenant)
+    if founder := shift.number("users", head.get("founder_id")):
+        tenants.founded_by(tenant, founder)
+    return tenant
 
 
 class Shift:

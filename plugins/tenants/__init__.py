@@ -35,6 +35,16 @@ def found(name: str) -> int:
 
 @writes
 @across_tenants
+def take_in(id: int | None, name: str, created_at: str) -> int:
+    """Put a tenant on record that was somebody else's before, under its number where that is free; its number."""
+    taken = id is None or db.value("SELECT 1 FROM tenants WHERE id = :id", id=id)
+    number = int(db.value("SELECT max(id) + 1 FROM tenants") if taken else id or 0)
+    db.run("INSERT INTO tenants (id, name, created_at) VALUES (:id, :name, :at)", id=number, name=name, at=created_at)
+    return number
+
+
+@writes
+@across_tenants
 def founded_by(id: int, user: int) -> None:
     """Note who founded a tenant."""
     db.run("UPDATE tenants SET founder_id = :user WHERE id = :id", id=id, user=user)
