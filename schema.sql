@@ -5,7 +5,7 @@
 -- An index is idx_<table>_by_<columns>, with a word for its rows before `by` where it holds but some (open, done, …);
 -- tenant_id, with which most begin, goes without saying. The comment above it names what needs it.
 -- Raise the version with every change, so that an older Orkosi refuses a newer file.
-PRAGMA user_version = 17;
+PRAGMA user_version = 18;
 
 -- ════════════════════════════ tenants ════════════════════════════
 
@@ -369,6 +369,26 @@ CREATE TABLE agent_budgets (
   in_a_row INTEGER NOT NULL DEFAULT 0,
   updated_at TEXT NOT NULL,
   PRIMARY KEY (tenant_id, agent)
+) STRICT, WITHOUT ROWID;
+
+-- ═════════════════════════ integrations ══════════════════════════
+
+CREATE TABLE integrations (                     -- values that are no secrets; those are credentials
+  tenant_id INTEGER NOT NULL,
+  id TEXT NOT NULL,
+  field TEXT NOT NULL,
+  value TEXT NOT NULL,
+  updated_at TEXT NOT NULL,
+  PRIMARY KEY (tenant_id, id, field)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE integration_checks (
+  tenant_id INTEGER NOT NULL,
+  id TEXT NOT NULL,
+  status TEXT NOT NULL CHECK (status IN ('verified', 'failing')),
+  detail TEXT NOT NULL,
+  checked_at TEXT NOT NULL,
+  PRIMARY KEY (tenant_id, id)
 ) STRICT, WITHOUT ROWID;
 
 -- ═══════════════════════════ discovery ═══════════════════════════

@@ -350,8 +350,11 @@ def theirs(client, data):
     db.write(lambda: db.run("INSERT INTO idle_days (tenant_id, agent, day, skipped) VALUES (1, 'felix', '2026-11-02', 1)"))
     run = made("/agent-runs", {"agent": "felix", "task_id": task})["id"]
     assert client.patch(f"/agent-runs/{run}", {"status": "done", "tokens_in": 5, "cost_micros": 7, "note": MARK}).status == 200
+    assert client.post("/integrations/webhook/configure", {"fields": {"url": "https://example.com/" + MARK}}).status == 200
+    db.write(lambda: db.run("INSERT INTO integration_checks (tenant_id, id, status, detail, checked_at) VALUES (1, 'webhook', 'verified', :mark, :now)",
+                            mark=MARK, now=now()))
     ids["schedules"] = made("/schedules", {"name": MARK, "every_ms": 60_000, "queue_name": MARK + ".", "payload": {"x": MARK}})
-    ids = {name: {"id": one["id"]} for name, one in ids.items()} | {"discovery-engines": {"slug": MARK}}
+    ids = {name: {"id": one["id"]} for name, one in ids.items()} | {"discovery-engines": {"slug": MARK}, "integrations": {"id": "litestream"}}
     kept = settings.data / "agents/felix/runs" / str(ids["agent-runs"]["id"])
     kept.mkdir(parents=True)
     (kept / "stdout").write_text(MARK), (kept / "input.json").write_text('{"told": {"task": null}}')
