@@ -241,10 +241,12 @@ def secrets_of_others() -> Iterator[Finding]:
 
 @check("health")
 def health() -> Iterator[Finding]:
-    """What every plugin says of itself."""
+    """What every plugin says of itself. The points of the company's health are the server's to look at: its supervisor runs the agents."""
     with acting(system()):
         for one in plugins.values():
             for name, look in one.checks.items():
+                if "." in name:
+                    continue
                 found = look()
                 said = f"{name}: {found.detail}" if found.detail else name
                 if not found.ok:
