@@ -286,13 +286,13 @@ class Settings:
 
     @staticmethod
     def _cast(one: Setting, value: Any, origin: str) -> Any:
-        if one.type is bool and isinstance(value, str):
-            value = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}.get(value.lower())
         try:
+            if one.type is bool and isinstance(value, str):
+                value = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}[value.lower()]
             if value is None or one.type is Path:
                 return value if value is None else Path(value)
             return one.type(value)
-        except (TypeError, ValueError):
+        except (KeyError, TypeError, ValueError):
             raise Invalid(f"Setting {one.name} ({origin}) must be {one.type.__name__}, not {value!r}") from None
 
 

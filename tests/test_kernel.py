@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from conftest import eventually
 
-from orkosi import HOME, Invalid, TooMany, acting, db, endpoints, settings, strict, system
+from orkosi import HOME, Invalid, Settings, TooMany, acting, db, endpoints, settings, strict, system
 from plugins.fields import terms
 from plugins.server.limits import Limiter, parse_rate
 from plugins.storage import Refused, upgrade
@@ -246,3 +246,20 @@ def test_every_write_runs_once_also_where_one_of_a_batch_fails(data):
         one.join()
     assert sorted(ran) == list(range(8)) and len(errors) == 1 and db.commits == before + 2, "one commit for all of them"
     assert sorted(slug for slug, in db.all(tuple, "SELECT slug FROM products")) == [f"p{n}" for n in range(8) if n != 3]
+
+
+@pytest.mark.parametrize("word, found", [("on", True), ("TRUE", True), ("1", True), ("yes", True), ("off", False), ("false", False), ("0", False), ("no", False)])
+def test_a_switch_understands_its_words(monkeypatch, tmp_path, word, found):
+    fresh = Settings()
+    fresh.declare("data", type(HOME), None, "x"), fresh.declare("light", bool, not found, "x")
+    monkeypatch.setenv("ORKOSI_LIGHT", word)
+    fresh.load(data=tmp_path)
+    assert fresh.light is found
+
+
+def test_a_switch_takes_no_other_word_for_off(monkeypatch, tmp_path):
+    fresh = Settings()
+    fresh.declare("data", type(HOME), None, "x"), fresh.declare("light", bool, True, "x")
+    monkeypatch.setenv("ORKOSI_LIGHT", "perhaps")
+    with pytest.raises(Invalid, match="light .*must be bool, not 'perhaps'"):
+        fresh.load(data=tmp_path)
