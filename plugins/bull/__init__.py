@@ -144,8 +144,8 @@ def named(name: str) -> str:
     """A queue that was named from outside. Invalid where BullMQ would not have it, or it is the server's own; Denied for another agent's."""
     if ":" in name:
         raise wrong("queue", "A queue's name has no colon here; queues of agents are at /api/task-queue")
-    if name == queue.OWN and current().kind != "system":
-        raise wrong("queue", f"{queue.OWN!r} is the server's own; choose another")
+    if name in queue.OWNS and current().kind != "system":
+        raise wrong("queue", f"{name!r} is the server's own; choose another")
     return queue.named(name)
 
 
@@ -180,7 +180,7 @@ def names() -> list[str]:
     """The queues that are seen here: those with jobs, with schedules, or paused."""
     planned = set() if current().kind == "agent" else {
         name for name, in db.all(tuple, "SELECT DISTINCT queue FROM schedules WHERE tenant_id = :tenant")}
-    return sorted(name for name in {*queue.names(), *planned} - {queue.OWN} if ":" not in name)
+    return sorted(name for name in {*queue.names(), *planned} - set(queue.OWNS) if ":" not in name)
 
 
 def range_of(name: str, status: Seen | None, start: int, end: int) -> tuple[list[Job], bool, int, int, bool]:

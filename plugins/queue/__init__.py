@@ -26,7 +26,7 @@ job completes exactly once, though its work may have been done twice. A server t
 nothing that was acknowledged: submit, complete and fail are on the disk before they answer;
 claims, heartbeats and releases survive a kill, and a power cut may only undo them.
 
-Whose. The queue `orkosi` is the server's own: nobody outside can name it, or a job of it. A key
+Whose. The queues `orkosi` and `orkosi outside` are the server's own: nobody outside can name them, or a job of them. A key
 of an agent sees and moves the jobs of that agent's queue, and no others.
 """
 import threading
@@ -48,7 +48,8 @@ plugin.setting("keep_failed_days", int, 30, "For how many days failed, cancelled
 State = Literal["waiting", "delayed", "active", "completed", "failed", "cancelled", "dead"]
 Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._:-]{0,99}\Z", description="Letters, digits and . _ : -")]
 UNFINISHED = ("waiting", "delayed", "active")
-OWN = "orkosi"      # the server's own queue: letters to be sent lie there
+OWN, OUTSIDE = "orkosi", "orkosi outside"  # the server's own queues: letters to be sent lie there; the other waits for what is not of this machine
+OWNS = (OWN, OUTSIDE)
 MAX_PAYLOAD = 256 << 10
 BATCH = 4 << 20     # bytes of payloads that one claim hands out, if more than one
 _polled: dict[tuple[int | None, str], float] = {}  # (tenant, queue) → when somebody last claimed there
@@ -98,15 +99,15 @@ class Why(Struct):
 
 
 HEAVY = "octet_length(payload) + ifnull(octet_length(result), 0) + ifnull(octet_length(progress), 0)"
-OUTSIDE = f"tenant_id = :tenant AND queue <> '{OWN}'"
-JOBS = Listing(of=Job, source="jobs", base=OUTSIDE, heavy=HEAVY, filters={"queue_name": "queue = :queue_name", "task_type": "task_type = :task_type"})
+OTHERS = f"tenant_id = :tenant AND queue <> '{OWN}' AND queue <> '{OUTSIDE}'"
+JOBS = Listing(of=Job, source="jobs", base=OTHERS, heavy=HEAVY, filters={"queue_name": "queue = :queue_name", "task_type": "task_type = :task_type"})
 
 
 def _in(state: str, order: str, queue: str = "queue") -> Listing:
     """The jobs of one state. It stands there as a literal: only then does SQLite see that a partial index holds the rows;
     a `+` keeps it from another index, after which it would have to sort."""
     over = "" if state in UNFINISHED else " AND finished_at IS NOT NULL"
-    return Listing(of=Job, source="jobs", base=f"{OUTSIDE} AND state = '{state}'{over}", order=order, heavy=HEAVY,
+    return Listing(of=Job, source="jobs", base=f"{OTHERS} AND state = '{state}'{over}", order=order, heavy=HEAVY,
                    filters={"queue_name": f"{queue} = :queue_name", "task_type": "+task_type = :task_type"})
 
 
@@ -350,14 +351,14 @@ def _nowhere(id: int) -> NotFound:
 
 def _visible(queue: str) -> bool:
     me = current()
-    return queue == f"agent:{me.name}" if me.kind == "agent" else queue != OWN or me.kind == "system"
+    return queue == f"agent:{me.name}" if me.kind == "agent" else queue not in OWNS or me.kind == "system"
 
 
 def named(queue: str) -> str:
     """A queue that somebody named from outside. Invalid for the server's own; Denied where an agent names another than its own."""
     me = current()
-    if queue == OWN and me.kind != "system":
-        raise wrong("queue_name", f"{OWN!r} is the server's own; choose another")
+    if queue in OWNS and me.kind != "system":
+        raise wrong("queue_name", f"{queue!r} is the server's own; choose another")
     if not _visible(queue):
         raise Denied(f"The key of agent {me.name} works for queue agent:{me.name}, not {queue}")
     return queue

@@ -1,7 +1,8 @@
 """The server's own hands: the sweeper, the pruning, and the threads that run `@plugin.job` handlers.
 
 Surprise: the server's own jobs lie in the host tenant's queue `orkosi`, whoever they are for; the
-payload carries the tenant, and the handler runs in that tenant's name.
+payload carries the tenant, and the handler runs in that tenant's name. Jobs that wait for other machines lie in a queue beside it, and have hands of
+their own: where those hang, letters and backups do not.
 """
 import logging
 import threading
@@ -15,6 +16,7 @@ import msgspec
 from orkosi import HOST_TENANT, Problem, across_tenants, acting, current, db, now, plugins, seconds, settings, system, writes
 
 from . import (
+    OUTSIDE,
     OWN,
     Job,
     _back,
@@ -31,7 +33,7 @@ from . import (
 )
 
 log = logging.getLogger("orkosi")
-HANDS = 3  # a backup and a discovery may take long, and letters do not wait for them
+HANDS = {OWN: 3, OUTSIDE: 2}  # a backup and a discovery may take long, and letters do not wait for them
 JUMP = 5.0  # seconds that the clock may go ahead between two looks before it is called a sleep
 _running: dict[int, Job] = {}
 
@@ -166,11 +168,15 @@ def _prune(state: str, before: str) -> int:
 # ── running the server's own jobs ──
 
 
-def later(kind: str, payload: Any, *, key: str | None = None, attempts: int = 5, timeout: int = 300, delay: float = 0.0) -> Job:
-    """Have the `@plugin.job(kind)` handler run soon, with retries; inside a write, only if that write holds."""
+def later(kind: str, payload: Any, *, key: str | None = None, attempts: int = 5, timeout: int = 300, delay: float = 0.0,
+          outside: bool = False) -> Job:
+    """Have the `@plugin.job(kind)` handler run soon, with retries; inside a write, only if that write holds.
+
+    `outside`: it waits for other machines.
+    """
     tenant = current().tenant
     with acting(system(HOST_TENANT)):
-        job, _ = submit(OWN, kind, {"tenant": tenant, "payload": payload}, key=key, max_attempts=attempts, timeout=timeout,
+        job, _ = submit(OUTSIDE if outside else OWN, kind, {"tenant": tenant, "payload": payload}, key=key, max_attempts=attempts, timeout=timeout,
                         run_at=now(delay) if delay else None)
     return job
 
@@ -178,26 +184,27 @@ def later(kind: str, payload: Any, *, key: str | None = None, attempts: int = 5,
 @plugin.service
 def work(stop: threading.Event) -> None:
     """Run the server's own jobs on a few threads."""
-    hands = [threading.Thread(target=_hand, args=(stop, f"orkosi-{number}"), daemon=True) for number in range(HANDS)]
+    hands = [threading.Thread(target=_hand, args=(stop, f"orkosi-{number}", queue), daemon=True) for queue, many in HANDS.items()
+             for number in range(many)]
     for hand in hands:
         hand.start()
     for hand in hands:
         hand.join()
 
 
-def _hand(stop: threading.Event, name: str) -> None:
+def _hand(stop: threading.Event, name: str, queue: str) -> None:
     with acting(system()):
         while not stop.is_set():
             try:
-                for job in _take(name):
+                for job in _take(name, queue):
                     run(job)
             except Problem as problem:
                 log.error("job loop: %s", problem.message)
                 stop.wait(1)
 
 
-def _take(name: str) -> list[Job]:
-    return claim(OWN, name) or wait_and_claim(OWN, name, wait=5)
+def _take(name: str, queue: str = OWN) -> list[Job]:
+    return claim(queue, name) or wait_and_claim(queue, name, wait=5)
 
 
 def run(job: Job) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from orkosi import db, now, seconds
 from plugins.findings import Finding, finds
 
-from . import OWN
+from . import OWNS
 from .seeing import names, stats
 
 DAY, HOUR = 86400, 3600
@@ -14,7 +14,7 @@ DAY, HOUR = 86400, 3600
 def dead_or_stuck() -> Iterator[Finding]:
     """Queues in which jobs died within a day, and those whose next job has waited for an hour."""
     for name in names():
-        if name == OWN:
+        if name in OWNS:
             continue
         dead = db.all(tuple, """SELECT id, task_type, error FROM jobs WHERE tenant_id = :tenant AND queue = :queue AND state = 'dead'
                                    AND finished_at >= :since ORDER BY finished_at DESC LIMIT 100""", queue=name, since=now(-DAY))

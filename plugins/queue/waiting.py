@@ -14,7 +14,7 @@ from collections.abc import Callable
 from orkosi import HOST_TENANT, NotFound, acting, current, db, settings, stopping, system, writes
 from plugins.server.parked import Parked
 
-from . import NEXT, OWN, Job, LeaseLost, claim, plugin, release
+from . import NEXT, OWNS, Job, LeaseLost, claim, plugin, release
 
 plugin.setting("tenant_waiting", int, 200, "Claims of one tenant that may wait for a job at once; beyond it, they are answered at once; "
                                            "the host has no limit")
@@ -44,7 +44,7 @@ class Sleeper(Parked):
             if not self.stands:
                 return
             self.stands = False
-            if self.place[1] != OWN:
+            if self.place[1] not in OWNS:
                 _count(_waiting, self.place[0], -1)
             if self.woken_for:
                 _count(_awake, self.place, -1)
@@ -89,7 +89,7 @@ def wait_and_claim(queue: str, worker: str, *, wait: float, task_type: str | Non
 def _enter(place: Place, task_type: str | None, wait: float, ring: Callable[[], None]) -> Sleeper | None:
     tenant, queue = place
     with _lock:
-        if queue != OWN:
+        if queue not in OWNS:
             if _waiting.total() >= MOST or (tenant != HOST_TENANT and _waiting[tenant] >= settings.tenant_waiting):
                 return None
             _waiting[tenant] += 1
