@@ -5,7 +5,7 @@
 -- An index is idx_<table>_by_<columns>, with a word for its rows before `by` where it holds but some (open, done, …);
 -- tenant_id, with which most begin, goes without saying. The comment above it names what needs it.
 -- Raise the version with every change, so that an older Orkosi refuses a newer file.
-PRAGMA user_version = 18;
+PRAGMA user_version = 19;
 
 -- ════════════════════════════ tenants ════════════════════════════
 
@@ -1104,6 +1104,145 @@ END;
 CREATE TRIGGER token_ledger_weighed AFTER INSERT ON token_ledger BEGIN
   UPDATE tenant_shares SET bytes = bytes + 200 + ifnull(octet_length(new.metadata), 0) WHERE tenant_id = new.tenant_id;
 END;
+
+-- ═════════════════════════════ billing ═══════════════════════════
+
+CREATE TABLE stripe_customers (                 -- whom Stripe knows: a tenant, as user 0, or one of its users
+  tenant_id INTEGER NOT NULL,
+  user_id INTEGER NOT NULL DEFAULT 0,
+  customer TEXT UNIQUE,                         -- null until Stripe has answered
+  idempotency_key TEXT NOT NULL,
+  created_at TEXT NOT NULL,
+  PRIMARY KEY (tenant_id, user_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE stripe_prices (                    -- of tiers; one for each amount that ever was asked
+  tier TEXT NOT NULL,
+  price_cents INTEGER NOT NULL,
+  price TEXT NOT NULL UNIQUE,
+  PRIMARY KEY (tier, price_cents)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE subscriptions (                    -- as Stripe last said
+  tenant_id INTEGER PRIMARY KEY,
+  subscription TEXT NOT NULL UNIQUE,
+  tier TEXT NOT NULL,                           -- of the price that is paid from the next period on
+  status TEXT NOT NULL,
+  price_cents INTEGER NOT NULL,                 -- a month
+  held_tier TEXT,                               -- what is paid for until `held_until`, where somebody goes down
+  held_until TEXT,
+  cancel_at_period_end INTEGER NOT NULL,
+  current_period_start TEXT NOT NULL,
+  current_period_end TEXT NOT NULL,
+  fetched_at TEXT NOT NULL                      -- when Stripe was asked: an answer to an earlier question changes nothing
+) STRICT;
+
+CREATE TABLE plan_grants (                      -- plans that an administrator of the host gave
+  tenant_id INTEGER PRIMARY KEY,
+  tier TEXT NOT NULL,
+  granted_by TEXT NOT NULL,
+  granted_at TEXT NOT NULL,
+  until TEXT
+) STRICT;
+
+CREATE TABLE plan_days (                        -- tasks that were made, by local day
+  tenant_id INTEGER NOT NULL,
+  day TEXT NOT NULL,
+  tasks INTEGER NOT NULL,
+  PRIMARY KEY (tenant_id, day)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE checkouts (                        -- the last one of each tenant: two that are open could both be paid
+  tenant_id INTEGER PRIMARY KEY,
+  tier TEXT NOT NULL,
+  price TEXT NOT NULL,
+  idempotency_key TEXT NOT NULL,
+  session TEXT,                                 -- null until Stripe has answered
+  url TEXT,
+  created_at TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE purchases (                        -- of packages, by a buyer or as a top-up
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL,
+  user_id INTEGER NOT NULL DEFAULT 0,           -- whose credits; tokens are the tenant's
+  kind TEXT NOT NULL,
+  package TEXT NOT NULL,
+  amount_cents INTEGER NOT NULL CHECK (amount_cents > 0),
+  units INTEGER NOT NULL CHECK (units > 0),     -- tokens, or millionths of a dollar
+  status TEXT NOT NULL,
+  slot TEXT,                                    -- of a top-up: its month and number
+  request_key TEXT,                             -- what the client calls it
+  idempotency_key TEXT NOT NULL UNIQUE,
+  payment_intent TEXT UNIQUE,
+  refunded_units INTEGER NOT NULL DEFAULT 0,    -- taken back
+  error TEXT,
+  created_at TEXT NOT NULL,
+  paid_at TEXT,
+  CHECK (kind IN ('tokens', 'credits') AND status IN ('open', 'charging', 'paid', 'failed'))
+) STRICT;
+-- billing.under_way: one top-up at a time
+CREATE UNIQUE INDEX idx_purchases_charging_by_user_id_kind ON purchases (tenant_id, user_id, kind) WHERE status = 'charging';
+-- billing.taken_slots: a slot of a month is used once
+CREATE UNIQUE INDEX idx_purchases_by_user_id_kind_slot ON purchases (tenant_id, user_id, kind, slot) WHERE slot IS NOT NULL;
+-- billing.asked_before
+CREATE UNIQUE INDEX idx_purchases_by_request_key ON purchases (tenant_id, request_key) WHERE request_key IS NOT NULL;
+
+CREATE TABLE topups (                           -- what is bought by itself: tokens of a tenant, as user 0, or credits of a user
+  tenant_id INTEGER NOT NULL,
+  user_id INTEGER NOT NULL DEFAULT 0,
+  kind TEXT NOT NULL,
+  enabled INTEGER NOT NULL,
+  threshold INTEGER NOT NULL,                   -- tokens, or cents
+  package TEXT NOT NULL,
+  max_monthly INTEGER NOT NULL,
+  payment_method TEXT,                          -- null until there is one
+  brand TEXT,
+  last4 TEXT,
+  setup_key TEXT NOT NULL,                      -- under which Stripe is asked to take one in
+  last_error TEXT,
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL,
+  PRIMARY KEY (tenant_id, user_id, kind)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE credit_accounts (                  -- of users
+  tenant_id INTEGER NOT NULL,
+  user_id INTEGER NOT NULL,
+  balance_micros INTEGER NOT NULL CHECK (balance_micros >= 0),
+  updated_at TEXT NOT NULL,
+  PRIMARY KEY (tenant_id, user_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE credit_ledger (                    -- append-only
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL,
+  user_id INTEGER NOT NULL,
+  type TEXT NOT NULL CHECK (type IN ('purchase', 'consume', 'refund')),
+  amount_micros INTEGER NOT NULL CHECK (amount_micros <> 0),
+  balance_after_micros INTEGER NOT NULL CHECK (balance_after_micros >= 0),
+  reference_id TEXT NOT NULL,
+  created_at TEXT NOT NULL
+) STRICT;
+-- billing.move_credits: each movement once
+CREATE UNIQUE INDEX idx_credit_ledger_by_user_id_type_reference_id ON credit_ledger (tenant_id, user_id, type, reference_id);
+CREATE TRIGGER credit_ledger_stays BEFORE DELETE ON credit_ledger BEGIN
+  SELECT RAISE(ABORT, 'the ledger of credits is append-only');
+END;
+CREATE TRIGGER credit_ledger_stays_as_it_is BEFORE UPDATE ON credit_ledger BEGIN
+  SELECT RAISE(ABORT, 'the ledger of credits is append-only');
+END;
+
+CREATE TABLE billing_events (                   -- what Stripe told, without what it was about: that is asked anew
+  id TEXT PRIMARY KEY,
+  type TEXT NOT NULL,
+  object TEXT NOT NULL,                         -- its id
+  created_at TEXT NOT NULL,
+  received_at TEXT NOT NULL,
+  outcome TEXT                                  -- null until it is done
+) STRICT, WITHOUT ROWID;
+-- billing.forget_events
+CREATE INDEX idx_billing_events_by_received_at ON billing_events (received_at);
 
 -- ══════════════════════════════ once ═════════════════════════════
 

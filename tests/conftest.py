@@ -387,6 +387,50 @@ def launchctl(data, tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def stripe(data, monkeypatch):
+    """Stripe, as an HTTP server on loopback that the settings lead to; every shape it used was one of Stripe's."""
+    from fake_stripe import FakeStripe
+
+    from plugins.billing import till
+    shapes = json.loads((HOME / "tests" / "stripe_shapes.json").read_text())["resources"]
+    with FakeStripe(shapes) as fake:
+        for name, value in (("secret_key", "sk_test_fake"), ("webhook_secret", "whsec_fake"), ("api_base", fake.url)):
+            monkeypatch.setitem(settings.values, f"stripe_{name}", value)
+        till.forget("opened", None)
+        yield fake
+        assert fake.errors == []
+
+
+@pytest.fixture
+def worked(data):
+    """Does what waits for other machines: `worked()` → the results of the jobs that were due."""
+    from plugins import queue
+    from plugins.queue import executor
+
+    def work():
+        done = []
+        with acting(system()):
+            while jobs := queue.claim(queue.OUTSIDE, "test", batch=50):
+                for job in jobs:
+                    executor.run(job)
+                    done.append(queue.find(job.id))
+        return [one.result if one.state == "completed" else one.error for one in done]
+    return work
+
+
+@pytest.fixture
+def told(application, stripe, worked):
+    """Hands over what Stripe has told since, and does what follows: `told()`, or `told(events)`."""
+    def tell(events=None):
+        for event in events or [one for one in stripe.events if one["id"] not in stripe.delivered]:
+            raw, headers = stripe.signed(event, at=time.time())
+            assert Client(application).post("/billing/webhook", raw=raw, headers=headers).json == {"received": True}
+            stripe.delivered.add(event["id"])
+        return worked()
+    return tell
+
+
+@pytest.fixture
 def browser(tmp_path):
     from browser import Browser
     made = Browser(tmp_path / "profile")

@@ -13,6 +13,7 @@ import orkosi
 from orkosi import HOST_TENANT, NOBODY, acting, db, now, settings, system
 from plugins import access, backups, keys, queue, tokens, users
 from plugins.access import PRINCIPALS, cell, table
+from plugins.billing import credits, plans, topups
 from plugins.orgs.ranks import RANK
 
 orkosi.load()
@@ -39,10 +40,35 @@ def another_backup():
 # ── every cell of the table, by one status ──
 
 
+def unset_topups(cast, who):
+    db.write(lambda: db.run("DELETE FROM topups"))
+    return {}, {"threshold_tokens": 5, "package_id": "tokens-1m", "enabled": False}
+
+
+def unset_credits(cast, who):
+    db.write(lambda: db.run("DELETE FROM topups"))
+    return {}, {"threshold_cents": 5, "package_slug": "credits-10", "enabled": False}
+
+
+def topup(cast, who, kind):
+    with acting(system(cast.people[who].tenant_id)):
+        topups.put(kind, cast.people[who].id if kind == "credits" else 0, topups.find(kind, cast.people[who].id if kind == "credits" else 0) is None, None,
+                   enabled=False, threshold=5, package={"tokens": "tokens-1m", "credits": "credits-10"}[kind], max_monthly=1)
+    return {}, {"enabled": False}
+
+
+def buy(client, stripe):
+    """A plan of the tier solo, and what comes with it."""
+    session = client.post("/billing/checkout", {"tier": "solo"}).data["session_id"]
+    stripe.pay(session)
+    with acting(system(client.get("/tokens/balance").data["company_id"])):
+        plans.sync(stripe.checkout_sessions[session]["customer"])
+
+
 class Cast:
     """Every principal of the table, alive, in front of a company with a row in every table."""
 
-    def __init__(self, application, host, ids):
+    def __init__(self, application, host, ids, stripe):
         self.application, self.host, self.ids, self.numbers = application, host, ids, itertools.count(1)
         self.people, self.clients = {}, {"anonymous": Client(application)}
         for name in PRINCIPALS:
@@ -54,6 +80,7 @@ class Cast:
         for tenant, in db.all(tuple, "SELECT id FROM tenants"):
             with acting(system(tenant)):
                 tokens.credit(10**6, "bonus", MARK)
+        buy(self.clients["founder elsewhere"], stripe)
 
     def person(self, name, role="member", tenant=HOST_TENANT):
         return users.add(name, address(name), users.passwords.hashed("correct horse"), role, tenant)
@@ -101,8 +128,9 @@ class Cast:
 
 
 @pytest.fixture
-def cast(application, client, theirs):
-    return Cast(application, client, theirs)
+def cast(application, client, theirs, stripe, monkeypatch):
+    monkeypatch.setitem(settings.values, "limit_billing", "off")
+    return Cast(application, client, theirs, stripe)
 
 
 def job(cast, n, **more):
@@ -222,12 +250,19 @@ ANEW = {
     "POST /api/auth/change-password": lambda cast, who, n: ({}, {"current_password": "correct horse", "new_password": "a better horse"}),
     "POST /api/auth/change-email": lambda cast, who, n: ({}, {"email": address(n), "password": "a better horse"}),
     "POST /api/auth/verify-email": lambda cast, who, n: ticket(cast, "email", n),
+    **{f"POST /api/billing/{one}": lambda cast, who, n: ({}, {"tier": "solo"}) for one in ("validate-downgrade", "checkout", "change-plan")},
+    "POST /api/billing/create-payment-intent": lambda cast, who, n: ({}, {"package_slug": "tokens-1m"}),
+    "POST /api/billing/auto-topup": lambda cast, who, n: unset_topups(cast, who),
+    "PUT /api/billing/auto-topup": lambda cast, who, n: topup(cast, who, "tokens"),
+    "POST /api/billing/credit-auto-topup": lambda cast, who, n: unset_credits(cast, who),
+    "PUT /api/billing/credit-auto-topup": lambda cast, who, n: topup(cast, who, "credits"),
     "POST /api/auth/invitation": lambda cast, who, n: ({}, invited(cast, "teams", n, n)[0]),
 }
 
 # What a GET must be asked, and what else is no success, however right the request is.
 ASKED = {"GET /api/search": "?q=x", "GET /api/agent-runs/idle-check": "?agent_name=felix"}
 EARNS = {
+    "POST /api/billing/checkout": 409, "POST /api/billing/webhook": 400,  # there is a subscription already; it is not signed
     "POST /api/auth/setup": 404,  # there is an administrator already
     "POST /login": 401, "GET /login/{token}": 404, "GET /setup/{token}": 404, "POST /setup/{token}": 400,  # as forms that nobody filled in
 }
@@ -313,7 +348,7 @@ def test_what_the_table_must_say():
 
 
 @pytest.fixture
-def theirs(client, data):
+def theirs(client, data, stripe):
     """What the host tenant has, everything marked and a row in every table: ids by the first part of a path."""
     def made(path, body, **more):
         answer = client.post(path, body, **more)
@@ -353,6 +388,11 @@ def theirs(client, data):
     assert client.post("/integrations/webhook/configure", {"fields": {"url": "https://example.com/" + MARK}}).status == 200
     db.write(lambda: db.run("INSERT INTO integration_checks (tenant_id, id, status, detail, checked_at) VALUES (1, 'webhook', 'verified', :mark, :now)",
                             mark=MARK, now=now()))
+    buy(client, stripe)
+    made("/billing/auto-topup", {"threshold_tokens": 5, "package_id": "tokens-1m"}), made("/billing/create-payment-intent", {"package_slug": "credits-10"})
+    db.write(lambda: db.run("INSERT INTO plan_grants (tenant_id, tier, granted_by, granted_at) VALUES (1, 'free', 'system', :now)", now=now()))
+    with acting(system()):
+        credits.move_credits(me, "purchase", 10_000, MARK)
     ids["schedules"] = made("/schedules", {"name": MARK, "every_ms": 60_000, "queue_name": MARK + ".", "payload": {"x": MARK}})
     ids = {name: {"id": one["id"]} for name, one in ids.items()} | {"discovery-engines": {"slug": MARK}, "integrations": {"id": "litestream"}}
     kept = settings.data / "agents/felix/runs" / str(ids["agent-runs"]["id"])
@@ -364,7 +404,7 @@ def theirs(client, data):
         backups.making.make(backup, "manual")
     return ids | {"backups": {"filename": backup}, "organizations": {"id": org, "orgId": org}, "teams": {"id": team}, "tasks": {"id": task}, "task-queue": {"id": job}, "users": {"id": me}, "credentials": {"key": MARK.upper()},
                   "templates": {"id": template}, "auth": {"id": db.value("SELECT min(id) FROM sessions WHERE user_id = :id", id=me)},
-                  "*": {"name": "felix", "orgId": org, "keyId": key.id, "slug": f"{MARK}-shop", "id": 1, "userId": me, "inviteId": invite, "token": "none", "file": "pages.js"}}
+                  "*": {"name": "felix", "orgId": org, "keyId": key.id, "slug": f"{MARK}-shop", "id": 1, "userId": me, "inviteId": invite, "token": "none", "file": "pages.js", "page": "done"}}
 
 
 def rows():

@@ -15,7 +15,7 @@ from plugins.server.application import Application  # noqa: E402
 
 FACTS = json.loads(Path(__file__).with_name("contract.json").read_text())
 OURS = {(one.method, one.path.removeprefix("/api")): one for one in orkosi.endpoints() if one.path.startswith("/api/")}
-STANDING = 141  # operations of the contract that exist; it only rises
+STANDING = 159  # operations of the contract that exist; it only rises
 EXISTING = [fact for fact in FACTS if (fact["method"], fact["path"]) in OURS]
 
 

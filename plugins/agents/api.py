@@ -66,7 +66,7 @@ def seen(agent: Agent) -> SeenAgent:
     return state.look([agent])[0]
 
 
-@plugin.post("/api/agents", auth=CONTROL, raises=(400, 409))
+@plugin.post("/api/agents", auth=CONTROL, raises=(400, 402, 409))
 def create(body: NewAgent, me: Actor) -> Reply[Created]:
     """Create an agent in ten steps
 

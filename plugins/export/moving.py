@@ -1,7 +1,8 @@
 """Moving: one tenant, with all that it has, out of one Orkosi and into another.
 
 Surprise: numbers that are taken there are shifted, all of a table by the same amount, so that what refers to what is a sum and no search.
-Keys and passwords go along as the hashes that they are, and work there; log-ins and links that were mailed do not.
+Keys and passwords go along as the hashes that they are, and work there; log-ins and links that were mailed do not. A plan that is paid for
+goes along as Stripe's customer and subscription: the other Orkosi has to use the same account at Stripe.
 """
 import gzip
 import json
@@ -29,10 +30,13 @@ MOVED: dict[str, dict[str, str]] = {
     "agent_runs": {"task_id": "tasks", "job_id": "jobs", "replay_of": "agent_runs"}, "automations": {}, "files": {}, "rules": {},
     "changelog": {"task_id": "tasks"}, "schedules": {"job_id": "jobs", "task_id": "tasks"}, "notifications": {"user_id": "users"},
     "notification_reads": {"notification_id": "notifications"}, "notification_read_alls": {"up_to": "notifications"}, "token_accounts": {},
-    "token_ledger": {}, "cost_sums": {}, "idle_days": {}, "agent_budgets": {}, "activity": {}}
+    "token_ledger": {}, "stripe_customers": {"user_id": "users"}, "subscriptions": {}, "plan_grants": {}, "plan_days": {},
+    "purchases": {"user_id": "users"}, "topups": {"user_id": "users"}, "credit_accounts": {"user_id": "users"},
+    "credit_ledger": {"user_id": "users"}, "cost_sums": {}, "idle_days": {}, "agent_budgets": {}, "activity": {}}
 WITHIN = {"org_members": ("org_id", "organizations"), "team_members": ("team_id", "teams")}
 NEEDED = {("org_members", "user_id"), ("team_members", "user_id")}  # without which a row is nothing: whoever is at home elsewhere stays there
-PERSONS = {"tasks": "created_by", "rules": "created_by", "token_ledger": "actor", "notification_reads": "reader", "notification_read_alls": "reader"}
+PERSONS = {"tasks": "created_by", "plan_grants": "granted_by",
+           "rules": "created_by", "token_ledger": "actor", "notification_reads": "reader", "notification_read_alls": "reader"}
 ENTITIES = {"task": "tasks", "user": "users", "run": "agent_runs", "notification": "notifications", "rule": "rules", "schedule": "schedules",
             "agent": "agents", "product": "products", "automation": "automations", "file": "files", "tokens": "token_ledger",
             "template": "agent_templates"}
@@ -145,7 +149,7 @@ class Shift:
         if isinstance(made.get("id"), int):
             made["id"] += self.by[table]
         for column, target in MOVED[table].items():
-            made[column] = self.number(target, row[column])
+            made[column] = 0 if row[column] == 0 else self.number(target, row[column])  # no user is 0: that is the tenant
             if column == "up_to":  # up to where all is read, whether that is a row or not
                 made[column] = row[column] + self.by.get(target, 0)
             if made[column] is None and (table, column) in NEEDED:
@@ -164,7 +168,7 @@ class Shift:
             made["payload"] = self._within(made["payload"], r'("task_id": ?)(\d+)', "tasks")
         elif table == "notifications":
             made["link"] = self._within(made["link"], r"(\A/api/tasks/)(\d+)\Z", "tasks")
-        elif table == "token_ledger":
+        elif table in ("token_ledger", "credit_ledger"):
             made["reference_id"] = self._within(made["reference_id"], r"(\Arun_)(\d+)\Z", "agent_runs")
         elif table == "activity":
             if made["actor_type"] == "user":

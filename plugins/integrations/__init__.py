@@ -76,7 +76,9 @@ def seen(one: Integration) -> SeenIntegration:
 
 
 def _outside(field: Field) -> str:
-    return os.environ.get(field.env, "") if field.env else ""
+    """What the environment says, or for what is a setting, wherever that is set."""
+    setting = field.env.removeprefix("ORKOSI_").lower()
+    return str(settings.values.get(setting) or "") if setting in settings.known else os.environ.get(field.env, "") if field.env else ""
 
 
 def _credential(one: Integration, field: Field) -> str:

@@ -195,8 +195,9 @@ def _models(found: Any) -> str:
 
 BASE = Field("base_url", "Another address of its API", "url", False)
 CATALOGUE = {one.id: one for one in (
-    Integration("stripe", "Stripe", "payments", "Customers pay", (Field("key", "Secret key", "secret", env="STRIPE_SECRET_KEY"),
-                Field("webhook_secret", "Signing secret of the webhook", "secret", False, "STRIPE_WEBHOOK_SECRET"), BASE), stripe),
+    Integration("stripe", "Stripe", "payments", "Customers pay", (Field("key", "Secret key", "secret", env="ORKOSI_STRIPE_SECRET_KEY"),
+                Field("webhook_secret", "Signing secret of the webhook", "secret", False, "ORKOSI_STRIPE_WEBHOOK_SECRET"),
+                Field("base_url", "Another address of its API", "url", False, "ORKOSI_STRIPE_API_BASE")), stripe),
     Integration("github", "GitHub", "code", "Code and backups", (Field("token", "Token", "secret", env="GITHUB_TOKEN"), BASE), github),
     Integration("smtp", "SMTP", "messages", "Mail is handed in",
                 (Field("url", "smtp://user:password@host:port", "secret", env="ORKOSI_SMTP_URL"),), smtp),

@@ -64,7 +64,7 @@ def index(org_id: str, query: KeyQuery) -> Page[Key]:
         return keys.page(org_id, query)
 
 
-@plugin.post("/api/organizations/{orgId}/api-keys", auth=MANAGE, status=201, raises=(400, 404), limit="key_management")
+@plugin.post("/api/organizations/{orgId}/api-keys", auth=MANAGE, status=201, raises=(400, 402, 404), limit="key_management")
 def create(org_id: str, body: NewKey) -> Made:
     """Make an API key; `key` is its secret, shown this once
 

@@ -26,6 +26,12 @@ def verify(token: str) -> Document:
     return Document(asset("verify.html"), HTML, PAGE_POLICY)
 
 
+@plugin.get("/billing/{page}", auth=PUBLIC)
+def billing(page: Literal["done", "cancelled"]) -> Document:
+    """The page that Stripe sends people back to, after a payment or without one"""
+    return Document(asset(f"billing-{page}.html"), HTML, PAGE_POLICY)
+
+
 @plugin.get("/pages/{file}", auth=PUBLIC)
 def files(file: Literal["pages.js", "pages.css"]) -> Document:
     """The script and the style of the pages"""

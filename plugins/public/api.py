@@ -131,7 +131,7 @@ def list_tasks(query: TaskQuery) -> Page[PublicTask]:
     return found.map(lambda task: public.outward(task, known))
 
 
-@plugin.post("/api/v1/public/tasks", quick=True, auth=WRITE_TASKS, status=201, statuses=(200,), raises=(400, 401, 403, 404, 409),
+@plugin.post("/api/v1/public/tasks", quick=True, auth=WRITE_TASKS, status=201, statuses=(200,), raises=(400, 401, 402, 403, 404, 409),
              limit="task_create", once=True)
 def create_task(body: NewPublicTask) -> Reply[PublicTask]:
     """Create a task
@@ -183,7 +183,7 @@ def list_agents(query: AgentQuery) -> Page[PublicAgent]:
     return found.map(public.seen)
 
 
-@plugin.post("/api/v1/public/agents", auth=WRITE_AGENTS, status=201, raises=(400, 409), once=True)
+@plugin.post("/api/v1/public/agents", auth=WRITE_AGENTS, status=201, raises=(400, 402, 409), once=True)
 def create_agent(body: NewPublicAgent) -> PublicAgent:
     """Put an agent on record, to be driven from outside"""
     return shown(agents.register(body.name, role=body.role, emoji=body.emoji, reported=public.AGENT_STATUSES[body.status][0],

@@ -30,7 +30,7 @@ def index(query: TaskQuery) -> Page[Task]:
     return tasks.page(query)
 
 
-@plugin.post("/api/tasks", quick=True, auth=WRITE, status=201, statuses=(200,), raises=(400, 404, 409, 422, 429), limit="task_create", once=True)
+@plugin.post("/api/tasks", quick=True, auth=WRITE, status=201, statuses=(200,), raises=(400, 402, 404, 409, 422, 429), limit="task_create", once=True)
 def create(body: NewTask) -> Reply[Task]:
     """Create a task
 

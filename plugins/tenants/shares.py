@@ -4,6 +4,8 @@ Owns tenant_shares: how many jobs a tenant has, and about how many bytes of text
 the transaction of each row, so that it is exact whoever writes. Surprise: the host has no share; the disk is
 its own, and what is left of it is watched (`min_free_mb`).
 """
+from collections.abc import Callable
+
 from orkosi import HOST_TENANT, NoSpace, current, db, settings
 
 from . import plugin
@@ -17,6 +19,15 @@ class ShareUsed(NoSpace):
     code = "share_used"
 
 
+_bounds: list[Callable[[], tuple[int | None, str]]] = []
+
+
+def bounds(bound: Callable[[], tuple[int | None, str]]) -> Callable[[], tuple[int | None, str]]:
+    """Register who may say that the tenant has fewer bytes, and what to do where they are full, as the end of a sentence."""
+    _bounds.append(bound)
+    return bound
+
+
 def require(*, jobs: int = 0, bytes: int = 0) -> None:
     """See to it that the tenant has room for so much more; inside the write, so that two at once cannot both have the last place. ShareUsed."""
     tenant = current().tenant
@@ -24,7 +35,11 @@ def require(*, jobs: int = 0, bytes: int = 0) -> None:
         return
     has = db.one(tuple, "SELECT jobs, bytes FROM tenant_shares WHERE tenant_id = :tenant") or (0, 0)
     for limit, used, more in (("tenant_jobs", has[0], jobs), ("tenant_bytes", has[1], bytes)):
-        most = getattr(settings, limit)
+        most, way_out = getattr(settings, limit), "; delete something, or ask the operator for more"
+        for bound in _bounds if limit == "tenant_bytes" and more else ():
+            lower, instead = bound()
+            if lower is not None and lower < most:
+                most, way_out = lower, f"; delete something{instead}"
         if more and used + more > most:
-            raise ShareUsed(f"{limit}: This tenant has {used:,} of {most:,}; delete something, or ask the operator for more",
+            raise ShareUsed(f"{limit}: This tenant has {used:,} of {most:,}{way_out}",
                             [{"field": limit, "message": f"{used} of {most} are used"}])

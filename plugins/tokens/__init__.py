@@ -37,7 +37,8 @@ from plugins.tenants import shares
 
 plugin = Plugin("Tokens", layer="domain", needs=("agents",))
 plugin.setting("signup_bonus_tokens", int, 0, "Tokens that a new tenant is given when somebody founds it")
-plugin.setting("tokens_charge_runs", str, "auto", "Whether agents' runs are charged to their tenant: on, off, or auto: those that bought some")
+plugin.setting("tokens_charge_runs", str, "auto", "Whether agents' runs are charged to their tenant: on, off, or auto: "
+                                                       "those that pay for a plan or bought some")
 
 LARGEST = 10**9          # of one movement
 FULLEST = 2**53 - 1      # of a balance: what every JSON reader still counts exactly
@@ -178,7 +179,9 @@ def charges_runs() -> bool:
     """Whether runs of the tenant are charged."""
     if settings.tokens_charge_runs in ("on", "off"):
         return bool(settings.tokens_charge_runs == "on")
-    return current().tenant != HOST_TENANT and bool(db.value("SELECT purchased > 0 FROM token_accounts WHERE tenant_id = :tenant"))
+    return current().tenant != HOST_TENANT and bool(db.value("""
+        SELECT 1 FROM token_accounts WHERE tenant_id = :tenant AND purchased > 0
+         UNION ALL SELECT 1 FROM subscriptions WHERE tenant_id = :tenant AND status IN ('active', 'trialing', 'past_due') LIMIT 1"""))
 
 
 @plugin.on("run.finished")
