@@ -387,18 +387,24 @@ def launchctl(data, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def stripe(data, monkeypatch):
-    """Stripe, as an HTTP server on loopback that the settings lead to; every shape it used was one of Stripe's."""
+def stripe_outside():
+    """Stripe, as an HTTP server on loopback; every shape it used was one of Stripe's. `env` leads a server to it."""
     from fake_stripe import FakeStripe
-
-    from plugins.billing import till
     shapes = json.loads((HOME / "tests" / "stripe_shapes.json").read_text())["resources"]
     with FakeStripe(shapes) as fake:
-        for name, value in (("secret_key", "sk_test_fake"), ("webhook_secret", "whsec_fake"), ("api_base", fake.url)):
-            monkeypatch.setitem(settings.values, f"stripe_{name}", value)
-        till.forget("opened", None)
+        fake.env = {"ORKOSI_STRIPE_SECRET_KEY": "sk_test_fake", "ORKOSI_STRIPE_WEBHOOK_SECRET": "whsec_fake", "ORKOSI_STRIPE_API_BASE": fake.url}
         yield fake
         assert fake.errors == []
+
+
+@pytest.fixture
+def stripe(data, stripe_outside, monkeypatch):
+    """The same, and the settings of this process lead to it."""
+    from plugins.billing import till
+    for name, value in stripe_outside.env.items():
+        monkeypatch.setitem(settings.values, name.removeprefix("ORKOSI_").lower(), value)
+    till.forget("opened", None)
+    return stripe_outside
 
 
 @pytest.fixture
@@ -428,6 +434,25 @@ def told(application, stripe, worked):
             stripe.delivered.add(event["id"])
         return worked()
     return tell
+
+
+@pytest.fixture
+def olga(as_):
+    """Olga, who founded a tenant, and its number."""
+    olga = as_("olga", "admin", tenant=None)
+    olga.home = olga.get("/tokens/balance").data["company_id"]
+    olga.id = olga.get("/auth/me").data["id"]
+    return olga
+
+
+@pytest.fixture
+def paying(olga, stripe, told):
+    """Olga, whose tenant pays for the tier solo."""
+    stripe.pay(olga.post("/billing/checkout", {"tier": "solo"}).data["session_id"])
+    told()
+    olga.customer, = stripe.customers
+    olga.subscription, = stripe.subscriptions
+    return olga
 
 
 @pytest.fixture

@@ -58,6 +58,9 @@ def test_the_public_api_works_through_the_tunnel_and_nothing_else_is_there(throu
     for endpoint in orkosi.endpoints():
         if endpoint.path.startswith("/api/v1/public/"):
             continue
+        if endpoint.path == "/api/billing/webhook":  # Stripe comes from outside, with a signature
+            assert through.ask("POST", endpoint.path, {})[1]["error"]["code"] == "stripe_not_configured"
+            continue
         path = endpoint.path.replace("<id>", "1").replace("<", "").replace(">", "").split(":")[0]
         for credential in (key, bearer(client), {}):
             limits.limiter.__init__()

@@ -199,6 +199,8 @@ def of_payment(found: dict[str, Any]) -> Purchase | None:
 def refunded(id: str) -> str:
     """A payment was given back, or a part of it: so much of what it bought is taken back, as far as it is there."""
     found = till.ask(lambda v1: v1.charges.retrieve(id))
+    if found.get("payment_intent"):
+        payment_changed(found["payment_intent"])  # that it was paid may not be known here yet
     bought = paid_by(found.get("payment_intent"))
     if bought is None:
         return "not ours"

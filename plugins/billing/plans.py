@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from orkosi import HOST_TENANT, NotFound, PaymentDue, Struct, across_tenants, acting, current, db, emit, now, settings, system, writes
 from plugins import costs, notifications
+from plugins.fields import wrong
 from plugins.queue import iso
 from plugins.tenants import shares
 
@@ -196,6 +197,8 @@ def _tell_of_two(customer: str) -> None:
 def grant(tenant: int, tier: str, until: str | None = None) -> Granted:
     """Give a tenant a plan that nobody pays for; another one is replaced. Invalid, NotFound."""
     prices.find(tier)
+    if until is not None and until <= now():
+        raise wrong("until", "That is over; name a day that is to come")
     if tenant == HOST_TENANT or not db.value("SELECT 1 FROM tenants WHERE id = :id", id=tenant):
         raise NotFound("The host has no limits, and needs no plan" if tenant == HOST_TENANT else f"There is no tenant {tenant}")
     by = current().ref

@@ -232,6 +232,9 @@ def charge(order: Charge) -> str:
         except till.CardDeclined as declined:
             turn_off(bought, declined.message)
             return "declined"
+        except till.StripeRefused as refused:
+            turn_off(bought, refused.message)
+            return "refused"
     return finish(bought, found)
 
 
@@ -241,7 +244,12 @@ def _pay(bought: Purchase, one: Topup, who: str) -> dict[str, Any]:
     if seconds(now()) - seconds(bought.created_at) > PAUSE and (there := _made_before(bought, who)):
         return there
     asked = buying.terms(bought, who) | {"payment_method": one.payment_method, "off_session": True, "confirm": True}
-    return till.ask(lambda v1: v1.payment_intents.create(params=asked, options={"idempotency_key": bought.idempotency_key}))
+    try:
+        return till.ask(lambda v1: v1.payment_intents.create(params=asked, options={"idempotency_key": bought.idempotency_key}))
+    except Conflict:  # it was asked for before, with the card that was there then
+        if there := _made_before(bought, who):
+            return there
+        raise
 
 
 def _made_before(bought: Purchase, who: str) -> dict[str, Any] | None:

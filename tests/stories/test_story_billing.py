@@ -25,25 +25,6 @@ FEATURES = {"free": ["3 agents", "1,000 tasks a month", "2 API keys", "1 GB"],
             "team": ["50 agents", "100,000 tasks a month", "50 API keys", "100 GB"]}
 
 
-@pytest.fixture
-def olga(as_):
-    """Olga, who founded a tenant, and its number."""
-    olga = as_("olga", tenant=None)
-    olga.home = olga.get("/tokens/balance").data["company_id"]
-    olga.id = olga.get("/auth/me").data["id"]
-    return olga
-
-
-@pytest.fixture
-def paying(olga, stripe, told):
-    """Olga, whose tenant pays for the tier solo."""
-    stripe.pay(olga.post("/billing/checkout", {"tier": "solo"}).data["session_id"])
-    told()
-    olga.customer, = stripe.customers
-    olga.subscription, = stripe.subscriptions
-    return olga
-
-
 def stamp(moment):
     return datetime.datetime.fromtimestamp(moment, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
