@@ -393,7 +393,7 @@ from .working import Signals as Signals, heartbeat as heartbeat, listen as liste
 from . import waiting  # noqa: E402
 from .waiting import wait_and_claim as wait_and_claim  # noqa: E402
 from .deciding import cancel, hold, lose_of, pause, promote, release_active, release_of, remove  # noqa: E402, F401
-from .deciding import reprioritize, resume, retry, retry_dead, unhold, withdraw  # noqa: E402, F401
+from .deciding import bury, reprioritize, resume, retry, retry_dead, retry_some, unhold, withdraw  # noqa: E402, F401
 from . import executor as executor  # noqa: E402
 from .executor import before_due as before_due, later as later, on_clock as on_clock  # noqa: E402
 from .seeing import QueueStats, explained, explains, names, of_ids, shut, shuts, stats, why, whys, whys_of  # noqa: E402, F401

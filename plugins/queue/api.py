@@ -146,12 +146,25 @@ class StatsQuery(Struct, forbid_unknown_fields=True):
     queue_name: Name | None = None
 
 
-class RetryDead(Struct, forbid_unknown_fields=True):
-    queue_name: Name
+Ids = Annotated[list[str], Meta(min_length=1, max_length=1000, description="Numbers of jobs, as job_12")]
+
+
+class RetryOrder(Struct, forbid_unknown_fields=True):
+    """A queue, for all of its dead jobs, or jobs by their numbers."""
+    queue_name: Name | None = None
+    ids: Ids | None = None
 
 
 class Retried(Struct):
     retried: int
+
+
+class BuryOrder(Struct, forbid_unknown_fields=True):
+    ids: Ids
+
+
+class Buried(Struct):
+    buried: int
 
 
 def claimed(job: Job) -> Claimed:
@@ -213,9 +226,23 @@ def stats(query: StatsQuery) -> list[QueueStats]:
 
 
 @plugin.post("/api/task-queue/retry", auth=may("editor", "queue:submit"))
-def retry_dead(body: RetryDead) -> Retried:
-    """Run every dead job of a queue again, with all its attempts"""
-    return Retried(queue.retry_dead(queue.named(body.queue_name)))
+def retry_dead(body: RetryOrder) -> Retried:
+    """Run every dead job of a queue again, with all its attempts
+
+    Or, with `ids`, those that are dead, failed or cancelled; the others stay as they are."""
+    if (body.ids is None) == (body.queue_name is None):
+        raise wrong("ids", "Send either a queue_name or ids")
+    if body.ids is not None:
+        return Retried(queue.retry_some([queue.id_of(id) for id in body.ids]))
+    return Retried(queue.retry_dead(queue.named(body.queue_name or "")))
+
+
+@plugin.post("/api/task-queue/bury", auth=may("editor", "queue:submit"))
+def bury(body: BuryOrder) -> Buried:
+    """Take a retry back
+
+    Those of the jobs that wait, and were not tried since, are dead again; the others stay as they are."""
+    return Buried(queue.bury([queue.id_of(id) for id in body.ids]))
 
 
 @plugin.get("/api/task-queue/{id}", auth=READ, raises=(404,))

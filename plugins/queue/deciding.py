@@ -3,9 +3,12 @@
 Owns the table `queues`; writes `jobs` as the face does. Surprise: a cancelled job ends at once, though a worker may have it:
 it hears so at its next heartbeat.
 """
+import msgspec
+
 from orkosi import Conflict, current, db, emit, now, writes
 
-from . import UNFINISHED, Job, _back, _failed, _ready, find, waiting, working
+from . import UNFINISHED, Job, _back, _failed, _ready, _visible, find, waiting, working
+from .seeing import of_ids
 
 
 @writes
@@ -79,6 +82,24 @@ def retry_dead(queue: str) -> int:
 def _retry_each(ids: list[int]) -> None:
     for id in ids:
         retry(id)
+
+
+@writes
+def retry_some(ids: list[int]) -> int:
+    """Run those of these jobs again that are dead, failed or cancelled; how many. The others, and those that there are not, stay as they are."""
+    found = [job.id for job in of_ids(ids) if job.state in ("dead", "failed", "cancelled") and _visible(job.queue)]
+    _retry_each(found)
+    return len(found)
+
+
+@writes
+def bury(ids: list[int]) -> int:
+    """Take a retry back: those of these jobs that failed before, wait, and were not tried since, are dead again; how many."""
+    found = [job for job in of_ids(ids) if job.state == "waiting" and job.attempt == 0 and job.error and _visible(job.queue)]
+    for job in found:
+        db.run("UPDATE jobs SET attempt = max_attempts WHERE id = :id AND tenant_id = :tenant", id=job.id)
+        _failed(msgspec.structs.replace(find(job.id), attempt=job.max_attempts), job.error or "", True, 0)
+    return len(found)
 
 
 @writes

@@ -253,3 +253,21 @@ def test_all_that_is_dead_in_a_queue_runs_again(client):
     assert client.post("/task-queue/retry", {"queue_name": "default"}).json == {"data": {"retried": 2}}
     again = {"status": "waiting", "attempt": 0, "finished_at": None}
     assert look(client, "job_1", "job_2", "job_3", "job_4", "job_5") == [one | again, two | again, *kept]
+
+
+@pytest.mark.story("POST /api/task-queue/retry", "POST /api/task-queue/bury")
+def test_some_jobs_run_again_and_are_buried_again(client, lately):
+    for number, status in enumerate(("dead", "failed", "cancelled", "completed", "waiting"), 1):
+        stored(number, status=status)
+    before = look(client, *[f"job_{number}" for number in range(1, 6)])
+    assert client.post("/task-queue/retry", {"ids": ["job_1", "2", "job_3", "job_4", "job_5", "job_99"]}).json == {"data": {"retried": 3}}
+    again = {"status": "waiting", "attempt": 0, "finished_at": None}
+    assert look(client, "job_1", "job_2", "job_3", "job_4", "job_5") == [one | again for one in before[:3]] + before[3:]
+    assert client.post("/task-queue/claim", {"worker_id": "w"}).data["id"] == "job_1"
+    assert client.post("/task-queue/bury", {"ids": ["job_1", "job_2", "job_3", "job_4", "job_5", "job_99"]}).json == {"data": {"buried": 2}}
+    dead = {"status": "dead", "attempt": 3, "finished_at": lately}
+    assert look(client, "job_2", "job_3", "job_4", "job_5") == [one | again | dead for one in before[1:3]] + before[3:]
+    for order in ({}, {"ids": []}, {"queue_name": "default", "ids": ["job_1"]}, {"ids": ["x"]}, {"ids": ["job_1"] * 1001}):
+        refused = client.post("/task-queue/retry", order)
+        assert refused.status == 400, order
+    assert client.post("/task-queue/bury", {"ids": ["nonsense"]}).status == 400
