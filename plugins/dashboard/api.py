@@ -2,6 +2,7 @@
 from orkosi import HOST_TENANT, PUBLIC, VERSION, Struct, acting, db, endpoints, may, system
 from plugins import dashboard, health
 from plugins.dashboard import AgentEfficiency, AgentQueue, Facts, Overview, Totals, plugin
+from plugins.dashboard import needs as waiting
 
 READ, COSTS = may("viewer", "tasks:read"), may("viewer", "costs:read")
 MOST = 10_000
@@ -69,6 +70,15 @@ def queues() -> list[AgentQueue]:
 def overview() -> Overview:
     """Show the company this morning: tokens, the last ten runs, its protocols, and seven days of use"""
     return dashboard.overview()
+
+
+@plugin.get("/api/dashboard/needs", auth=READ)
+def needs() -> waiting.Needs:
+    """List what waits for a person, decisions first, each with what may be done about it
+
+    `steps` are operations of the API, for each of `ids` in the place of what stands in braces. `still`: what stands still because somebody
+    wanted it so."""
+    return waiting.needs()
 
 
 @plugin.get("/api/products/{slug}/facts", auth=COSTS, raises=(404,))

@@ -204,6 +204,20 @@ def runs(limit: int, as_json: bool, **query: Any) -> None:
     show(every("/agent-runs", limit, **query), as_json, RUNS)
 
 
+NEEDS = {"what": lambda one: one["title"], "detail": lambda one: one["detail"], "since": lambda one: one["since"], "where": lambda one: one["link"],
+         "do": lambda one: one["steps"][0]["label"] if one["steps"] else None}
+
+
+@plugin.command("needs")
+@_data
+def needs(as_json: bool) -> None:
+    """List what waits for a person, decisions first."""
+    found, _ = ask("GET", "/dashboard/needs")
+    if as_json or found["needs"]:
+        return show(found if as_json else found["needs"], as_json, None if as_json else NEEDS)
+    return click.echo("Nothing waits for you")
+
+
 @plugin.command("status")
 @_data
 def status(as_json: bool) -> None:

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from conftest import Like, put
 
+import orkosi
 from orkosi import Check, acting, db, now, settings, system
 from plugins import costs, queue, tasks
 from plugins.costs import sums as of_costs
@@ -44,6 +45,57 @@ def spent(name, ago, runs=1, done=1, wasted=0, tokens=(0, 0), cost=0, home=1, pr
 
 
 # ── dashboards ──
+
+
+@pytest.mark.story("GET /api/dashboard/needs")
+def test_needs_are_what_waits_for_a_person(client, as_, monkeypatch):
+    from plugins import vault
+    from plugins.dashboard import needs
+    needs.look_anew("opened", None)
+    assert client.get("/dashboard/needs").data == {"needs": [], "still": []}
+    for id, title, error in ((1, "Look", None), (2, "Mail 7", "Traceback\nTimeoutError: after 30 s"), (3, "Mail 8", "TimeoutError: after 12 s"), (4, "Odd", "odd")):
+        task(id, "review" if id == 1 else "blocked", title=title, resolution="All is well\nindeed" if id == 1 else None, last_error=error, updated_at=f"2026-11-0{id}T10:00:00.000Z")
+    for id, (name, state, more) in enumerate((("mails", "dead", {"finished_at": "2026-11-05T10:00:00.000Z"}), ("mails", "dead", {"finished_at": OLD}), ("agent:ada", "dead", {"finished_at": OLD}),
+                                              ("agent:ada", "waiting", {}), ("agent:ada", "waiting", {}), ("agent:nobody", "waiting", {}), ("still", "waiting", {}), ("images", "waiting", {})), 1):
+        put("jobs", id=id, tenant_id=1, queue=name, task_type="t", state=state, created_at=OLD, error="x", **more)
+    put("queues", tenant_id=1, name="still", paused_at=OLD)
+    agent("ada", wanted="paused", note="lunch"), agent("felix", reported="offline", last_heartbeat=OLD)
+    agent("half", steps=[{"step": 3, "name": "plist", "ok": False, "detail": "no room"}])
+    for name, more in (("ada", {"over": "5 of 5 tokens of this day are used", "over_until": "2999-01-01T00:00:00.000Z"}),
+                       ("felix", {"warned": "near tokens_per_day 2999-01-01T00:00:00.000Z"}), ("half", {"warned": "near tokens_per_day 2001-01-01T00:00:00.000Z"})):
+        put("agent_budgets", tenant_id=1, agent=name, runs_without_progress=5, updated_at=OLD, **more)
+    client.post("/credentials", {"key": "A_KEY", "value": "a value of some length"})
+    monkeypatch.setattr(vault, "confirmed", lambda: False)
+    monkeypatch.setitem(orkosi.plugins["mail"].checks, "mail", lambda: Check(False, "3 letters wait"))
+    needs.look_anew("opened", None)
+    patch = lambda label, status, back: {"label": label, "operation": "PATCH /api/tasks/{id}", "body": {"status": status}, "undo": "PATCH /api/tasks/{id}",  # noqa: E731
+                                         "undo_body": {"status": back}}
+    do = lambda label, operation, undo=None, body=None: {"label": label, "operation": f"POST /api/{operation}", "body": body or {},  # noqa: E731
+                                                         "undo": undo and f"POST /api/{undo}", "undo_body": {}}
+    fields = ("kind", "key", "state", "title", "detail", "since", "link", "count", "ids", "steps")
+    again = [patch("Try again", "todo", "blocked")]
+    rows = [
+        ("review", "t1", "review", "Look", "All is well", "2026-11-01T10:00:00.000Z", "/tasks/1", 1, ["1"], [patch("Done", "done", "review"), patch("Back to do", "todo", "review")]),
+        ("blocked", "b3", "blocked", "2 tasks are blocked by the same error", "TimeoutError: after 12 s", "2026-11-02T10:00:00.000Z", "/tasks?status=blocked", 2, ["3", "2"], again),
+        ("blocked", "b4", "blocked", "Odd", "odd", "2026-11-04T10:00:00.000Z", "/tasks/4", 1, ["4"], again),
+        ("dead", "qmails", "dead", "2 jobs have used up all attempts in mails", "", "2026-11-05T10:00:00.000Z", "/task-queue?queue_name=mails&status=dead", 2, [],
+         [do("Retry all", "task-queue/retry", None, {"queue_name": "mails"})]),
+        ("agent", "afelix", "offline", "felix is offline", "It should be running, and no process is there", OLD, "/agents/felix", 1, ["felix"], [do("Restart", "agents/{name}/restart")]),
+        ("agent", "ahalf", "error", "half could not be made", "plist: no room", OLD, "/agents/half", 1, ["half"], []),
+        ("queue", "wagent:nobody", "waiting", "1 waiting in agent:nobody", "There is no agent nobody; create it, or assign the task to another", OLD,
+         "/task-queue?queue_name=agent:nobody", 1, ["agent:nobody"], []),
+        ("queue", "wimages", "waiting", "1 waiting in images", Like("No worker has claimed from images.*"), OLD, "/task-queue?queue_name=images", 1, ["images"], []),
+        ("budget", "mada", "paused", "ada has used up its budget", "5 of 5 tokens of this day are used; it goes on at 2999-01-01T00:00:00.000Z", OLD, "/agents/ada", 1, ["ada"], []),
+        ("budget", "mfelix", "paused", "felix nears its budget", "Four fifths of tokens per day are used", OLD, "/agents/felix", 1, ["felix"], []),
+        ("server", "hmail", "error", "Mail does not go out", "3 letters wait", None, "/health", 1, ["mail"], []),
+        ("server", "hkey", "review", "The recovery key is not kept yet", Like("Write it down.*vault confirm"), None, "/credentials", 1, ["recovery-key"], [])]
+    still = [
+        ("held", "aada", "paused", "2 tasks wait for ada", "ada is paused: lunch", OLD, "/agents/ada", 2, ["ada"], [do("Resume", "agents/{name}/resume", "agents/{name}/pause")]),
+        ("paused", "wstill", "paused", "1 waiting in still", "The queue still is paused", OLD, "/task-queue?queue_name=still", 1, ["still"],
+         [do("Resume", "bull-queue/{queue}/resume", "bull-queue/{queue}/pause")])]
+    assert client.get("/dashboard/needs").data == {"needs": [dict(zip(fields, row, strict=True)) for row in rows], "still": [dict(zip(fields, row, strict=True)) for row in still]}
+    assert [one["kind"] for one in as_("vera", role="viewer").get("/dashboard/needs").data["needs"]] == [row[0] for row in rows if row[0] != "server"]
+    assert as_("nils", tenant=None).get("/dashboard/needs").data == {"needs": [], "still": []}
 
 
 @pytest.mark.story("GET /api/dashboard")
