@@ -20,7 +20,8 @@ orkosi.load()
 MARK = "xqcanary"
 # They end what the others stand on, and so come last, each with fresh sessions.
 LAST = [("DELETE", "/api/teams/{id}"), ("DELETE", "/api/organizations/{id}"), ("POST", "/api/auth/logout"), ("DELETE", "/api/users/me")]
-ROUTES = sorted(orkosi.endpoints(), key=lambda one: LAST.index((one.method, one.path)) if (one.method, one.path) in LAST else -1)
+# Pages first: what they show is still there.
+ROUTES = sorted(orkosi.endpoints(), key=lambda one: LAST.index((one.method, one.path)) if (one.method, one.path) in LAST else -1 - hasattr(one.fn, "shows"))
 
 
 def token_of(user):
@@ -219,6 +220,9 @@ ANEW = {
     "POST /api/task-queue/complete": lambda cast, who, n: finished_job(cast, n),
     "GET /api/task-queue/{id}": lambda cast, who, n: job(cast, n),
     "POST /api/task-queue/{id}/cancel": lambda cast, who, n: idle_job(cast, n),
+    "GET /organizations/{orgId}/api-keys": lambda cast, who, n: ({"orgId": cast.ids["organizations"]["orgId"]}, None),
+    "POST /api/task-queue/retry": lambda cast, who, n: ({}, {"queue_name": MARK}),
+    "POST /api/task-queue/bury": lambda cast, who, n: ({}, {"ids": ["job_1"]}),
     "POST /api/task-queue/{id}/retry": lambda cast, who, n: idle_job(cast, n, cancelled=True),
     "POST /api/bull-queue/submit-scheduled": lambda cast, who, n: ({}, {"queue": n, "name": n, "data": {}, "every": 60_000}),
     "POST /api/discovery-engines": lambda cast, who, n: ({}, {"name": n, "layer": "tasks"}),
@@ -287,8 +291,24 @@ def request_of(endpoint, principal, cast):
     return path_of(endpoint, cast.ids, names) + ASKED.get(spoken(endpoint), ""), sent
 
 
+def status_of_page(endpoint, shows, principal):
+    """A page asks whoever is not logged in to be; to the others it is what the operation is that it shows."""
+    actor = PRINCIPALS[principal]
+    if actor.user is None or actor.scopes is not None:
+        return 200
+    if isinstance(shows, str):
+        return status_of(next(one for one in ROUTES if spoken(one) == shows), principal)
+    try:
+        orkosi.admit(shows, actor)
+    except orkosi.Problem:
+        return 403
+    return 200
+
+
 def status_of(endpoint, principal):
     """The one status that an operation has for a principal."""
+    if shows := getattr(endpoint.fn, "shows", None):
+        return status_of_page(endpoint, shows, principal)
     kind, actor, earned = cell(endpoint, principal), PRINCIPALS[principal], EARNS.get(spoken(endpoint), endpoint.status)
     if kind == "no":
         return 401 if actor is NOBODY else 403
@@ -298,8 +318,6 @@ def status_of(endpoint, principal):
         return 404 if actor.tenant != HOST_TENANT else earned if principal == "admin" else 403
     if kind == "own" and spoken(endpoint) in NOT_ITS_OWN:
         return 403
-    if spoken(endpoint) == "GET /tasks/{id}":  # whoever is not logged in is asked to be
-        return 404 if actor.user and actor.scopes is None and actor.tenant != HOST_TENANT else 200
     # What a path names is the host tenant's, but for one's own sessions, and invitations to organizations: those go anywhere.
     hidden = endpoint.path_names and not endpoint.auth.public and not endpoint.path.startswith(("/api/auth/", "/api/organizations/invites/"))
     hidden = hidden and spoken(endpoint) not in NAMED_AT_WILL

@@ -59,6 +59,7 @@ class EventQuery(Struct, forbid_unknown_fields=True):
     after: Annotated[int, Meta(ge=0, le=2**53, description="The id of the last event that is known")] | None = None
     wait_seconds: Annotated[float, Meta(ge=0, le=25)] | None = None
     limit: Annotated[int, Meta(ge=1, le=500)] = 100
+    beat: Annotated[bool, Meta(description="Whether a stream's heartbeat is an event, `beat`, every ten seconds: pages do not see comments")] = False
 
 
 @plugin.get("/api/events", auth=may("editor", "events:read"), raises=(400, 503))
@@ -72,7 +73,7 @@ def events(query: EventQuery, request: Request, me: Actor) -> Reply[list[Event]]
     wanted = stream.Wanted(tuple(sorted(set(query.type))))
     tenant = me.tenant or 0
     if query.after is None and query.wait_seconds is None:
-        return Reply(document(stream.feed(tenant, wanted, request.header("Last-Event-ID"))))  # type: ignore[arg-type]
+        return Reply(document(stream.feed(tenant, wanted, request.header("Last-Event-ID"), query.beat)))  # type: ignore[arg-type]
     after = stream.source.head(tenant) if query.after is None else query.after
     place = request.waits or (stream.Waiter(stream.source, tenant, query.wait_seconds, request.again, None) if query.wait_seconds else None)
     found, last, reset = stream.page(tenant, wanted, after, query.limit)

@@ -13,16 +13,18 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import bottle
 
-from orkosi import NOBODY, Document, Plugin, Policy, Problem, Request, acting, admit, current, db, endpoints
+from orkosi import NOBODY, Document, Plugin, Policy, Problem, Request, acting, admit, db
 from plugins import users
 
-from . import look
+from . import asking, forms, look
 from .acts import Acts
+from .asking import can
 
-plugin = Plugin("Console", layer="views", needs=("users", "tasks", "agents", "logs"))
+plugin = Plugin("Console", layer="views", needs=("users", "tasks", "agents", "logs", "dashboard", "queue", "costs", "health"))
 
 HERE = Path(__file__).parent
 HTML = "text/html; charset=utf-8"
@@ -34,28 +36,22 @@ HEADERS = {"Content-Security-Policy": POLICY, "Cache-Control": "private, no-cach
 BEAT = 10.0  # seconds after which a page is made anew in any case: some of what it shows changes by itself, and other processes write, too
 
 
-# ── what one may ──
-
-
-@cache
-def _policies() -> dict[str, Policy]:
-    return {f"{one.method} {one.path}": one.auth for one in endpoints()}
-
-
-def can(operation: str) -> bool:
-    """Whether the API would let whoever asks call an operation, as "POST /api/agents/{name}/pause"; unknown ones raise."""
-    try:
-        admit(_policies()[operation], current())
-    except Problem:
-        return False
-    return True
-
-
 # ── pages ──
 
 
-def shown(auth: Policy) -> Callable[[Callable[..., Document]], Callable[..., Document]]:
-    """A page of the console: whoever is not logged in is asked to be; a problem is told in words, with its status."""
+# What stands in the frame: a page, its word, its key after g, its shape on a phone.
+PAGES = (("/", "Now", "n", "dot"), ("/tasks", "Tasks", "t", "ring"), ("/agents", "Agents", "a", "play"), ("/agent-runs", "Runs", "r", "clock"),
+         ("/task-queue", "Queues", "q", "bars"), ("/costs", "Costs", "c", "coin"), ("/more", "More", "m", "more"))
+
+
+def asked(request: Request) -> dict[str, str]:
+    """The query of a page."""
+    return dict(parse_qsl(request.environ.get("QUERY_STRING", ""), errors="replace", max_num_fields=50))
+
+
+def shown(auth: Policy | str) -> Callable[[Callable[..., Document]], Callable[..., Document]]:
+    """A page of the console, for whom a policy lets through, or that of an operation: whoever is not logged in is asked to be; a problem is
+    told in words, with its status."""
     def around(fn: Callable[..., Document]) -> Callable[..., Document]:
         @functools.wraps(fn)
         def answer(request: Request, **path: Any) -> Document:
@@ -63,10 +59,11 @@ def shown(auth: Policy) -> Callable[[Callable[..., Document]], Callable[..., Doc
             if request.actor.user is None or request.actor.scopes is not None:  # a key is nobody's log-in
                 return door(request)
             with acting(request.actor):
-                made = _made(request, auth, functools.partial(fn, request, **path))
+                made = _made(request, asking.policy(auth) if isinstance(auth, str) else auth, functools.partial(fn, request, **path))
             if fresh:
                 made.headers = {**made.headers, "Set-Cookie": fresh}
             return made
+        answer.shows = auth  # type: ignore[attr-defined]  # for whoever asks who may see a page
         return answer
     return around
 
@@ -94,7 +91,9 @@ def _tag(request: Request) -> str:
 
 def page(request: Request, view: str, title: str, status: int = 200, **facts: Any) -> Document:
     """`view` in the house's frame; its `<main>` alone for a live update."""
-    said = {"title": title, "look": look, "act": Acts(can), "path": request.path, "assets": assets_path(),
+    said = {"title": title, "look": look, "esc": look.esc, "act": Acts(can), "can": can, "forms": forms, "path": request.path,
+            "assets": assets_path(),
+            "query": request.environ.get("QUERY_STRING", ""), "pages": PAGES, "streams": can("GET /api/events"),
             "who": users.find(request.actor.user or 0).username} | facts
     text = template(view).render(**said)
     if not request.header("X-Orkosi-Live"):

@@ -1,35 +1,266 @@
 """The wire of the console: its pages, under the addresses of the API without `/api`, its door, and its files."""
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import Any
 from urllib.parse import parse_qsl
 
-from orkosi import PUBLIC, Document, Invalid, NotFound, Paging, Problem, Request, may
-from plugins import agents, tasks, users
-from plugins.console import HEADERS, HTML, KINDS, POLICY, assets, assets_path, can, door, elsewhere, packed, page, plugin, shown, template, today
+from orkosi import PUBLIC, Document, Invalid, NotFound, Paging, Problem, Request, may, now, settings
+from plugins import agents, costs, dashboard, health, tasks, users
+from plugins.agents.rows import everyone
+from plugins.console import (
+    HEADERS,
+    HTML,
+    KINDS,
+    POLICY,
+    asked,
+    asking,
+    assets,
+    assets_path,
+    board,
+    can,
+    door,
+    elsewhere,
+    look,
+    packed,
+    page,
+    plugin,
+    shown,
+    template,
+    today,
+    work,
+)
+from plugins.console.rooms import ROOMS, Room
+from plugins.dashboard import needs
+from plugins.health import machine
 from plugins.users import cookies
 
 SEE = may("demo")
+MANY = 50
 
 
-# ── pages ──
+def _many(request: Request) -> dict[str, Any]:
+    """The query of a list's page, with how much of it is shown."""
+    return {"limit": MANY, **asked(request)}
+
+
+# ── what is going on ──
 
 
 @plugin.get("/", auth=PUBLIC, statuses=(304,), raises=(401, 403))
 @shown(SEE)
 def home(request: Request) -> Document:
-    """The first page: the tasks by status, the agents and their buttons, the last lines of the log"""
-    found = today.open_tasks()
-    counts = {status: listed.total for status, listed in found.items()} | {"done": today.count_done()}
-    return page(request, "now", "Now", tasks=found, counts=counts, finished=today.finished(), order=today.STATUSES,
-                staff=today.staff() if can("GET /api/agents") else None,
-                lines=today.last_lines() if can("GET /api/logs") else None)
+    """The first page: what needs you, who works, what waits, what it cost"""
+    counts = dashboard.tasks().by_status
+    if not can("GET /api/agents"):  # the role demo sees tasks alone
+        return page(request, "now", "Now", needs=None, counts=counts, finished=today.finished())
+    staff = today.staff()
+    found = needs.needs(staff)
+    many = len(found.needs)
+    return page(request, "now", f"({many}) Now" if many else "Now", needs=found.needs, still=found.still, running=today.working(), staff=staff,
+                counts=counts, finished=today.finished(), spent=today.spent(), done=today.done_today(), depth=today.depth(),
+                first=_first(staff, counts))
+
+
+def _first(staff: list[Any], counts: dict[str, int]) -> list[tuple[str, str]]:
+    """What is to be done first, where a company is new: (what, where)."""
+    steps = [] if staff else [("Add an agent", "/agents")]
+    if not sum(counts.values()):
+        steps.append(("Give it a task", "/tasks"))
+    return [*steps, ("Keep the recovery key", "#need-hkey")] if steps and any(one.key == "hkey" for one in needs.of_server()) else steps
+
+
+@plugin.get("/tasks", auth=PUBLIC, statuses=(304,), raises=(400, 401, 403))
+@shown("GET /api/tasks")
+def task_board(request: Request) -> Document:
+    """The board; with a status, a priority or a word to look for, a list"""
+    given = asked(request)
+    if given.keys() & {"status", "q", "priority", "type", "offset"}:
+        found = asking.answer("GET /api/tasks", request, **_many(request))
+        return page(request, "list", look.WORDS.get(given.get("status", ""), "Tasks"), found=found, q=given.get("q", ""))
+    return page(request, "board", "Tasks", columns=board.COLUMNS, counts=dashboard.tasks().by_status, moves=board.MOVES,
+                names=[one.name for one in everyone()] if can("GET /api/agents") else [],
+                products=[one.slug for one in asking.page(asking.seek("GET /api/products", request, limit=100) or []).items],
+                assignee=given.get("assignee", ""), product=given.get("product", ""), may_move=can("PATCH /api/tasks/{id}"),
+                cards={status: board.cards(status, given.get("assignee"), given.get("product")) for status in board.COLUMNS})
 
 
 @plugin.get("/tasks/{id}", auth=PUBLIC, statuses=(304,), raises=(401, 403, 404))
-@shown(SEE)
+@shown("GET /api/tasks/{id}")
 def task(request: Request, id: int) -> Document:
     """The page of a task: why it is not running, what came of it, its runs; a feed's links lead here"""
     found = tasks.find(id)
     runs = agents.runs.page(Paging(limit=20), task_id=id).items if can("GET /api/agent-runs") else []
-    return page(request, "task", found.title, task=found, why=tasks.why(found), runs=runs)
+    return page(request, "task", found.title, task=found, why=tasks.why(found), runs=runs,
+                review=asking.seek("GET /api/tasks/{id}/review", request, {"id": str(id)}) if found.status == "review" else None)
+
+
+# ── who works ──
+
+
+@plugin.get("/agents", auth=PUBLIC, statuses=(304,), raises=(401, 403))
+@shown("GET /api/agents")
+def staff(request: Request) -> Document:
+    """The agents, what each is doing, and a form for another"""
+    return page(request, "agents", "Agents", staff=today.staff())
+
+
+@plugin.get("/agents/{name}", auth=PUBLIC, statuses=(304,), raises=(400, 401, 403, 404))
+@shown("GET /api/agents/{name}")
+def agent(request: Request, name: str) -> Document:
+    """An agent: its process, its lease, its budget, its runs and the end of its log"""
+    found = asking.answer("GET /api/agents/{name}", request, {"name": name})
+    runs = asking.seek("GET /api/agent-runs", request, agent=name, limit=20)
+    lines = asking.seek("GET /api/logs", request, agent=name, limit=30)
+    return page(request, "agent", found.display_name, agent=found, budget=asking.seek("GET /api/agents/{name}/budget", request, {"name": name}),
+                runs=runs.items if runs else [], lines=lines.items[::-1] if lines else None)
+
+
+@plugin.get("/agent-runs", auth=PUBLIC, statuses=(304,), raises=(400, 401, 403))
+@shown("GET /api/agent-runs")
+def runs(request: Request) -> Document:
+    """Runs, newest first"""
+    return page(request, "runs", "Runs", found=asking.answer("GET /api/agent-runs", request, **_many(request)),
+                chosen=asked(request).get("status", ""))
+
+
+@plugin.get("/agent-runs/{id}", auth=PUBLIC, statuses=(304,), raises=(401, 403, 404))
+@shown("GET /api/agent-runs/{id}")
+def run(request: Request, id: int) -> Document:
+    """A run, with its log as it is written, and what its brain said"""
+    found = agents.runs.find(id)
+    title = tasks.find(found.task_id).title if found.task_id and asking.seek("GET /api/tasks/{id}", request,
+                                                                             {"id": str(found.task_id)}) else f"Run {id}"
+    return page(request, "run", title, run=found, lines=work.lines_of(found) if can("GET /api/logs") else None, output=work.output_of(request, id))
+
+
+# ── what waits ──
+
+
+@plugin.get("/task-queue", auth=PUBLIC, statuses=(304,), raises=(400, 401, 403, 404))
+@shown("GET /api/task-queue")
+def queues(request: Request) -> Document:
+    """Queues; with a name or a state, jobs"""
+    given = asked(request)
+    name, state = given.get("queue_name", ""), given.get("status", "")
+    if not name and not state:
+        return page(request, "queues", "Queues", queues=work.queues(), health=asking.seek("GET /api/dashboard/agent-queue-health", request) or [])
+    found = asking.answer("GET /api/task-queue", request, **_many(request))
+    stats = asking.answer("GET /api/task-queue/stats", request, queue_name=name)[0] if name else None
+    return page(request, "queue", name or f"Jobs: {look.said(state)}", name=name, state=state, states=work.STATES, stats=stats, found=found,
+                causes=work.causes(name, state) if name and state in ("dead", "failed") else [])
+
+
+@plugin.get("/task-queue/{id}", auth=PUBLIC, statuses=(304,), raises=(400, 401, 403, 404))
+@shown("GET /api/task-queue/{id}")
+def job(request: Request, id: str) -> Document:
+    """A job: its payload, its result, and why it is not running"""
+    found = asking.answer("GET /api/task-queue/{id}", request, {"id": id})
+    return page(request, "job", found.id, job=found)
+
+
+@plugin.get("/costs", auth=PUBLIC, statuses=(304,), raises=(400, 401, 403))
+@shown("GET /api/costs")
+def spending(request: Request) -> Document:
+    """What was spent: thirty days as a picture, and by agent, product and model"""
+    by = {what: asking.answer("GET /api/costs", request, by=what) for what in ("day", "agent", "product", "model")}
+    return page(request, "costs", "Costs", by=by, days=_thirty(by["day"]), spent=today.spent(), budgets=_budgets(request))
+
+
+def _thirty(found: list[Any]) -> list[today.Day]:
+    """The last thirty local days, those on which nothing was spent as well."""
+    there = {one.key: one for one in found}
+    last = date.fromisoformat(costs.day_of(now()))
+    days = [str(last - timedelta(days=ago)) for ago in reversed(range(30))]
+    return [today.Day(day, there[day].runs, there[day].cost_micros) if day in there else today.Day(day, 0, 0) for day in days]
+
+
+def _budgets(request: Request) -> list[Any]:
+    found = (asking.seek("GET /api/agents/{name}/budget", request, {"name": one.name}) for one in everyone()[:100])
+    return [one for one in found if one and any(getattr(one, name) is not None for name in costs.LIMITS)]
+
+
+# ── the rest: rooms, as data ──
+
+
+@plugin.get("/more", auth=PUBLIC, statuses=(304,), raises=(401, 403))
+@shown(SEE)
+def more(request: Request) -> Document:
+    """All the other pages"""
+    return page(request, "more", "More", there=_there())
+
+
+def _there() -> list[tuple[str, str, str, str]]:
+    """(group, address, title, what it is) of each page that whoever asks may see."""
+    return [(one.group, one.path, one.title, one.says) for one in ROOMS if can(one.operation)] + [
+        (group, path, title, says) for group, path, title, says, operation in OTHERS if can(operation)]
+
+
+OTHERS = (("Server", "/health", "Health", "How the server and the company are, and what mends them", "GET /api/system/health"),
+          ("Server", "/settings", "Settings", "What is set, and where", "GET /api/backups"),
+          ("Company", "/billing", "Billing", "The plan, what was used, and what can be bought", "GET /api/billing/plan-summary"),
+          ("Work", "/search", "Search", "Tasks, products, agents, files and logs, by a word", "GET /api/search"))
+
+
+def _room(one: Room) -> Callable[..., Document]:
+    def answer(request: Request) -> Document:
+        given = asked(request)
+        found = asking.page(asking.answer(one.operation, request, **_many(request) if "query" in asking.operations()[one.operation].takes else {}))
+        return page(request, "room", one.title, room=one, found=found, given=given)
+    answer.__name__, answer.__doc__ = "room_" + one.path[1:].replace("-", "_"), f"{one.title}: {one.says[0].lower()}{one.says[1:]}"
+    return answer
+
+
+for _one in ROOMS:
+    plugin.get(_one.path, auth=PUBLIC, statuses=(304,), raises=(400, 401, 403, 404))(shown(_one.operation)(_room(_one)))
+
+
+@plugin.get("/organizations/{orgId}/api-keys", auth=PUBLIC, statuses=(304,), raises=(400, 401, 403, 404))
+@shown("GET /api/organizations/{orgId}/api-keys")
+def api_keys(request: Request, org_id: str) -> Document:
+    """The API keys of an organization: made, shown once, rotated, revoked"""
+    found = asking.answer("GET /api/organizations/{orgId}/api-keys", request, {"org_id": org_id}, limit=200)
+    return page(request, "keys", "API keys", found=found, org=org_id)
+
+
+@plugin.get("/health", auth=PUBLIC, statuses=(304,), raises=(401, 403))
+@shown("GET /api/system/health")
+def well(request: Request) -> Document:
+    """How the server and the company are, each finding with its cure"""
+    return page(request, "health", "Health", company=health.company(), looked=machine.look(), checks=health.checks())
+
+
+@plugin.get("/settings", auth=PUBLIC, statuses=(304,), raises=(401, 403))
+@shown(may("admin", host=True))
+def settled(request: Request) -> Document:
+    """Every setting, its value, and where that comes from; secrets not"""
+    return page(request, "settings", "Settings", known=sorted(settings.known.values(), key=lambda one: one.name), values=settings)
+
+
+@plugin.get("/billing", auth=PUBLIC, statuses=(304,), raises=(401, 403))
+@shown("GET /api/billing/plan-summary")
+def bills(request: Request) -> Document:
+    """The plan, what is used of it, by day as a picture, and what can be bought"""
+    ask = asking.seek
+    return page(request, "billing", "Billing", summary=asking.answer("GET /api/billing/plan-summary", request),
+                plan=ask("GET /api/billing/subscription", request),
+                usage=ask("GET /api/billing/usage", request), pricing=ask("GET /api/billing/pricing", request),
+                    topup=ask("GET /api/billing/auto-topup", request),
+                overview=ask("GET /api/billing/overview", request))
+
+
+@plugin.get("/search", auth=PUBLIC, statuses=(304,), raises=(400, 401, 403))
+@shown("GET /api/search")
+def search(request: Request) -> Document:
+    """Tasks, products, agents, files and logs by a word; for the palette its hits alone"""
+    q = asked(request).get("q", "").strip()[:100]
+    found = asking.answer("GET /api/search", request, q=q) if q else None
+    hits = [(name, [(look.inner(one.url), one.title, one.detail) for one in places]) for name in (found.__struct_fields__ if found else ())
+            if (places := getattr(found, name))]
+    if request.header("X-Orkosi-Live") == "found":  # the palette: pages, too
+        places = [(where, title, says) for _, where, title, says in _there() if q.casefold() in title.casefold()]
+        hits = [*hits, ("pages", places)] if places else hits
+        return packed(request, template("found").render(hits=hits).encode(), HTML, HEADERS)
+    return page(request, "search", "Search", q=q, hits=hits)
 
 
 # ── the door: plain forms, which work without a script ──

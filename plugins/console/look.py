@@ -2,26 +2,34 @@
 
 Owns no table. Surprise: what these return with a `<` in it is markup, made of escaped parts, and is shown with `{{!…}}`.
 """
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import quote
 
 from bottle import html_escape as esc
 
 # What each state of a task, a run or an agent looks like: a shape and a tone, so that colour never stands alone.
 SHAPES = {
-    "todo": ("ring", "calm"), "idle": ("dot", "calm"), "in_progress": ("play", "busy"), "active": ("play", "busy"),
+    "todo": ("ring", "calm"), "waiting": ("ring", "calm"), "delayed": ("clock", "calm"), "idle": ("dot", "calm"), "in_progress": ("play", "busy"),
+        "active": ("play", "busy"),
     "working": ("play", "busy"), "running": ("play", "busy"), "review": ("diamond", "ask"), "done": ("check", "good"),
-    "completed": ("check", "good"), "blocked": ("stop", "bad"), "failed": ("stop", "bad"), "error": ("stop", "bad"),
+    "completed": ("check", "good"), "blocked": ("stop", "bad"), "failed": ("stop", "bad"), "dead": ("stop", "bad"), "error": ("stop", "bad"),
     "timeout": ("stop", "bad"), "lost": ("slash", "bad"), "offline": ("slash", "bad"), "paused": ("bars", "warn"),
-    "stopped": ("square", "calm"), "cancelled": ("minus", "calm"), "archived": ("minus", "calm")}
+    "stopped": ("square", "calm"), "cancelled": ("minus", "calm"), "archived": ("minus", "calm"), "retry": ("clock", "warn"),
+    "queued": ("ring", "calm"), "disabled": ("square", "calm"), "enabled": ("check", "good"), "verified": ("check", "good"),
+    "configured": ("dot", "calm"), "not_configured": ("ring", "calm"), "failing": ("stop", "bad"), "unverified": ("ring", "calm"),
+    "ok": ("check", "good"), "warning": ("clock", "warn"), "info": ("dot", "calm"), "success": ("check", "good"), "revoked": ("minus", "calm"),
+    "expired": ("clock", "calm"), "pending": ("ring", "calm"), "built": ("check", "good"), "live": ("check", "good")}
+WORDS = {"todo": "To do", "in_progress": "In progress", "review": "Review", "blocked": "Blocked", "done": "Done", "archived": "Archived"}
 
 
-def state(name: str) -> str:
+def state(name: str, word: str = "") -> str:
     """A state as shape and word."""
     shape, tone = SHAPES.get(name, ("ring", "calm"))
-    return f'<span class="state {tone}">{glyph(shape)}{esc(said(name))}</span>'
+    return f'<span class="state {tone}">{glyph(shape)}{esc(word or said(name))}</span>'
 
 
 def mark(name: str) -> str:
@@ -117,12 +125,90 @@ def last_line(error: str | None, most: int = 200) -> str:
     return ((error or "").strip().splitlines() or [""])[-1][:most]
 
 
+def turned(query: str, offset: int) -> str:
+    """The same list, on another page of it."""
+    rest = [part for part in query.split("&") if part and not part.startswith("offset=")]
+    return esc("&".join([*rest, f"offset={max(0, offset)}"]))
+
+
+def size(many: int | None) -> str:
+    """Bytes, in the unit that says most."""
+    if many is None:
+        return "–"
+    for unit in ("bytes", "KB", "MB"):
+        if many < 1024:
+            return f"{many:.0f} {unit}"
+        many = many / 1024  # type: ignore[assignment]
+    return f"{many:.1f} GB"
+
+
+def spark(values: Sequence[float], label: str, width: int = 240, height: int = 40) -> str:
+    """A line over an area, its last value marked."""
+    if not values:
+        return ""
+    top, step = max(*values, 1), width / max(len(values) - 1, 1)
+    points = [(round(at * step, 1), round(height - 3 - value / top * (height - 7), 1)) for at, value in enumerate(values)]
+    line = " ".join(f"{x},{y}" for x, y in points)
+    x, y = points[-1]
+    return (f'<svg class="spark" viewBox="0 0 {width} {height}" preserveAspectRatio="none" role="img" aria-label="{esc(label)}">'
+            f'<polygon points="0,{height} {line} {width},{height}"/><polyline points="{line}" vector-effect="non-scaling-stroke"/>'
+            f'<line x1="{x}" x2="{x}" y1="{y}" y2="{height}" vector-effect="non-scaling-stroke"/></svg>')
+
+
+def columns(rows: Sequence[tuple[str, float]], heading: str, say: Callable[[Any], str], tone: str = "busy") -> str:
+    """A picture of figures by day or by whatever, each a column, and under it a table of the same for those who do not see it."""
+    most, width = max([value for _, value in rows] + [1e-9]), 100 / max(len(rows), 1)
+    rects = "".join(f'<rect class="{tone}" x="{at * width + width * .12:.2f}" y="{60 - 58 * value / most:.2f}" width="{width * .76:.2f}" '
+                    f'height="{58 * value / most:.2f}"><title>{esc(name)}: {esc(say(value))}</title></rect>' for at, (name, value) in enumerate(rows))
+    body = "".join(f"<tr><th scope=\"row\">{esc(name)}</th><td class=\"num\">{esc(say(value))}</td></tr>" for name, value in rows)
+    ends = f"<span>{esc(rows[0][0])}</span><span>{esc(rows[-1][0])}</span>" if rows else ""
+    return (f'<figure class="chart"><figcaption>{esc(heading)}<b>{esc(say(rows[-1][1]) if rows else "–")}</b></figcaption>'
+            f'<svg viewBox="0 0 100 60" preserveAspectRatio="none" aria-hidden="true">{rects}</svg><p class="ends" aria-hidden="true">{ends}</p>'
+            f'<details><summary>The figures</summary><table><tbody>{body}</tbody></table></details></figure>')
+
+
 def bars(parts: Sequence[tuple[str, int]], label: str) -> str:
     """One bar of several states, in their tones."""
     total = sum(count for _, count in parts) or 1
     made, x = [], 0.0
     for name, count in parts:
         width = max(count / total * 100, 0.8) if count else 0.0
-        made.append(f'<rect class="{SHAPES.get(name, ("", "calm"))[1]}" x="{x:.2f}" width="{max(width - 0.4, 0):.2f}" height="6"/>')
+        tone = SHAPES.get(name, ("", "calm"))[1] if name else "rest"
+        made.append(f'<rect class="{tone}" x="{x:.2f}" width="{max(width - 0.4, 0):.2f}" height="6"/>')
         x += width
     return f'<svg class="bar" viewBox="0 0 100 6" preserveAspectRatio="none" role="img" aria-label="{esc(label)}">{"".join(made)}</svg>'
+
+
+def coming(stamp: str | None) -> str:
+    """In how long."""
+    return f'<time datetime="{esc(stamp)}" data-until>in {span(-_since(stamp))}</time>' if stamp else "–"
+
+
+def inner(link: str | None) -> str:
+    """A link of the API to the page that shows the same; "" for what leads nowhere here."""
+    return link.removeprefix("/api") if link and re.fullmatch(r"/(api/)?(?![/\\])[A-Za-z0-9_./?=&:%-]*", link) else ""
+
+
+def printable(text: str) -> str:
+    """A text as a page may have it: without colours of terminals and control characters, and no longer than a page bears."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "\ufffd", re.sub(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\\\)", "", text))[:65536]
+
+
+def data(value: Any) -> str:
+    """Something that came as JSON, to be read."""
+    return "" if value in (None, {}, []) else value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def link(where: str, id: Any, words: Any) -> str:
+    """Words that lead to the page of something; where there is none, the words alone."""
+    return esc(str(words)) if id in (None, "") else f'<a href="{where}/{part(str(id))}">{esc(str(words))}</a>'
+
+
+def count(many: int, id: str) -> str:
+    """A number beside a heading; nothing for nothing."""
+    return f'<span class="count" id="{id}">{many}</span>' if many else ""
+
+
+def keys(names: str) -> str:
+    """Keys of a keyboard."""
+    return " ".join(f"<kbd>{esc(name)}</kbd>" for name in names.split(" "))

@@ -1,16 +1,25 @@
-"""Today: what the first page shows: the tasks by status, the agents, the last lines of the log.
+"""Today: what the first page shows beside what needs a person: who works, what waits, what it cost.
 
 Owns no table; it reads what the API reads, or joins. Surprise: a list here is short, and its number is the whole one.
 """
-from orkosi import Page, Paging, Struct, db
-from plugins import agents, logs, tasks
+from orkosi import Struct, db, now
+from plugins import agents, costs
+from plugins.agents.rows import everyone
 from plugins.agents.state import SeenAgent
-from plugins.tasks import Task
 
 SHOWN = 8  # of each
-# What needs a person stands first, what is over last.
-STATUSES = ("review", "blocked", "in_progress", "todo", "done")
 RANK = {"working": 0, "active": 0, "error": 1, "offline": 1, "blocked": 1, "idle": 2, "paused": 3, "stopped": 4}
+MINUTES = 60
+LIMIT = 10_000
+
+
+class Working(Struct):
+    """A run that is going on."""
+    id: int
+    agent: str
+    task_id: int | None
+    title: str | None
+    started_at: str
 
 
 class Finished(Struct):
@@ -22,9 +31,34 @@ class Finished(Struct):
     finished_at: str
 
 
-def open_tasks() -> dict[str, Page[Task]]:
-    """The newest tasks of each status that is not over, each with why nobody works on it."""
-    return {status: tasks.page(tasks.TaskQuery(status=[status], limit=SHOWN)) for status in STATUSES if status != "done"}  # type: ignore[list-item]
+class Spent(Struct):
+    """What this local day cost so far, and who most of it was."""
+    cost_micros: int
+    runs: int
+    by: list[tuple[str, int]]
+
+
+class Day(Struct):
+    """What a local day cost."""
+    key: str
+    runs: int
+    cost_micros: int
+
+
+def staff() -> list[SeenAgent]:
+    """The agents, the busy first, then those in trouble."""
+    return sorted(agents.state.look(everyone()), key=lambda agent: (RANK.get(agent.status, 2), agent.name))
+
+
+def working() -> list[Working]:
+    """The runs that are going on, the longest first. One whose server died reads so for a minute: a later one of its task is the truth."""
+    return db.all(Working, """
+        SELECT agent_runs.id, agent_runs.agent, agent_runs.task_id, tasks.title, agent_runs.started_at
+          FROM agent_runs LEFT JOIN tasks ON tasks.id = agent_runs.task_id AND tasks.tenant_id = :tenant
+         WHERE agent_runs.tenant_id = :tenant AND agent_runs.status = 'running'
+           AND NOT EXISTS (SELECT 1 FROM agent_runs AS later WHERE later.tenant_id = :tenant AND later.task_id = agent_runs.task_id
+                              AND later.id > agent_runs.id)
+         ORDER BY agent_runs.id LIMIT 30""")
 
 
 def finished() -> list[Finished]:
@@ -33,16 +67,37 @@ def finished() -> list[Finished]:
                                  AND finished_at IS NOT NULL ORDER BY finished_at DESC, id DESC LIMIT :limit""", limit=SHOWN)
 
 
-def count_done() -> int:
-    """How many tasks are done, counted to 10,000."""
-    return db.value("SELECT count(*) FROM (SELECT 1 FROM tasks WHERE tenant_id = :tenant AND status = 'done' LIMIT 10000) AS counted") or 0
+def done_today() -> int:
+    """How many tasks were done this local day, counted to 10,000."""
+    since = costs.begins(costs.day_of(now()))
+    return db.value("""SELECT count(*) FROM (SELECT 1 FROM tasks WHERE tenant_id = :tenant AND status = 'done' AND finished_at >= :since
+                                              LIMIT :limit) AS counted""", since=since, limit=LIMIT) or 0
 
 
-def staff() -> list[SeenAgent]:
-    """The agents, the busy first, then those in trouble."""
-    return sorted(agents.state.page(Paging(limit=200), None).items, key=lambda agent: (RANK.get(agent.status, 2), agent.name))
+def spent() -> Spent:
+    """What this day cost."""
+    today = costs.day_of(now())
+    found = costs.by("agent", today, today)
+    return Spent(sum(row[5] for row in found), sum(row[1] for row in found), [(row[0], row[5]) for row in found[:3] if row[5]])
 
 
-def last_lines() -> list[logs.Line]:
-    """The end of the log, oldest first."""
-    return logs.page(logs.LogQuery(limit=20)).items[::-1]
+def depth() -> list[int]:
+    """How many jobs were unfinished at each of the last sixty minutes: how many there are now, and backwards what came and went."""
+    since = now(-60 * MINUTES)
+    level = sum(db.value(f"""SELECT count(*) FROM (SELECT 1 FROM jobs WHERE tenant_id = :tenant AND state = '{state}'
+                              LIMIT {LIMIT}) AS counted""") for state in ("waiting", "delayed", "active"))
+    came = dict(db.all(tuple, """
+        SELECT substr(created_at, 1, 16), count(*) FROM jobs WHERE tenant_id = :tenant
+           AND id > ifnull((SELECT id FROM jobs WHERE tenant_id = :tenant AND created_at < :since ORDER BY id DESC LIMIT 1), 0)
+         GROUP BY 1""", since=since))
+    went: dict[str, int] = {}
+    for state in ("completed", "failed", "cancelled", "dead"):
+        for minute, many in db.all(tuple, f"""SELECT substr(finished_at, 1, 16), count(*) FROM jobs WHERE tenant_id = :tenant
+                                               AND state = '{state}' AND finished_at >= :since GROUP BY 1""", since=since):
+            went[minute] = went.get(minute, 0) + many
+    series = []
+    for ago in range(MINUTES):
+        series.append(level)
+        minute = now(-60 * ago)[:16]
+        level = max(0, level - came.get(minute, 0) + went.get(minute, 0))
+    return series[::-1]

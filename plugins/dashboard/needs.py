@@ -21,7 +21,7 @@ Kind = Literal["review", "blocked", "dead", "agent", "queue", "budget", "server"
 STILL = ("held", "paused")
 
 
-class Step(Struct):
+class NeedStep(Struct):
     """What may be done: an operation of the API, for each of the need's `ids` in the place of what stands in braces; `undo` takes it back."""
     label: str
     operation: str
@@ -41,7 +41,7 @@ class Need(Struct):
     link: str
     count: int
     ids: list[str]
-    steps: list[Step]
+    steps: list[NeedStep]
 
 
 class Needs(Struct):
@@ -76,7 +76,7 @@ def reviews() -> list[Need]:
     """Tasks that wait for somebody's word; the newest, and a line for the rest."""
     rows = db.all(tuple, """SELECT id, title, resolution, last_error, updated_at FROM tasks WHERE tenant_id = :tenant AND status = 'review'
                              ORDER BY id DESC LIMIT :most""", most=REVIEWS)
-    steps = [Step(label, PATCH, {"status": status}, PATCH, {"status": "review"}) for label, status in (("Done", "done"), ("Back to do", "todo"))]
+    steps = [NeedStep(label, PATCH, {"status": status}, PATCH, {"status": "review"}) for label, status in (("Done", "done"), ("Back to do", "todo"))]
     return [Need("review", f"t{id}", "review", title, first_line(result or error), at, f"/tasks/{id}", 1, [str(id)], steps)
             for id, title, result, error, at in rows]
 
@@ -92,7 +92,7 @@ def blocked() -> list[Need]:
     for row in db.all(tuple, """SELECT id, title, last_error, updated_at FROM tasks WHERE tenant_id = :tenant AND status = 'blocked'
                                  ORDER BY id DESC LIMIT :most""", most=MOST):
         causes.setdefault(cause(row[2]), []).append(row)
-    step = Step("Try again", PATCH, {"status": "todo"}, PATCH, {"status": "blocked"})
+    step = NeedStep("Try again", PATCH, {"status": "todo"}, PATCH, {"status": "blocked"})
     found = []
     for rows in sorted(causes.values(), key=lambda rows: -len(rows)):
         (id, title, error, _), many = rows[0], len(rows)
@@ -113,7 +113,7 @@ def dead() -> list[Need]:
                                  AND finished_at IS NOT NULL""", queue=name)
             words = f"{number(many)} {'job has' if many == 1 else 'jobs have'} used up all attempts in {name}"
             found.append(Need("dead", f"q{name}", "dead", words, "", since, f"/task-queue?queue_name={name}&status=dead", many, [],
-                              [Step("Retry all", "POST /api/task-queue/retry", {"queue_name": name})]))
+                              [NeedStep("Retry all", "POST /api/task-queue/retry", {"queue_name": name})]))
     return sorted(found, key=lambda one: -one.count)
 
 
@@ -132,7 +132,7 @@ def unclaimed() -> list[Need]:
         if why is None or (why.code == "queue_paused" and name.startswith("agent:")):
             continue  # of a paused agent, its need says so
         paused, many = why.code == "queue_paused", waiting(name)
-        steps = [Step("Resume", "POST /api/bull-queue/{queue}/resume", {}, "POST /api/bull-queue/{queue}/pause")] if paused else []
+        steps = [NeedStep("Resume", "POST /api/bull-queue/{queue}/resume", {}, "POST /api/bull-queue/{queue}/pause")] if paused else []
         found.append(Need("paused" if paused else "queue", f"w{name}", "paused" if paused else "waiting", f"{number(many)} waiting in {name}",
                           why.sentence, first[0].created_at, f"/task-queue?queue_name={name}", many, [name], steps))
     return found
@@ -156,7 +156,7 @@ def of_agents(people: Iterable[SeenAgent]) -> list[Need]:
         if one.status in ("offline", "error", "blocked") and one.wanted == "running":
             found.append(Need("agent", about[0], one.status, f"{one.display_name} is {one.status}",
                               one.note or "It should be running, and no process is there", one.last_heartbeat, page, 1, about[1],
-                              [Step("Restart", "POST /api/agents/{name}/restart")]))
+                              [NeedStep("Restart", "POST /api/agents/{name}/restart")]))
         elif failed:
             found.append(Need("agent", about[0], "error", f"{one.display_name} could not be made", f"{failed.name}: {failed.detail}",
                               one.updated_at, page, 1, about[1], []))
@@ -164,7 +164,7 @@ def of_agents(people: Iterable[SeenAgent]) -> list[Need]:
             back, forth = ("resume", "pause") if one.wanted == "paused" else ("start", "stop")
             found.append(Need("held", about[0], one.wanted, f"{many} {'task waits' if many == 1 else 'tasks wait'} for {one.display_name}",
                               f"{one.display_name} is {one.wanted}" + (f": {one.note}" if one.note else ""), one.updated_at, page, many, about[1],
-                              [Step(back.capitalize(), f"POST /api/agents/{{name}}/{back}", {}, f"POST /api/agents/{{name}}/{forth}")]))
+                              [NeedStep(back.capitalize(), f"POST /api/agents/{{name}}/{back}", {}, f"POST /api/agents/{{name}}/{forth}")]))
     return found
 
 

@@ -47,11 +47,12 @@ class Source(Protocol):
 class Feed:
     """One client's place in a source. `alike`: feeds of the same filter; `wanted` says of a thing whether it is for them."""
 
-    def __init__(self, source: Source, tenant: int, alike: Hashable, wanted: Callable[[Any], bool], position: int, first: bytes = b""):
+    def __init__(self, source: Source, tenant: int, alike: Hashable, wanted: Callable[[Any], bool], position: int, first: bytes = b"",
+                 quiet: float = QUIET, named: bool = False):
         self.source, self.tenant, self.alike, self.wanted, self.position, self.first = source, tenant, alike, wanted, position, first
         self.channel: Channel | None = None
         self.call: Call | None = None
-        self.told, self.sent = time.monotonic(), position
+        self.told, self.sent, self.quiet, self.named = time.monotonic(), position, quiet, named
 
     def __len__(self) -> int:
         return 0
@@ -67,8 +68,8 @@ class Feed:
         """Nothing is open."""
 
     def heartbeat(self) -> bytes:
-        """A comment, and how far it is: a client that comes again need not be told of what was not for it."""
-        return b"id: %d\n: still here\n\n" % self.sent
+        """A comment, or, for a page, which sees no comments, an event; and how far it is, so that whoever comes again goes on there."""
+        return b"id: %d\nevent: beat\ndata: {}\n\n" % self.sent if self.named else b"id: %d\n: still here\n\n" % self.sent
 
 
 def packed(feed: Feed, rows: list[Any]) -> bytes:
@@ -148,7 +149,7 @@ class Feeds:
     def look_after(self, most: int) -> None:
         """Once a second: heartbeats, and, of some, whether whoever reads may still."""
         moment = time.monotonic()
-        for feed in [one for one in self.open if one.told < moment - QUIET]:
+        for feed in [one for one in self.open if one.told < moment - one.quiet]:
             feed.told = moment
             if feed.channel and not feed.channel.total_outbufs_len:
                 feed.channel.push(feed.heartbeat())

@@ -114,7 +114,7 @@ def test_the_front_names_nobody(client, anonymous, monkeypatch):
     from orkosi import VERSION
     uptime = front.data.pop("uptime")
     assert front.data == {"name": "Orkosi", "version": VERSION, "counts": {"agents": 1, "tasks_open": 3, "tasks_done": 2, "products": 1, "jobs_waiting": 2}}
-    assert 4711 <= uptime < 4800 and {one["path"] for one in endpoints} == {"/api/dashboard/stats", "/api/dashboard/agent-efficiency", "/api/dashboard/agent-queue-health",
+    assert 4711 <= uptime < 4800 and {one["path"] for one in endpoints} == {"/api/dashboard/needs", "/api/dashboard/stats", "/api/dashboard/agent-efficiency", "/api/dashboard/agent-queue-health",
                                                                        "/api/dashboard/overview", "/api/arch-health", "/api/system/health"}
     assert next(one["description"] for one in endpoints if one["path"] == "/api/dashboard/stats") == "Count agents by state, tasks by status and priority, and products by status"
 

@@ -242,3 +242,12 @@ def test_log_lines_are_followed_on_a_real_server(live):
     (live.folder / "agents/felix/logs/brain.log").write_text(f"{now()} INFO hello from a file\n")
     eventually(lambda: len(stream.events) == 2)
     assert [(kind, line["source"], line["message"]) for _, kind, line in stream.events] == [("line", "db", "Hello there"), ("line", "file", "INFO hello from a file")]
+
+
+@pytest.mark.slow
+def test_a_page_that_asks_for_it_hears_a_beat(live):
+    """A page does not see comments, and would take a dead line for a quiet one."""
+    stream, plain = Stream(live, "/events?beat=true&type=nothing.*"), Stream(live, "/events?type=nothing.*")
+    assert eventually(lambda: "event: beat\ndata: {}\n\n" in stream.text, patience=14, every=0.2)
+    assert "beat" not in plain.text
+    stream.close(), plain.close()

@@ -1,91 +1,101 @@
-<main id="main" class="now" tabindex="-1">
+<main id="main" class="now" tabindex="-1" data-live="*">
 <h1 class="hear">Now</h1>
-<section class="flow" id="flow" aria-labelledby="flow-title">
-  <h2 id="flow-title">Tasks</h2>
-% shares = [(name, counts[name]) for name in ("in_progress", "todo", "review", "blocked")]
-  {{!look.bars(shares, ", ".join("%s %s" % (count, look.said(name)) for name, count in shares))}}
-  <ul class="chips">
-% for name in order:
-    <li><a href="#is-{{name}}">{{!look.state(name)}} <b>{{look.number(counts[name], counts[name] == 10000)}}</b></a></li>
-% end
-  </ul>
-% if not any(counts.values()):
-  <p class="calmly">There is no task yet. <code>python3 orkosi.py task add "Count the gulls" --assignee felix</code> gives the first.</p>
-% end
-% for name in order:
-%   listed = finished if name == "done" else tasks[name].items
-%   if listed:
-  <section id="is-{{name}}" aria-labelledby="is-{{name}}-title">
-  <h3 id="is-{{name}}-title">{{look.said(name).capitalize()}}{{", last" if name == "done" else ""}}</h3>
-  <ul class="rows thin">
-%     for task in listed:
-    <li id="task-{{task.id}}">{{!look.mark(name)}}<div class="what"><a href="/tasks/{{task.id}}">{{task.title}}</a>
-%       if name == "done":
-      <p>{{" · ".join(filter(None, (task.assignee, look.first_line(task.resolution, 110))))}}</p></div><span class="when">{{!look.age(task.finished_at)}}</span>
-%       else:
-      <p>{{" · ".join(filter(None, (task.assignee, task.priority, look.last_line(task.last_error) if name == "blocked" and task.last_error else task.why[0].sentence if task.why else "")))}}</p></div><span class="when">{{!look.age(task.updated_at)}}</span>
-%       end
-      <div class="acts">
-%       if name == "review":
-        {{!act("Done", "PATCH /api/tasks/{id}", {"status": "done"}, undo="PATCH /api/tasks/{id}", undo_body={"status": "review"}, say="Done: " + task.title, id=task.id)}}
-        {{!act("Back to do", "PATCH /api/tasks/{id}", {"status": "todo"}, undo="PATCH /api/tasks/{id}", undo_body={"status": "review"}, say="To do again: " + task.title, id=task.id)}}
-%       elif name == "blocked":
-        {{!act("Try again", "PATCH /api/tasks/{id}", {"status": "todo"}, undo="PATCH /api/tasks/{id}", undo_body={"status": "blocked"}, say="Trying again: " + task.title, id=task.id)}}
-%       end
-      </div></li>
+% if needs is not None:
+<section class="needs" id="needs" aria-labelledby="needs-title">
+  <h2 id="needs-title">Needs you{{!look.count(len(needs), "needs-count")}}</h2>
+%   if first:
+  <ol class="steps" id="first">
+%     for words, where in first:
+    <li><a class="act" href="{{where}}">{{words}}</a></li>
 %     end
-  </ul>
-%     if name != "done" and counts[name] > len(listed):
-  <p class="more">and {{look.number(counts[name] - len(listed), counts[name] == 10000)}} more</p>
-%     end
-  </section>
+  </ol>
 %   end
-% end
-</section>
-
-<div class="side" id="side">
-% if staff is not None:
-<section class="staff" id="staff" aria-labelledby="staff-title">
-  <h2 id="staff-title">Agents</h2>
-%   if not staff:
-  <p class="calmly">There is no agent yet. <code>python3 orkosi.py agent add felix --adapter claude-code</code> makes the first.</p>
+%   if not needs:
+  <p class="calmly">{{!look.glyph("check")}} Nothing waits for you. {{"The company works by itself." if counts["in_progress"] or counts["todo"] else "Nothing is to do, either: give somebody a task."}}</p>
 %   else:
-  <ul class="rows">
-%     for agent in staff:
-    <li id="agent-{{agent.name}}">
-      {{!look.mark(agent.status)}}
-      <div class="what"><b>{{agent.display_name}}</b><p>{{look.said(agent.status)}}{{" · " + agent.lease.title if agent.lease and agent.lease.title else " · " + agent.note if agent.note else ""}}</p></div>
-      <span class="when">{{!look.counting(agent.lease.claimed_at) if agent.lease else look.age(agent.last_heartbeat)}}</span>
+  <ul class="rows" data-rows>
+%     for need in needs:
+    <li class="need" id="need-{{need.key}}" data-row tabindex="0">
+      {{!look.mark(need.state)}}
+      <div class="what"><a href="{{need.link}}">{{need.title}}</a>
+%       if need.detail:
+        <p>{{look.first_line(need.detail, 200)}}</p>
+%       end
+      </div>
+      <span class="when">{{!look.age(need.since) if need.since else ""}}</span>
       <div class="acts">
-%       who = agent.display_name
-%       if agent.wanted == "running":
-        {{!act("Pause", "POST /api/agents/{name}/pause", undo="POST /api/agents/{name}/resume", say="Paused " + who, name=agent.name)}}
-        {{!act("Stop", "POST /api/agents/{name}/stop", undo="POST /api/agents/{name}/start", say="Stopped " + who, name=agent.name)}}
-%       elif agent.wanted == "paused":
-        {{!act("Resume", "POST /api/agents/{name}/resume", undo="POST /api/agents/{name}/pause", say="Resumed " + who, name=agent.name)}}
-%       else:
-        {{!act("Start", "POST /api/agents/{name}/start", undo="POST /api/agents/{name}/stop", say="Started " + who, name=agent.name)}}
+%       for step in need.steps:
+        {{!act(step.label + (" all %s" % need.count if need.count > 1 and need.ids else ""), step.operation, step.body, undo=step.undo or "", undo_body=step.undo_body, ids=need.ids if "{" in step.operation else (), say="%s: %s" % (step.label, need.title))}}
 %       end
       </div>
     </li>
 %     end
   </ul>
 %   end
-</section>
-% end
-% if lines is not None:
-<section id="log" aria-labelledby="log-title">
-  <h2 id="log-title">Log</h2>
-%   if not lines:
-  <p class="calmly">Nobody has written anything yet.</p>
-%   else:
-  <ol class="log" tabindex="0" aria-labelledby="log-title" data-log>
-%     for line in lines:
-    <li id="line-{{line.id}}" class="{{line.level}}">{{!look.clock(line.created_at)}}<span><b>{{line.agent or "server"}}</b> {{look.first_line(line.message, 300)}}</span></li>
+%   if counts["review"] > 12:
+  <p class="more"><a href="/tasks?status=review">all {{look.number(counts["review"])}} that wait for a look</a></p>
+%   end
+%   if still:
+  <details id="still"><summary>{{len(still)}} {{"thing stands" if len(still) == 1 else "things stand"}} still, as you wanted</summary>
+  <ul class="rows thin" data-rows>
+%     for need in still:
+    <li id="need-{{need.key}}" data-row tabindex="0">{{!look.mark(need.state)}}<div class="what"><a href="{{need.link}}">{{need.title}}</a><p>{{need.detail}}</p></div><span class="when">{{!look.age(need.since)}}</span>
+    <div class="acts">
+%       for step in need.steps:
+      {{!act(step.label, step.operation, step.body, undo=step.undo or "", undo_body=step.undo_body, ids=need.ids, say="%s: %s" % (step.label, need.title))}}
+%       end
+    </div></li>
 %     end
-  </ol>
+  </ul></details>
 %   end
 </section>
-% end
+
+<section class="work" id="work" aria-labelledby="work-title">
+  <h2 id="work-title">Working now{{!look.count(len(running), "work-count")}}</h2>
+%   if not running:
+  <p class="calmly">Nobody works at this moment.</p>
+%   else:
+  <ul class="rows" data-rows>
+%     for one in running:
+    <li id="run-{{one.id}}" data-row tabindex="0">{{!look.mark("running")}}<div class="what"><a href="/agent-runs/{{one.id}}">{{one.title or "run %s" % one.id}}</a><p>{{one.agent}}</p></div><span class="when big">{{!look.counting(one.started_at)}}</span><div class="acts"></div></li>
+%     end
+  </ul>
+%   end
+</section>
+
+<div class="side" id="side">
+<section id="sums" aria-label="Today">
+  <dl class="tiles">
+    <div id="tile-cost"><dt><a href="/costs">Cost today</a></dt><dd>{{look.money(spent.cost_micros)}}</dd><dd class="small">{{", ".join("%s %s" % (name, look.money(micros)) for name, micros in spent.by) or "no run has told of a cost"}}</dd></div>
+    <div id="tile-done"><dt><a href="/tasks?status=done">Done today</a></dt><dd>{{look.number(done, done == 10000)}}</dd><dd class="small">{{look.number(spent.runs)}} runs, {{look.number(sum(one.idle_skips for one in staff))}} idle ones saved ever</dd></div>
+    <div id="tile-depth"><dt><a href="/task-queue">Unfinished jobs, last hour</a></dt><dd>{{look.number(depth[-1])}}</dd><dd>{{!look.spark(depth, "Unfinished jobs over the last hour: %s at first, %s at most, %s now" % (depth[0], max(depth), depth[-1]))}}</dd></div>
+  </dl>
+</section>
+<section class="staff" id="staff" aria-labelledby="staff-title">
+  <h2 id="staff-title">Agents</h2>
+% include("staff.tpl", staff=staff)
+</section>
 </div>
+% end
+
+<section class="flow" id="flow" aria-labelledby="flow-title">
+  <h2 id="flow-title">Tasks</h2>
+% shares = [(name, counts[name]) for name in ("in_progress", "todo", "review", "blocked")]
+  {{!look.bars(shares, ", ".join("%s %s" % (count, look.said(name)) for name, count in shares))}}
+  <ul class="chips">
+% for name in ("in_progress", "todo", "review", "blocked", "done"):
+    <li><a href="/tasks?status={{name}}">{{!look.state(name)}} <b>{{look.number(counts[name])}}</b></a></li>
+% end
+  </ul>
+  <h3>Finished last</h3>
+% if not finished:
+  <p class="calmly">{{"Nothing is finished yet." if any(counts.values()) else "There is no task yet."}}</p>
+% else:
+  <ul class="rows thin" data-rows>
+%   for task in finished:
+    <li id="done-{{task.id}}" data-row tabindex="0">{{!look.mark("done")}}<div class="what"><a href="/tasks/{{task.id}}">{{task.title}}</a><p>{{" · ".join(filter(None, (task.assignee, look.first_line(task.resolution, 110))))}}</p></div><span class="when">{{!look.age(task.finished_at)}}</span><div class="acts"></div></li>
+%   end
+  </ul>
+% end
+</section>
 </main>

@@ -9,5 +9,8 @@
   <symbol id="g-bars" viewBox="0 0 16 16"><path d="M5.2 3.2v9.6M10.8 3.2v9.6" stroke="currentColor" stroke-width="2.6" stroke-linecap="round"/></symbol>
   <symbol id="g-square" viewBox="0 0 16 16"><rect x="3.4" y="3.4" width="9.2" height="9.2" rx="1.4" fill="none" stroke="currentColor" stroke-width="2"/></symbol>
   <symbol id="g-minus" viewBox="0 0 16 16"><path d="M3.4 8h9.2" stroke="currentColor" stroke-width="2.2" stroke-linecap="round"/></symbol>
+  <symbol id="g-clock" viewBox="0 0 16 16"><circle cx="8" cy="8" r="5.8" fill="none" stroke="currentColor" stroke-width="1.8"/><path d="M8 4.6V8l2.4 1.6" fill="none" stroke="currentColor" stroke-width="1.8" stroke-linecap="round"/></symbol>
+  <symbol id="g-coin" viewBox="0 0 16 16"><circle cx="8" cy="8" r="6" fill="none" stroke="currentColor" stroke-width="1.7"/><path d="M9.9 6.1C9.500 5.400 8.800 5.200 8 5.200c-1 0-1.900.5-1.900 1.400 0 1.800 3.800.9 3.800 2.800 0 .9-.9 1.400-1.900 1.400-.9 0-1.600-.3-2-1M8 4v8" fill="none" stroke="currentColor" stroke-width="1.2" stroke-linecap="round"/></symbol>
+  <symbol id="g-more" viewBox="0 0 16 16"><path d="M3 4.500h10M3 8h10M3 11.500h10" stroke="currentColor" stroke-width="1.800" stroke-linecap="round"/></symbol>
   <symbol id="g-brand" viewBox="0 0 16 16"><circle cx="8" cy="8" r="6" fill="none" stroke="currentColor" stroke-width="2.4"/><circle cx="8" cy="8" r="1.9" fill="currentColor"/></symbol>
 </svg>

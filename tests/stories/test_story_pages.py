@@ -1,0 +1,243 @@
+"""Stories of the console's other pages: each in a full company, in an empty one, and as whoever may less."""
+import re
+
+import pytest
+from test_story_console import PASSWORD, Browser, buttons, text_of
+
+from orkosi import acting, db, system
+from plugins import agents, logs, queue, tokens, users
+from plugins.console import asking, rooms
+
+PAGES = ["/", "/tasks", "/tasks?status=review", "/agents", "/agent-runs", "/task-queue", "/task-queue?queue_name=mails&status=dead", "/costs", "/more", "/health",
+         "/settings", "/billing", "/search", "/search?q=gull", *[one.path for one in rooms.ROOMS]]
+HOSTILE = "\u202egull </title><script>alert(1)</script> 🦅 " + "W" * 300
+
+
+@pytest.fixture
+def person(application):
+    """A browser in which somebody is logged in: `person("vera", "viewer")`."""
+    def enter(name, role, tenant=1):
+        with acting(system()):
+            users.add(name, f"{name}@example.com", users.passwords.hashed(PASSWORD), role, tenant)
+        one = Browser(application)
+        assert one.log_in(name).status == 303
+        return one
+    return enter
+
+
+@pytest.fixture
+def ann(person):
+    return person("ann", "admin")
+
+
+@pytest.fixture
+def company(client, data):
+    """One of everything, under hostile names."""
+    client.post("/products", {"name": HOSTILE[:80], "slug": "shop", "tagline": HOSTILE[:100]})
+    client.post("/agents", {"name": "felix", "role": "Builder", "display_name": HOSTILE[:100]})
+    client.put("/agents/felix/budget", {"cost_micros_per_day": 5_000_000, "tokens_per_day": 10})
+    ids = {}
+    for status in ("todo", "review", "blocked", "done"):
+        ids[status] = client.post("/tasks", {"title": f"{status} {HOSTILE}"[:300], "assignee": "felix", "description": HOSTILE, "product_slug": "shop"}).data["id"]
+        client.patch(f"/tasks/{ids[status]}", {"status": status, "resolution": HOSTILE})
+    for number in range(4):
+        job = client.post("/task-queue/submit", {"task_type": "mail", "queue_name": "mails", "max_attempts": 1, "payload": {"to": HOSTILE}}).data["id"]
+        claimed = client.post("/task-queue/claim", {"worker_id": "w", "queue_name": "mails"}).data
+        client.post(f"/task-queue/{claimed['id']}/fail", {"lease_token": claimed["lease_token"], "error": f"Traceback\nTimeout after {number} s" if number else HOSTILE})
+    with acting(system()):
+        run = agents.runs.start("felix", task_id=ids["todo"], job_id=None, mode="task")
+        agents.runs.change(run.id, agents.runs.RunPatch(status="failed", cost_micros=2_000_000, tokens_in=20, error="\x1b[31mred\x1b[0m \x07" + HOSTILE))
+        logs.record("felix", "\x1b[31m" + "x" * 9000 + HOSTILE, "error", task_id=ids["todo"])
+        tokens.credit(1000, "bonus", "x")
+    client.post("/schedules", {"name": HOSTILE[:50], "cron": "0 8 * * 1-5", "task": {"title": HOSTILE[:100]}})
+    client.post("/credentials", {"key": "SHOP_TOKEN", "value": "a value nobody sees", "description": HOSTILE[:100], "grants": ["felix"]})
+    client.post("/discovery-engines", {"name": "Safety net", "layer": "tasks", "description": HOSTILE[:100]})
+    client.post("/notifications", {"title": HOSTILE[:100], "message": HOSTILE, "link": "/api/tasks/1"})
+    client.post("/rules", {"rule": HOSTILE})
+    client.post("/files", {"name": "gull.md", "path": "agents/felix/workspace/gull.md", "content": HOSTILE})
+    org = client.post("/organizations", {"name": "Gulls <b>&"}).data["id"]
+    client.post(f"/organizations/{org}/api-keys", {"name": "gull <i>", "scopes": ["tasks:read"]})
+    return ids | {"org": org, "run": run.id, "job": job}
+
+
+def sound(page, path):
+    """What holds of each page, whatever is in it."""
+    raw = page.body.decode()
+    assert page.status in (200, 403, 404), (path, page)
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8" and page.headers["Cache-Control"] == "private, no-cache", path
+    assert "<script>alert" not in raw and not re.search(r"<[^>]+\s(style|on\w+)=", raw) and "\x1b" not in raw, path
+    assert raw.count('<main id="main"') == 1 and len(re.findall("<h1", raw)) == 1, path
+    ids = re.findall(r'\bid="([^"]+)"', raw)
+    assert len(ids) == len(set(ids)), (path, sorted(one for one in ids if ids.count(one) > 1))
+    return raw
+
+
+@pytest.mark.story("GET /tasks", "GET /agents", "GET /agent-runs", "GET /task-queue", "GET /costs", "GET /more", "GET /health", "GET /settings", "GET /billing",
+                   "GET /search", "GET /logs", "GET /schedules", "GET /backups", "GET /notifications", "GET /credentials", "GET /discovery-engines", "GET /factory-workers", "GET /integrations", "GET /products", "GET /rules", "GET /changelog", "GET /automations", "GET /files", "GET /activity-log", "GET /users", "GET /organizations")
+@pytest.mark.parametrize("full", [False, True])
+def test_every_page_is_sound_for_everybody_empty_and_full(request, person, client, full, application):
+    """The same page as an administrator, an editor, a viewer, the role demo, and somebody of another tenant; and each says what its operation answers."""
+    ids = request.getfixturevalue("company") if full else {}
+    paths = PAGES + ([f"/tasks/{ids['review']}", f"/agent-runs/{ids['run']}", "/agents/felix", f"/task-queue/{ids['job']}", f"/organizations/{ids['org']}/api-keys"] if full else [])
+    for name, role, tenant in (("anna", "admin", 1), ("edith", "editor", 1), ("vera", "viewer", 1), ("dora", "demo", 1), ("otto", "member", None)):
+        one = person(name, role, tenant)
+        for path in paths:
+            page = one.ask("GET", path)
+            raw = sound(page, path)
+            live = one.ask("GET", path, **{"X-Orkosi-Live": "1"})
+            assert live.status == page.status and live.body.decode().lstrip().startswith('<main id="main"'), path
+            if name == "otto":
+                assert "gull" not in raw.replace("q=gull", "").replace('value="gull"', "") and "W" * 100 not in raw, path
+            if role in ("viewer", "demo"):
+                allowed = {"PATCH /api/notifications/read-all", "PATCH /api/notifications/{id}/read"}
+                assert not [one for one in buttons(page) if not one[1].startswith("PATCH /api/notifications/")], (path, buttons(page), allowed)
+
+
+def test_a_board_has_the_urgent_on_top_and_says_where_a_card_may_go(ann, client, person):
+    client.post("/products", {"name": "Shop", "slug": "shop"})
+    made = {title: client.post("/tasks", {"title": title, "priority": priority, "assignee": who, "product_slug": product}).data["id"]
+            for title, priority, who, product in (("late", "P3", None, None), ("now", "P0", "felix", "shop"), ("soon", "P1", "felix", None), ("soon too", "P1", "ada", "shop"))}
+    client.post("/tasks", {"title": "waits", "blocked_by": [made["late"], made["now"]], "priority": "P2"})
+    client.patch(f"/tasks/{made['soon']}", {"status": "blocked"})
+    db.write(lambda: db.run("UPDATE tasks SET last_error = 'a\nStorm' WHERE id = :id", id=made["soon"]))
+    raw = ann.ask("GET", "/tasks").body.decode()
+    column = {name: re.findall(r'draggable="false">([^<]*)<', part) for name, part in re.findall(r'data-column="(\w+)"(.*?)</section>', raw, re.S)}
+    assert column == {"todo": ["now", "soon too", "waits", "late"], "in_progress": [], "review": [], "blocked": ["soon"], "done": []}
+    assert "waits for 2" in raw and ">Storm<" in raw and f'id="t{made["now"]}"' in raw
+    moves = dict(re.findall(r'data-status="(\w+)" data-moves="([^"]*)"', raw))
+    assert moves == {"todo": "review blocked done", "blocked": "todo done"}
+    narrow = ann.ask("GET", "/tasks?assignee=felix&product=shop").body.decode()
+    assert re.findall(r'draggable="false">([^<]*)<', narrow) == ["now"] and "<option selected>shop</option>" in narrow
+    seen = person("vera", "viewer").ask("GET", "/tasks").body.decode()
+    assert set(re.findall(r'data-moves="([^"]*)"', seen)) == {""} and 'draggable="true"' not in seen
+
+
+def test_a_list_of_tasks_is_the_apis_own_page_by_page(ann, client):
+    for number in range(53):
+        client.post("/tasks", {"title": f"task number {number}"})
+    first, second = (ann.ask("GET", path).body.decode() for path in ("/tasks?status=todo", "/tasks?status=todo&offset=50"))
+    rows = lambda raw: re.findall(r'data-id="(\d+)"', raw)  # noqa: E731
+    assert rows(first) == [str(one["id"]) for one in client.get("/tasks?status=todo&limit=50").data] and len(rows(second)) == 3
+    assert '1–50 of 53' in text_of(ann.ask("GET", "/tasks?status=todo")) and 'href="?status=todo&amp;offset=50"' in first and 'rel="prev"' in second
+    assert rows(ann.ask("GET", "/tasks?q=number+7").body.decode()) == ["8"]
+    wrong = ann.ask("GET", "/tasks?status=nonsense")
+    assert wrong.status == 400 and "That did not work" in text_of(wrong)
+
+
+@pytest.mark.story("GET /task-queue/{id}")
+def test_failures_are_together_by_their_cause_and_run_again_together(ann, client, company):
+    page = ann.ask("GET", "/task-queue?queue_name=mails&status=dead")
+    said, raw = text_of(page), page.body.decode()
+    assert said[said.index("By cause") + 1] == "of the newest 4" and "Timeout after 3 s" in said and "3 jobs" in said
+    ids = re.findall(r'data-body="([^"]*)"', raw)
+    assert [one.count("job_") for one in ids if "ids" in one] == [3, 1] and ("Retry 3", "POST /api/task-queue/retry") in buttons(page)
+    job = ann.ask("GET", f"/task-queue/{company['job']}")
+    sound(job, "/task-queue/{id}"), sound(page, "/task-queue")
+    assert ("Retry", f"POST /api/task-queue/{company['job']}/retry") in buttons(job) and "attempt 1 of 1" in text_of(job) and '"to":' in job.body.decode().replace("&quot;", '"')
+    assert ann.ask("GET", "/task-queue/job_999").status == 404
+    queues = text_of(ann.ask("GET", "/task-queue"))
+    assert queues.index("mails") < queues.index("agent:felix") and "Retry 4 dead" in queues
+
+
+@pytest.mark.story("GET /agent-runs/{id}")
+def test_a_run_has_its_log_and_what_it_cost(ann, client, company, person):
+    page = ann.ask("GET", f"/agent-runs/{company['run']}")
+    sound(page, "/agent-runs/{id}")
+    said = text_of(page)
+    assert {"$2.00", "20 tokens in, 0 out", "felix", f"run {company['run']}", "Why it failed", "Replay", "Try again"} <= set(said), said
+    assert "red \ufffd" in page.body.decode() and len(page.body) < 120_000
+    assert "Log lines belong to the machine" in person("vera", "viewer").ask("GET", f"/agent-runs/{company['run']}").body.decode()
+
+
+@pytest.mark.story("GET /agents/{name}")
+def test_an_agent_has_its_budget_its_runs_and_its_forms(ann, client, company):
+    page = ann.ask("GET", "/agents/felix")
+    sound(page, "/agents/{name}")
+    said, raw = text_of(page), page.body.decode()
+    assert {"25 %", "1 of 4", "$2.00", "20 tokens of 10, $5.00 at most", "nothing", f"run {company['run']}"} <= set(said), said
+    assert re.findall(r'data-form="([^"]*)"', raw) == ["PUT /api/agents/felix/budget", "POST /api/tasks", "PATCH /api/agents/felix"]
+    assert 'name="cost_micros_per_day" data-kind="number" value="5000000"' in raw and ann.ask("GET", "/agents/nobody").status == 404
+
+
+@pytest.mark.story("GET /organizations/{orgId}/api-keys")
+def test_keys_are_made_rotated_and_revoked_and_their_secrets_never_stand_in_a_page(ann, client, company, person):
+    owner = Browser(ann.application)
+    assert owner.log_in("root", "correct horse").status == 303
+    page = owner.ask("GET", f"/organizations/{company['org']}/api-keys")
+    sound(page, "keys")
+    key = client.get(f"/organizations/{company['org']}/api-keys").data[0]
+    assert buttons(page) == [(label, f"POST /api/organizations/{company['org']}/api-keys/{key['id']}/{label.lower()}") for label in ("Rotate", "Revoke")]
+    raw = page.body.decode()
+    assert key["masked"] in text_of(page) and 'data-show="key"' in raw and "ork_live_" not in raw.replace(key["masked"], "")
+    assert ann.ask("GET", f"/organizations/{company['org']}/api-keys").status in (403, 404)
+
+
+def test_what_a_room_shows_is_what_its_operation_answers(application, client, company):
+    """Row by row, by the ids of its rows; and a value of the vault is on none of them."""
+    root = Browser(application)
+    assert root.log_in("root", "correct horse").status == 303
+    for room in rooms.ROOMS:
+        raw = root.ask("GET", room.path).body.decode()
+        found = client.get(room.operation.removeprefix("GET /api")).data
+        keys = re.findall(r'<tr id="row-([^"]+)"', raw)
+        name = {"/backups": "filename", "/credentials": "key", "/discovery-engines": "slug"}.get(room.path, "id")
+        assert keys == [str(one[name]) for one in found][:50], room.path
+        assert "a value nobody sees" not in raw
+    assert len([room for room in rooms.ROOMS if client.get(room.operation.removeprefix("GET /api")).data]) >= 12
+
+
+def test_search_finds_and_the_palette_gets_hits_and_pages(ann, client, company, person):
+    said = text_of(ann.ask("GET", "/search?q=review"))
+    assert "Tasks" in said and any(line.startswith("review") for line in said)
+    hits = ann.ask("GET", "/search?q=lo", **{"X-Orkosi-Live": "found"}).body.decode()
+    assert '<a role="option" href="/logs">' in hits and "<html" not in hits
+    everything = ann.ask("GET", "/search?q=", **{"X-Orkosi-Live": "found"}).body.decode()
+    assert everything.count('role="option"') == len(rooms.ROOMS) + 4
+    viewer = person("vera", "viewer").ask("GET", "/search?q=", **{"X-Orkosi-Live": "found"}).body.decode()
+    assert "/logs" not in viewer and "/settings" not in viewer and "/rules" in viewer
+
+
+def test_five_thousand_failures_of_as_many_causes_are_a_page(ann, data):
+    def fill():
+        for number in range(5000):
+            db.run("""INSERT INTO jobs (tenant_id, queue, task_type, state, error, created_at, finished_at)
+                      VALUES (1, 'many', 't', 'dead', :error, '2026-11-02T10:00:00.000Z', '2026-11-02T10:00:00.000Z')""",
+                   error="cause " + "".join(chr(97 + int(digit)) for digit in str(number)))
+    db.write(fill)
+    page = ann.ask("GET", "/task-queue?queue_name=many&status=dead")
+    assert page.status == 200 and "and 992 more causes" in text_of(page) and len(page.body) < 60_000
+    assert "5,000 jobs have used up all attempts in many" in text_of(ann.ask("GET", "/"))
+
+
+def test_every_button_of_a_page_is_an_operation_that_there_is(ann, company):
+    known = {re.sub(r"\{\w+\}", "*", name) for name in asking.operations()}
+    for path in [*PAGES, f"/tasks/{company['review']}", f"/agent-runs/{company['run']}", "/agents/felix", f"/task-queue/{company['job']}"]:
+        raw = ann.ask("GET", path).body.decode()
+        for operation in re.findall(r'data-(?:do|undo|form)="([^"]+)"', raw):
+            method, _, where = operation.partition(" ")
+            fits = [one for one in known if one.startswith(method + " ") and re.fullmatch(re.escape(one.partition(" ")[2]).replace(r"\*", "[^/]+"), where)]
+            assert fits, (path, operation)
+
+
+def test_settings_and_health_say_what_there_is_and_no_secret(ann, client, monkeypatch):
+    from orkosi import settings
+    monkeypatch.setitem(settings.values, "stripe_secret_key", "sk_test_nobody")
+    raw = ann.ask("GET", "/settings").body.decode()
+    assert "sk_test_nobody" not in raw and all(f"<code>{name}</code>" in raw for name in settings.known)
+    said = text_of(ann.ask("GET", "/health"))
+    assert {"db", "disk", "backups", "mail", "Agents", "Tasks"} <= set(said), said
+
+
+def test_billing_shows_the_plan_and_what_is_used_of_it(person, client):
+    from plugins import billing
+    olga = person("olga", "admin", None)
+    home = db.value("SELECT tenant_id FROM users WHERE username = 'olga'")
+    with acting(system()):
+        billing.grant(home, "solo")
+    said = text_of(olga.ask("GET", "/billing"))
+    assert "Solo, given by an administrator" in said and said[said.index("Agents") + 1:][:2] not in ([],) and "of 10, 0 %" in said
+    assert "Change to it" in said and said.count("The figures") == 2
+    assert "nothing is limited" in " ".join(text_of(person("ann", "admin").ask("GET", "/billing")))
+
+
+__all__ = ["queue"]
