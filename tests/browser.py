@@ -1,4 +1,5 @@
 """A real Chromium, driven through its debugging pipe: no driver, no package, no port."""
+import base64
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import time
 
 import pytest
 
+CODES = {"Enter": 13, "Escape": 27, "Tab": 9, "ArrowDown": 40, "ArrowUp": 38, "/": 191, "[": 219, "]": 221, "?": 191}
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--window-size=1200,900"]
 
@@ -82,6 +84,26 @@ class Browser:
         if found := self.soon(script, patience):
             return found
         raise AssertionError(f"never true: {script}\n{self.run('document.body.innerText')}\n{self.complaints}")
+
+    def key(self, name, text=None):
+        """Press a key, as a person does: `key("j")`, `key("Enter")`."""
+        text = name if text is None and len(name) == 1 else "\r" if name == "Enter" else text
+        more = {"text": text} if text else {}
+        self.send("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", key=name, windowsVirtualKeyCode=CODES.get(name, ord(name[0].upper())), **more)
+        self.send("Input.dispatchKeyEvent", type="keyUp", key=name)
+
+    def type(self, text):
+        """Write into what has the focus."""
+        self.send("Input.insertText", text=text)
+
+    def picture(self):
+        """What is seen, as a PNG."""
+        return base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"])
+
+    def size(self, width, theme="light", height=900):
+        """Be so wide, in the light or in the dark."""
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500)
+        self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
 
     @property
     def complaints(self):

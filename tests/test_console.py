@@ -1,10 +1,11 @@
 """The console in a real browser: from the set-up link to a button and its undo, kept fresh, on a phone, and without a script."""
+import os
 import re
 import time
 import urllib.request
 
 import pytest
-from conftest import eventually
+from conftest import HOME, eventually
 
 pytestmark = pytest.mark.slow
 PASSWORD = "correct horse battery"
@@ -176,6 +177,12 @@ def test_the_demo_prints_a_link_that_logs_in_once(server, browser, tmp_path):
     browser.open(link)
     browser.wait("location.pathname === '/' && document.body.innerText.includes('Clara')")
     browser.wait("document.querySelectorAll('#flow .rows li').length > 2", patience=30)
+    kept = HOME / "tests/pictures/now.png"
+    if os.environ.get("ORKOSI_WRITE_PICTURES"):  # the README shows it
+        browser.size(1120, "light", 720)
+        browser.wait("document.querySelectorAll('#work .rows li').length > 0", patience=30)
+        kept.write_bytes(browser.picture())
+    assert kept.stat().st_size < 100_000 and "tests/pictures/now.png" in (HOME / "README.md").read_text()
     try:
         urllib.request.urlopen(link)
         raise AssertionError("it was good twice")

@@ -205,7 +205,7 @@ def _room(one: Room) -> Callable[..., Document]:
     def answer(request: Request) -> Document:
         given = asked(request)
         found = asking.page(asking.answer(one.operation, request, **_many(request) if "query" in asking.operations()[one.operation].takes else {}))
-        return page(request, "room", one.title, room=one, found=found, given=given)
+        return page(request, "room", one.title, room=one, found=found, given=given, note=one.note(request))
     answer.__name__, answer.__doc__ = "room_" + one.path[1:].replace("-", "_"), f"{one.title}: {one.says[0].lower()}{one.says[1:]}"
     return answer
 

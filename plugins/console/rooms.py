@@ -7,15 +7,19 @@ from typing import Any, NamedTuple
 
 from bottle import html_escape as esc
 
+from orkosi import Request
+
 from . import look
 from .acts import Acts, Field
+from .asking import seek
 
 Show = Callable[[Any], str]
 Column = tuple[str, Show] | tuple[str, Show, str]  # its heading, what it shows, and a class: num, lesser, clip
 
 
 class Room(NamedTuple):
-    """A page. `chips`: a parameter, and its values; `acts` are the buttons of a row, `head` those of the page with its forms."""
+    """A page. `chips`: a parameter, and its values; `acts` are the buttons of a row, `head` those of the page with its forms,
+    `note` a line on all of it."""
     path: str
     title: str
     says: str
@@ -27,6 +31,7 @@ class Room(NamedTuple):
     search: str = ""
     acts: Callable[[Any, Acts], str] = lambda one, act: ""
     head: Callable[[Acts], str] = lambda act: ""
+    note: Callable[[Request], str] = lambda request: ""
     live: str = ""
     group: str = "Company"
 
@@ -78,6 +83,17 @@ def told(one: Any) -> str:
     return f"{title}<p>{esc(look.first_line(one.message, 300))}</p>"
 
 
+def of_backups(stats: Any) -> str:
+    """When the next one is due, and how old the last proof is that one can be restored."""
+    if stats is None:
+        return ""
+    drill = stats.last_drill
+    went = "failed" if drill and not drill.ok else f"restored one in {look.span(drill.seconds)}" if drill else ""
+    proof = f"The last drill, {look.age(drill.at)}, {went}." if drill else "No drill yet."
+    key = "" if stats.recovery_key_confirmed_at else " <b>The recovery key is not kept yet.</b>"
+    return f"{look.size(stats.total_bytes)} in {stats.count}; the next {look.coming(stats.next_backup_at)}. {proof}{key}"
+
+
 def flip(one: Any, act: Acts, operation: str, **names: Any) -> str:
     """The button that turns a thing on or off."""
     to = not one.enabled
@@ -110,6 +126,7 @@ ROOMS = (
                                    filename=one.filename)
          + act("Delete", "DELETE /api/backups/{filename}", sure=f"Delete {one.filename}? It does not come back.", say="Deleted",
                filename=one.filename),
+         note=lambda request: of_backups(seek("GET /api/backups/stats", request)),
          head=lambda act: act("Make one now", "POST /api/backups/trigger", say="A backup is being made", tone="strong")),
     Room("/notifications", "Notifications", "What a person should know", "GET /api/notifications",
          (("State", lambda one: look.state(one.type)), ("What", lambda one: told(one), "wide"), ("When", age("created_at")),
@@ -130,7 +147,7 @@ ROOMS = (
     Room("/discovery-engines", "Engines", "Who looks for work, and files it as tasks", "GET /api/discovery-engines",
          (("State", switch("enabled")), ("Name", text("name")), ("Looks at", text("layer")), ("Every",
              lambda one: look.span(one.schedule_interval_ms / 1000)),
-          ("Last", lambda one: (look.state(one.last_status) if one.last_status else "–") + " " + look.age(one.last_run_at)),
+          ("Last", lambda one: f"{look.state(one.last_status)} {look.age(one.last_run_at)}" if one.last_status else "–"),
           ("Found", many("findings"), "num"), ("Cost", lambda one: look.money(one.cost_micros), "num lesser")), "Nobody looks for work yet.",
          key=lambda one: one.slug, live="discovery", group="Work",
          acts=lambda one, act: act("Run now", "POST /api/discovery-engines/{slug}/run", say=f"{one.name} looks", slug=one.slug)

@@ -305,4 +305,4 @@ def test_pages_hold_to_their_policy(ann):
     views = Path(HOME) / "plugins/console/views"
     for view in views.iterdir():
         for raw in re.findall(r"\{\{!(.*?)\}\}", view.read_text()):
-            assert re.match(r"look\.|act[.(]|base$|room\.(head|acts)\(|column\[1\]\(one\)$|(['\"]) [a-z-]+(=\"[a-z]+\")?\2 if .* else \"\"$", raw), f"{view.name}: {raw} is shown unescaped"
+            assert re.match(r"look\.|act[.(]|base$|note$|room\.(head|acts)\(|column\[1\]\(one\)$|(['\"]) [a-z-]+(=\"[a-z]+\")?\2 if .* else \"\"$", raw), f"{view.name}: {raw} is shown unescaped"

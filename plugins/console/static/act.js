@@ -79,7 +79,15 @@ function dialog(words, text, yes, no) {
   $("[data-ask-no]").hidden = !no;
   box.returnValue = "";
   box.showModal();
-  return new Promise((tell) => box.addEventListener("close", () => { secret.textContent = ""; tell(box.returnValue === "yes"); }, {once: true}));
+  return new Promise((tell) => {
+    const closed = () => {
+      if (box.open) return;  // that was the one before
+      box.removeEventListener("close", closed);
+      secret.textContent = "";
+      tell(box.returnValue === "yes");
+    };
+    box.addEventListener("close", closed);
+  });
 }
 
 const sure = (words) => dialog(words, "", "Yes", "No");

@@ -124,6 +124,7 @@ async function listen() {
     if (!answer.ok) throw new Error(`${answer.status}`);
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let text = "";
+    look();  // what happened before it was there
     for (let part; !(part = await reader.read()).done;) {
       const events = (text + part.value).split("\n\n");
       text = events.pop();

@@ -16,7 +16,7 @@
 <body{{!" data-streams" if streams else ""}}>
 <a class="skip" href="#main">Skip to the content</a>
 <header class="top">
-  <a class="brand" href="/"><svg class="g" aria-hidden="true"><use href="#g-brand"/></svg><span>Orkosi</span></a>
+  <a class="brand" href="/" aria-label="Orkosi, the first page"><svg class="g" aria-hidden="true"><use href="#g-brand"/></svg><span>Orkosi</span></a>
   <nav aria-label="Pages">
 % for link, word, key, shape in pages:
 %   here = path == link or (link != "/" and path.startswith(link + "/"))

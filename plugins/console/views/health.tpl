@@ -5,7 +5,7 @@
 <li id="s-{{name}}" data-row tabindex="0">{{!look.mark({"ok": "done", "warn": "warning", "fail": "error", "off": "idle"}[one.word])}}<div class="what"><b>{{name.replace("_", " ")}}</b><p>{{one.detail}}</p></div><span class="when">{{one.word}}</span><div class="acts"></div></li>
 % end
 % for name, one in sorted(checks.items()):
-%   if "." not in name:
+%   if "." not in name and name not in looked:
 <li id="k-{{name}}" data-row tabindex="0">{{!look.mark("done" if one.ok else "error")}}<div class="what"><b>{{name}}</b><p>{{one.detail}}</p></div><span class="when">{{"ok" if one.ok else "fail"}}</span><div class="acts"></div></li>
 %   end
 % end

@@ -1,5 +1,5 @@
 <main id="main" tabindex="-1" data-live="{{room.live}}">
-<div class="head" id="head"><div><h1>{{room.title}}</h1><p class="small">{{room.says}}</p></div>
+<div class="head" id="head"><div><h1>{{room.title}}</h1><p class="small">{{room.says}}</p><p class="small">{{!note}}</p></div>
 % if room.chips:
 %   name, values = room.chips
 <ul class="chips">
