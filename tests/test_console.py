@@ -179,7 +179,7 @@ def test_the_demo_prints_a_link_that_logs_in_once(server, browser, tmp_path):
     browser.wait("document.querySelectorAll('#flow .rows li').length > 2", patience=30)
     kept = HOME / "tests/pictures/now.png"
     if os.environ.get("ORKOSI_WRITE_PICTURES"):  # the README shows it
-        browser.size(1120, "light", 720)
+        browser.size(1000, "light", 620)
         browser.wait("document.querySelectorAll('#work .rows li').length > 0", patience=30)
         kept.write_bytes(browser.picture())
     assert kept.stat().st_size < 100_000 and "tests/pictures/now.png" in (HOME / "README.md").read_text()
