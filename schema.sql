@@ -795,6 +795,9 @@ CREATE INDEX idx_tasks_open_by_title_key ON tasks (tenant_id, title_key, id)
 CREATE INDEX idx_tasks_by_id ON tasks (tenant_id, id);
 -- tasks.page by status
 CREATE INDEX idx_tasks_by_status ON tasks (tenant_id, status, id);
+-- console.cards: a column of the board, the most urgent on top
+CREATE INDEX idx_tasks_open_by_status_priority ON tasks (tenant_id, status, priority, id)
+  WHERE status = 'todo' OR status = 'in_progress' OR status = 'review' OR status = 'blocked';
 -- tasks.page by assignee
 CREATE INDEX idx_tasks_by_assignee ON tasks (tenant_id, assignee, id);
 -- tasks.page by product

@@ -30,8 +30,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one round of a second each: whether the bench runs, not how fast Orkosi is")
     parser.add_argument("--rounds", type=int, help="how often everything is measured (5)")
     parser.add_argument("--seconds", type=int, help="how long each measurement takes (5)")
-    parser.add_argument("--only", default="engine,web,flush,crowd,scale,seeing,gigabyte",
-                        help="parts, with commas between: engine, web, flush, crowd, scale, seeing, gigabyte")
+    parser.add_argument("--only", default="engine,web,flush,crowd,scale,seeing,pages,gigabyte",
+                        help="parts, with commas between: engine, web, flush, crowd, scale, seeing, pages, gigabyte")
     parser.add_argument("--write", action="store_true", help="write bench/RESULTS.md as well")
     given = parser.parse_args()
     given.rounds = max(1, given.rounds or (1 if given.quick else 5))
@@ -55,6 +55,7 @@ def measure(table, given: argparse.Namespace, folder: Path) -> None:
     import flush
     import gigabyte
     import load
+    import pages
     import scale
     import seeing
     import web
@@ -77,6 +78,9 @@ def measure(table, given: argparse.Namespace, folder: Path) -> None:
     if "seeing" in parts:
         with table.guard("seeing"):
             seeing.measure(table, folder, given.rounds, given.seconds, given.quick)
+    if "pages" in parts:
+        with table.guard("pages"):
+            pages.measure(table, folder, given.rounds, given.seconds, given.quick)
     if "gigabyte" in parts:
         with table.guard("gigabyte"):
             gigabyte.measure(table, folder, given.rounds, 20 if given.quick else 1000)

@@ -77,6 +77,23 @@ def statuses(agents: list[Agent]) -> list[Status]:
     return [status_of(agent, running.get(agent.name), agent.name in leases) for agent in agents]
 
 
+class Glance(Agent, kw_only=True):
+    """An agent at a glance: what it is doing, without what takes counting."""
+    status: Status
+    lease: Lease | None
+
+
+def glance(agents: list[Agent]) -> list[Glance]:
+    """These agents at a glance."""
+    leases, running = busy([agent.name for agent in agents]), processes_of(agents)
+    return [Glance(**{name: getattr(agent, name) for name in agent.__struct_fields__}, lease=_lease(leases.get(agent.name)),
+                   status=status_of(agent, running.get(agent.name), agent.name in leases)) for agent in agents]
+
+
+def _lease(held: dict[str, Any] | None) -> Lease | None:
+    return Lease(held["job_id"], held["task_id"], held["title"], held["claimed_at"], held["lease_expires_at"]) if held else None
+
+
 def look(agents: list[Agent]) -> list[SeenAgent]:
     """These agents with all that is seen of them."""
     from plugins import automations
@@ -88,7 +105,7 @@ def look(agents: list[Agent]) -> list[SeenAgent]:
 def _seen(agent: Agent, process: supervisor.Status | None, held: dict[str, Any] | None, tasks: tuple[int, int],
           scripts: list[Automation]) -> SeenAgent:
     status = status_of(agent, process, held is not None)
-    lease = Lease(held["job_id"], held["task_id"], held["title"], held["claimed_at"], held["lease_expires_at"]) if held else None
+    lease = _lease(held)
     done, total = tasks
     fields = {name: getattr(agent, name) for name in agent.__struct_fields__}
     if lease:

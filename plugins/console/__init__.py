@@ -74,19 +74,43 @@ def _made(request: Request, auth: Policy, make: Callable[[], Document]) -> Docum
         tag = _tag(request)
         if request.header("If-None-Match") == tag:
             return Document(b"", HTML, {**HEADERS, "ETag": tag}, 304)
-        made = make()
-        made.headers = {**made.headers, "ETag": tag}
-        return made
+        if request.header("X-Orkosi-Live") != "follow":
+            made = make()
+            made.headers = {**made.headers, "ETag": tag}
+            return made
+        return _following(request, tag, make)
     except Problem as problem:
         return page(request, "problem", {404: "Not here", 403: "Not for you"}.get(problem.status, "That did not work"), problem.status,
                     message=problem.message)
 
 
+_followed: dict[tuple[object, ...], tuple[float, Document]] = {}
+AFTER = 1.0  # seconds for which a page that is followed is answered again as it was
+
+
+def _following(request: Request, tag: str, make: Callable[[], Document]) -> Document:
+    """A page for one who follows it: many consoles of one person, or many changes a second, do not cost a page each."""
+    place, moment = _facts(request), time.monotonic()
+    until, made = _followed.get(place, (0.0, None))
+    if made is None or until < moment:
+        made = make()
+        made.headers = {**made.headers, "ETag": tag}
+        for old in [key for key, kept in list(_followed.items()) if kept[0] < moment]:
+            _followed.pop(old, None)
+        _followed[place] = moment + AFTER, made
+    return Document(made.body, made.type, dict(made.headers), made.status)
+
+
 def _tag(request: Request) -> str:
     """What a page can be told by from its next version: the commits, who asks, and where."""
-    facts = (assets_path(), db.commits, int(time.time() / BEAT), request.actor.ref, request.actor.rank, request.path,
-             request.environ.get("QUERY_STRING", ""), request.header("X-Orkosi-Live"), "gzip" in request.header("Accept-Encoding"))
+    facts = (db.commits, int(time.time() / BEAT), *_facts(request))
     return f'"{hashlib.blake2s(repr(facts).encode(), digest_size=8).hexdigest()}"'
+
+
+def _facts(request: Request) -> tuple[object, ...]:
+    """Who asks for what, and how."""
+    return (assets_path(), request.actor.ref, request.actor.tenant, request.actor.rank, request.path, request.environ.get("QUERY_STRING", ""),
+            bool(request.header("X-Orkosi-Live")), "gzip" in request.header("Accept-Encoding"))
 
 
 def page(request: Request, view: str, title: str, status: int = 200, **facts: Any) -> Document:

@@ -22,15 +22,19 @@ class Card(Struct):
     waits: int
 
 
+# The status as a literal: only then does SQLite see that the partial index holds the rows.
+URGENT = "SELECT id FROM tasks WHERE tenant_id = :tenant AND status = 'todo' ORDER BY priority, id LIMIT :shown"
+LAST = """SELECT id FROM tasks WHERE tenant_id = :tenant AND status = 'done' AND finished_at IS NOT NULL
+           ORDER BY finished_at DESC LIMIT :shown"""
+
+
 def cards(status: str, assignee: str | None, product: str | None) -> list[Card]:
-    """The cards of one column: the most urgent, then the newest; of what is done, the last."""
-    # Each status, priority by priority, so that an index serves it; only what is done is sorted by when that was.
-    narrow = (" AND assignee = :assignee" if assignee else "") + (" AND product_slug = :product" if product else "")
-    waits = """(SELECT count(*) FROM task_links JOIN tasks AS other ON other.id = task_links.blocked_by
-                 WHERE task_links.task_id = tasks.id AND other.status NOT IN ('done', 'archived'))"""
-    columns = f"id, title, status, priority, assignee, last_error, ifnull(finished_at, updated_at) AS at, {waits} AS waits"
-    if status == "done":
-        return db.all(Card, f"""SELECT {columns} FROM tasks WHERE tenant_id = :tenant AND status = 'done' AND finished_at IS NOT NULL{narrow}
-                                 ORDER BY finished_at DESC LIMIT :shown""", assignee=assignee, product=product, shown=SHOWN)
-    return db.all(Card, f"""SELECT {columns} FROM tasks WHERE tenant_id = :tenant AND status = :status{narrow}
-                             ORDER BY priority, id DESC LIMIT :shown""", status=status, assignee=assignee, product=product, shown=SHOWN)
+    """The cards of one column: the most urgent, then the oldest, as they are claimed; of what is done, the last."""
+    narrow = ("AND assignee = :assignee " if assignee else "") + ("AND product_slug = :product " if product else "")
+    chosen = (LAST if status == "done" else URGENT.replace("'todo'", f"'{status}'")).replace("ORDER BY", narrow + "ORDER BY")
+    order = "finished_at DESC" if status == "done" else "priority, id"
+    return db.all(Card, f"""
+        SELECT id, title, status, priority, assignee, last_error, ifnull(finished_at, updated_at) AS at,
+               (SELECT count(*) FROM task_links JOIN tasks AS other ON other.id = task_links.blocked_by
+                 WHERE task_links.task_id = tasks.id AND other.status NOT IN ('done', 'archived')) AS waits
+          FROM tasks WHERE tenant_id = :tenant AND id IN ({chosen}) ORDER BY {order}""", assignee=assignee, product=product, shown=SHOWN)

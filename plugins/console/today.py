@@ -2,10 +2,10 @@
 
 Owns no table; it reads what the API reads, or joins. Surprise: a list here is short, and its number is the whole one.
 """
-from orkosi import Struct, db, now
+from orkosi import Struct, current, db, now
 from plugins import agents, costs
 from plugins.agents.rows import everyone
-from plugins.agents.state import SeenAgent
+from plugins.agents.state import Glance
 
 SHOWN = 8  # of each
 RANK = {"working": 0, "active": 0, "error": 1, "offline": 1, "blocked": 1, "idle": 2, "paused": 3, "stopped": 4}
@@ -45,9 +45,9 @@ class Day(Struct):
     cost_micros: int
 
 
-def staff() -> list[SeenAgent]:
+def staff() -> list[Glance]:
     """The agents, the busy first, then those in trouble."""
-    return sorted(agents.state.look(everyone()), key=lambda agent: (RANK.get(agent.status, 2), agent.name))
+    return sorted(agents.state.glance(everyone()), key=lambda agent: (RANK.get(agent.status, 2), agent.name))
 
 
 def working() -> list[Working]:
@@ -83,9 +83,31 @@ def spent() -> Spent:
 
 def depth() -> list[int]:
     """How many jobs were unfinished at each of the last sixty minutes: how many there are now, and backwards what came and went."""
-    since = now(-60 * MINUTES)
     level = sum(db.value(f"""SELECT count(*) FROM (SELECT 1 FROM jobs WHERE tenant_id = :tenant AND state = '{state}'
                               LIMIT {LIMIT}) AS counted""") for state in ("waiting", "delayed", "active"))
+    came, went = _moved()
+    series = []
+    for ago in range(MINUTES):
+        series.append(level)
+        minute = now(-60 * ago)[:16]
+        level = max(0, level - came.get(minute, 0) + went.get(minute, 0))
+    return series[::-1]
+
+
+_moves: dict[int | None, tuple[str, tuple[dict[str, int], dict[str, int]]]] = {}
+
+
+def _moved() -> tuple[dict[str, int], dict[str, int]]:
+    """How many jobs came and went in each minute of the last hour; looked up once a minute, for what is over does not change."""
+    tenant, minute = current().tenant, now()[:16]
+    kept = _moves.get(tenant)
+    if kept is None or kept[0] != minute:
+        kept = _moves[tenant] = minute, _count_moves()
+    return kept[1]
+
+
+def _count_moves() -> tuple[dict[str, int], dict[str, int]]:
+    since = now(-60 * MINUTES)
     came = dict(db.all(tuple, """
         SELECT substr(created_at, 1, 16), count(*) FROM jobs WHERE tenant_id = :tenant
            AND id > ifnull((SELECT id FROM jobs WHERE tenant_id = :tenant AND created_at < :since ORDER BY id DESC LIMIT 1), 0)
@@ -95,9 +117,4 @@ def depth() -> list[int]:
         for minute, many in db.all(tuple, f"""SELECT substr(finished_at, 1, 16), count(*) FROM jobs WHERE tenant_id = :tenant
                                                AND state = '{state}' AND finished_at >= :since GROUP BY 1""", since=since):
             went[minute] = went.get(minute, 0) + many
-    series = []
-    for ago in range(MINUTES):
-        series.append(level)
-        minute = now(-60 * ago)[:16]
-        level = max(0, level - came.get(minute, 0) + went.get(minute, 0))
-    return series[::-1]
+    return came, went

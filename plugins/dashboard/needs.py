@@ -10,7 +10,7 @@ from typing import Any, Literal
 from orkosi import HOST_TENANT, RANKS, Struct, current, db, now
 from plugins import agents, health, queue, vault
 from plugins.agents.rows import everyone
-from plugins.agents.state import SeenAgent
+from plugins.agents.state import Glance
 
 from . import plugin
 
@@ -50,9 +50,9 @@ class Needs(Struct):
     still: list[Need]
 
 
-def needs(staff: list[SeenAgent] | None = None) -> Needs:
+def needs(staff: list[Glance] | None = None) -> Needs:
     """All of it; `staff` where whoever asks has looked at the agents already."""
-    people = agents.state.look(everyone()) if staff is None else staff
+    people = agents.state.glance(everyone()) if staff is None else staff
     found = [*reviews(), *blocked(), *dead(), *of_agents(people), *unclaimed(), *budgets(), *of_server()]
     return Needs([one for one in found if one.kind not in STILL], [one for one in found if one.kind in STILL])
 
@@ -147,7 +147,7 @@ def waiting(name: str) -> int:
 # ── agents and their budgets ──
 
 
-def of_agents(people: Iterable[SeenAgent]) -> list[Need]:
+def of_agents(people: Iterable[Glance]) -> list[Need]:
     """Agents that should run and do not, those that were half made, and those that somebody stopped while work waits for them."""
     found = []
     for one in people:

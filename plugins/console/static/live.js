@@ -6,7 +6,7 @@ const $ = (selector, within = document) => within.querySelector(selector);
 const root = document.documentElement;
 const streams = "streams" in document.body.dataset;
 const STALE = 12000, OFTEN = 2000, SELDOM = 5000, LATEST = 30000;  // a stream tells sooner; jobs and logs are not in it
-let tag = "", fresh = Date.now(), failing = 0, timer = 0, soon = 0, asked = 0, busy = false, again = false, holds = 0, source = null, known = "";
+let tag = "", fresh = Date.now(), failing = 0, timer = 0, soon = 0, later = 0, asked = 0, busy = false, again = false, holds = 0, source = null, known = "";
 
 export function parsed(text) {
   return new DOMParser().parseFromString(policy.createHTML(text), "text/html").body;
@@ -79,7 +79,7 @@ const held = () => holds > 0 || String(getSelection()).length > 0 && $("#main").
 
 export async function refresh(sure = false) {
   if (!sure && held()) return;
-  const answer = await fetch(location.pathname + location.search, {headers: {"X-Orkosi-Live": "1", ...(tag && {"If-None-Match": tag})}, cache: "no-store"});
+  const answer = await fetch(location.pathname + location.search, {headers: {"X-Orkosi-Live": sure ? "1" : "follow", ...(tag && {"If-None-Match": tag})}, cache: "no-store"});
   if (answer.status === 401) return void location.reload();  // it asks who one is, and leads back here
   if (answer.status >= 500) throw new Error(`${answer.status}`);
   fresh = Date.now();
@@ -113,6 +113,8 @@ function heard(type) {
   if (type !== "reset" && !wants.includes("*") && !wants.includes(type.split(/[._]/)[0])) return;
   clearTimeout(soon);
   soon = setTimeout(look, Math.max(300, 1000 - (Date.now() - asked)));
+  clearTimeout(later);
+  later = setTimeout(look, 1500);  // the server answers followers for a second as it did: this one is surely new
 }
 
 // Only the tab that is seen holds a stream: a browser has six connections for a server, and no more.
