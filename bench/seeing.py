@@ -42,7 +42,7 @@ def grow(folder: Path, many: int) -> None:
             """INSERT INTO tasks (tenant_id, title, title_key, status, priority, assignee, product_slug, created_by, created_at, updated_at, finished_at)
                VALUES (1, :title, :title, :status, :priority, :who, :product, 'bench', :now, :now, :over)""",
             ({"title": f"{WORDS[n % 16]} {WORDS[n // 16 % 16]} number {n}", "status": "done" if n % 20 else "todo", "priority": f"P{n % 4}", "who": f"agent{n % 10}",
-              "product": f"product{n % 5}", "now": moment, "over": moment if n % 20 and n % 10 == 1 else None} for n in range(start, start + size))))
+              "product": f"product{n % 5}", "now": moment, "over": now(-0.05 * (many - n)) if n % 20 and n % 10 == 1 else None} for n in range(start, start + size))))
         db.write(lambda start=start, size=size: db.run_many(
             """INSERT INTO agent_runs (tenant_id, agent, task_id, status, tokens_in, tokens_out, cost_micros, started_at, finished_at, counted)
                VALUES (1, :who, :task, 'done', 100, 10, 50, :now, :now, 1)""", ({"who": f"agent{n % 10}", "task": n, "now": moment} for n in range(start, start + size))))

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 
 import bottle
 
-from orkosi import NOBODY, Document, Plugin, Policy, Problem, Request, acting, admit, db
+from orkosi import NOBODY, Document, Invalid, Plugin, Policy, Problem, Request, acting, admit, db
 from plugins import users
 
 from . import asking, forms, look
@@ -45,8 +45,11 @@ PAGES = (("/", "Now", "n", "dot"), ("/tasks", "Tasks", "t", "ring"), ("/agents",
 
 
 def asked(request: Request) -> dict[str, str]:
-    """The query of a page."""
-    return dict(parse_qsl(request.environ.get("QUERY_STRING", ""), errors="replace", max_num_fields=50))
+    """The query of a page. Invalid."""
+    try:
+        return dict(parse_qsl(request.environ.get("QUERY_STRING", ""), errors="replace", max_num_fields=50))
+    except ValueError:
+        raise Invalid("The address has more than 50 fields") from None
 
 
 def shown(auth: Policy | str) -> Callable[[Callable[..., Document]], Callable[..., Document]]:

@@ -37,7 +37,7 @@ def answer(operation: str, request: Request, path: dict[str, str] | None = None,
     values: dict[str, Any] = {}
     for name in endpoint.takes:
         if name in endpoint.path_types:
-            values[name] = msgspec.convert((path or {})[name], endpoint.path_types[name], strict=False)
+            values[name] = _convert((path or {})[name], endpoint.path_types[name], name)
         elif name == "query":
             values[name] = _query(endpoint, {key: value for key, value in query.items() if value not in (None, "", [])})
         else:
@@ -49,10 +49,14 @@ def answer(operation: str, request: Request, path: dict[str, str] | None = None,
 def _query(endpoint: Endpoint, given: dict[str, Any]) -> Any:
     for name in endpoint.lists & given.keys():
         given[name] = [one for one in str(given[name]).split(",") if one]
+    return _convert(given, endpoint.query_type, "query")
+
+
+def _convert(given: Any, kind: Any, name: str) -> Any:
     try:
-        return msgspec.convert(given, endpoint.query_type, strict=False)
+        return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise Invalid(f"This list cannot be asked for like that: {error}") from None
+        raise Invalid(f"{name}: {error}", [{"field": name, "message": str(error)}]) from None
 
 
 def seek(operation: str, request: Request, path: dict[str, str] | None = None, /, **query: Any) -> Any:

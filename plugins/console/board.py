@@ -32,9 +32,10 @@ def cards(status: str, assignee: str | None, product: str | None) -> list[Card]:
     """The cards of one column: the most urgent, then the oldest, as they are claimed; of what is done, the last."""
     narrow = ("AND assignee = :assignee " if assignee else "") + ("AND product_slug = :product " if product else "")
     chosen = (LAST if status == "done" else URGENT.replace("'todo'", f"'{status}'")).replace("ORDER BY", narrow + "ORDER BY")
-    order = "finished_at DESC" if status == "done" else "priority, id"
+    order = "tasks.finished_at DESC" if status == "done" else "tasks.priority, tasks.id"
     return db.all(Card, f"""
-        SELECT id, title, status, priority, assignee, last_error, ifnull(finished_at, updated_at) AS at,
+        SELECT tasks.id, title, status, priority, assignee, last_error, ifnull(finished_at, updated_at) AS at,
                (SELECT count(*) FROM task_links JOIN tasks AS other ON other.id = task_links.blocked_by
                  WHERE task_links.task_id = tasks.id AND other.status NOT IN ('done', 'archived')) AS waits
-          FROM tasks WHERE tenant_id = :tenant AND id IN ({chosen}) ORDER BY {order}""", assignee=assignee, product=product, shown=SHOWN)
+          FROM ({chosen}) AS top CROSS JOIN tasks ON tasks.id = top.id WHERE tenant_id = :tenant ORDER BY {order}""",
+                  assignee=assignee, product=product, shown=SHOWN)

@@ -1,9 +1,12 @@
 """Stories of the console's other pages: each in a full company, in an empty one, and as whoever may less."""
+import random
 import re
+from urllib.parse import quote
 
 import pytest
 from test_story_console import PASSWORD, Browser, buttons, text_of
 
+import orkosi
 from orkosi import acting, db, system
 from plugins import agents, logs, queue, tokens, users
 from plugins.console import asking, rooms
@@ -207,6 +210,25 @@ def test_five_thousand_failures_of_as_many_causes_are_a_page(ann, data):
     page = ann.ask("GET", "/task-queue?queue_name=many&status=dead")
     assert page.status == 200 and "and 992 more causes" in text_of(page) and len(page.body) < 60_000
     assert "5,000 jobs have used up all attempts in many" in text_of(ann.ask("GET", "/"))
+
+
+BAD = ["", "x" * 3000, "\x00", "../..", "1e999", "-1", "9" * 30, "\xed\xa0\x80", "ü", "'\"<>", "a,b,,c", "%00", "null", "[1]", "🦅"]
+NAMES = ["status", "q", "offset", "limit", "after", "assignee", "product", "priority", "type", "agent", "level", "queue_name", "next", "request", "path", "operation", "self",
+         "source", "follow", "from", "stream", "slug", "x"]
+
+
+def test_no_address_of_a_page_is_an_error_of_ours(ann, company):
+    dice, wrong = random.Random(5), []
+    for endpoint in (one for one in orkosi.endpoints() if hasattr(one.fn, "shows")):
+        for _ in range(40):
+            path = endpoint.path
+            for name in endpoint.path_names.values():
+                path = path.replace("{" + name + "}", quote(dice.choice([*BAD, "1", "felix", "job_1", company["org"]]), safe=""))
+            query = "&".join(f"{dice.choice(NAMES)}={quote(dice.choice([*BAD, '1', 'done', 'todo', 'mails', 'felix']))}" for _ in range(dice.choice([0, 1, 1, 2, 3, 60])))
+            answer = ann.ask("GET", path + (f"?{query}" if query else ""), **({"X-Orkosi-Live": dice.choice(["1", "follow", "found"])} if dice.random() < 0.3 else {}))
+            if answer.status >= 500 or b"<script>alert" in answer.body:
+                wrong.append((path, query, answer.status))
+    assert wrong == []
 
 
 def test_every_button_of_a_page_is_an_operation_that_there_is(ann, company):
