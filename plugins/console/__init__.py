@@ -172,6 +172,12 @@ def assets() -> dict[str, bytes]:
 
 
 @cache
+def gzipped() -> dict[str, bytes]:
+    """The same, made small once."""
+    return {name: gzip.compress(raw, 9, mtime=0) for name, raw in assets().items()}
+
+
+@cache
 def assets_path() -> str:
     """Where the files are: a path that changes with them, so that a browser may keep them for ever."""
     return "/console/" + hashlib.sha256(b"".join(assets().values())).hexdigest()[:10]

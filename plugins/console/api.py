@@ -20,6 +20,7 @@ from plugins.console import (
     can,
     door,
     elsewhere,
+    gzipped,
     look,
     packed,
     page,
@@ -347,5 +348,7 @@ def files(request: Request, hash: str, file: str) -> Document:
     """A file of the console; its address changes with it"""
     if file not in assets():
         raise NotFound(f"There is no {file}")
-    return packed(request, assets()[file], KINDS["." + file.rpartition(".")[2]],
-                  {"Content-Security-Policy": POLICY, "Cache-Control": "public, max-age=31536000, immutable"})
+    squeezed = "gzip" in request.header("Accept-Encoding")
+    headers = {"Content-Security-Policy": POLICY, "Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding"}
+    return Document((gzipped() if squeezed else assets())[file], KINDS["." + file.rpartition(".")[2]],
+                    {**headers, "Content-Encoding": "gzip"} if squeezed else headers)

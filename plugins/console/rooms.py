@@ -120,7 +120,7 @@ ROOMS = (
     Room("/backups", "Backups", "Copies, and whether they can be restored", "GET /api/backups",
          (("Made", age("created_at")), ("File", text("filename")), ("Kind", text("kind"), "lesser"), ("Size",
              lambda one: look.size(one.size_bytes), "num"),
-          ("Restored for a trial", lambda one: look.state(one.verification) + " " + (look.age(one.verified_at) if one.verified_at else ""))),
+          ("Restored for a trial", lambda one: f"<span>{look.state(one.verification)} {look.age(one.verified_at)}</span>")),
          "There is no backup yet.", key=lambda one: one.filename, live="backup", group="Server",
          acts=lambda one, act: act("Verify", "POST /api/backups/{filename}/verify", say=f"Restoring {one.filename} for a trial",
                                    filename=one.filename)
@@ -147,7 +147,7 @@ ROOMS = (
     Room("/discovery-engines", "Engines", "Who looks for work, and files it as tasks", "GET /api/discovery-engines",
          (("State", switch("enabled")), ("Name", text("name")), ("Looks at", text("layer")), ("Every",
              lambda one: look.span(one.schedule_interval_ms / 1000)),
-          ("Last", lambda one: f"{look.state(one.last_status)} {look.age(one.last_run_at)}" if one.last_status else "–"),
+          ("Last", lambda one: f"<span>{look.state(one.last_status)} {look.age(one.last_run_at)}</span>" if one.last_status else "–"),
           ("Found", many("findings"), "num"), ("Cost", lambda one: look.money(one.cost_micros), "num lesser")), "Nobody looks for work yet.",
          key=lambda one: one.slug, live="discovery", group="Work",
          acts=lambda one, act: act("Run now", "POST /api/discovery-engines/{slug}/run", say=f"{one.name} looks", slug=one.slug)

@@ -102,7 +102,7 @@ async function look() {
   }
   busy = false;
   sign();
-  const pace = "often" in $("#main").dataset && $("#main").dataset.often || !streams ? OFTEN : SELDOM;
+  const pace = $("#main").dataset.often ? OFTEN : SELDOM;
   timer = setTimeout(look, again ? 1000 : Math.min(pace * 1.7 ** failing, LATEST));
   again = false;
 }

@@ -18,8 +18,9 @@
 <header class="top">
   <a class="brand" href="/" aria-label="Orkosi, the first page"><svg class="g" aria-hidden="true"><use href="#g-brand"/></svg><span>Orkosi</span></a>
   <nav aria-label="Pages">
+% at = next((link for link, *_ in pages if path == link or (link != "/" and path.startswith(link + "/"))), "/more")
 % for link, word, key, shape in pages:
-%   here = path == link or (link != "/" and path.startswith(link + "/"))
+%   here = link == at
     <a href="{{link}}" data-key="{{key}}"{{!' aria-current="page"' if here else ""}}>{{!look.glyph(shape)}}{{word}}</a>
 % end
   </nav>

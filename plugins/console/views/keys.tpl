@@ -4,9 +4,9 @@
 % if not found.items:
 <p class="calmly">There is no key yet.</p>
 % else:
-<div class="scroll" tabindex="0" role="region" aria-label="API keys" id="list"><table><thead><tr><th scope="col">State</th><th scope="col">Name</th><th scope="col">Key</th><th scope="col" class="lesser">May</th><th scope="col">Last used</th><th scope="col"><span class="hear">What may be done</span></th></tr></thead><tbody data-rows>
+<div class="scroll" tabindex="0" role="region" aria-label="API keys" id="list"><table class="stack"><thead><tr><th scope="col">State</th><th scope="col">Name</th><th scope="col">Key</th><th scope="col" class="lesser">May</th><th scope="col">Last used</th><th scope="col"><span class="hear">What may be done</span></th></tr></thead><tbody data-rows>
 %   for key in found.items:
-<tr id="row-{{key.id}}" data-row tabindex="0"><td>{{!look.state("enabled" if key.is_active else "revoked" if key.revoked_at else "expired")}}</td><td>{{key.name}}</td><td><code>{{key.masked}}</code></td><td class="lesser wide">{{" ".join(key.scopes) or "nothing yet"}}</td><td>{{!look.age(key.last_used_at)}}</td><td><div class="acts">
+<tr id="row-{{key.id}}" data-row tabindex="0"><td data-label="State">{{!look.state("enabled" if key.is_active else "revoked" if key.revoked_at else "expired")}}</td><td data-label="Name">{{key.name}}</td><td data-label="Key"><code>{{key.masked}}</code></td><td class="lesser wide" data-label="May">{{" ".join(key.scopes) or "nothing yet"}}</td><td data-label="Last used">{{!look.age(key.last_used_at)}}</td><td><div class="acts">
 %     if key.is_active:
 {{!act("Rotate", "POST /api/organizations/{orgId}/api-keys/{keyId}/rotate", {"grace_hours": 24}, show="key", say="Rotated " + key.name, sure="A new secret for %s? The old one is good for 24 hours more." % key.name, orgId=org, keyId=key.id)}}
 {{!act("Revoke", "POST /api/organizations/{orgId}/api-keys/{keyId}/revoke", say="Revoked " + key.name, sure="Revoke %s? Whoever uses it is shut out at once." % key.name, orgId=org, keyId=key.id)}}

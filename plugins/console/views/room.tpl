@@ -16,7 +16,7 @@
 % if not found.items:
 <p class="calmly">{{room.empty or "There is nothing."}}</p>
 % else:
-<div class="scroll" tabindex="0" role="region" aria-label="{{room.title}}" id="list"><table><thead><tr>
+<div class="scroll" tabindex="0" role="region" aria-label="{{room.title}}" id="list"><table class="stack"><thead><tr>
 %   for column in room.columns:
 <th scope="col" class="{{column[2] if len(column) > 2 else ""}}">{{column[0]}}</th>
 %   end
@@ -24,7 +24,7 @@
 %   for one in found.items:
 <tr id="row-{{room.key(one)}}" data-row tabindex="0">
 %     for column in room.columns:
-<td class="{{column[2] if len(column) > 2 else ""}}">{{!column[1](one)}}</td>
+<td class="{{column[2] if len(column) > 2 else ""}}" data-label="{{column[0]}}">{{!column[1](one)}}</td>
 %     end
 <td><div class="acts">{{!room.acts(one, act)}}</div></td></tr>
 %   end
