@@ -145,7 +145,7 @@ def test_forms_make_what_there_was_not_and_show_a_secret_once(company, browser):
     go(browser, running, "/tasks")
 
     def fill(form, **values):
-        browser.run(f"""(() => {{ const form = document.querySelector('#{form}'); form.open = true;
+        browser.run(f"""(() => {{ const form = document.querySelector('[id^={form}]'); form.open = true;
         for (const [name, value] of Object.entries({values!r})) form.querySelector(`[name="${{name}}"]`).value = value;
         form.querySelector('button.act').click(); }})()""")
     fill("form-give-a-task", title="Feed the cat", assignee="felix", priority="P0")
@@ -165,7 +165,7 @@ def test_forms_make_what_there_was_not_and_show_a_secret_once(company, browser):
     browser.wait("!document.querySelector('[data-ask]').open && document.querySelectorAll('tbody tr').length === 1")
     assert key not in browser.run("document.documentElement.outerHTML")
     fill("form-make-a-key", name="")
-    assert browser.run("document.querySelector('#form-make-a-key').open") and len(running.ask("GET", f"/organizations/{org}/api-keys")) == 1
+    assert browser.run("document.querySelector('[id^=form-make-a-key]').open") and len(running.ask("GET", f"/organizations/{org}/api-keys")) == 1
     browser.run("[...document.querySelectorAll('tbody button')].find(one => one.innerText === 'Revoke').click()")
     browser.wait("document.querySelector('[data-ask]').open && document.querySelector('[data-ask-words]').innerText.includes('shut out at once')")
     browser.run("document.querySelector('[data-ask-no]').click()")

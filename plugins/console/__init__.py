@@ -78,6 +78,7 @@ def _made(request: Request, auth: Policy, make: Callable[[], Document]) -> Docum
         if request.header("If-None-Match") == tag:
             return Document(b"", HTML, {**HEADERS, "ETag": tag}, 304)
         if request.header("X-Orkosi-Live") != "follow":
+            _followed.pop(_facts(request), None)  # whoever follows from here on sees nothing older
             made = make()
             made.headers = {**made.headers, "ETag": tag}
             return made
@@ -106,14 +107,14 @@ def _following(request: Request, tag: str, make: Callable[[], Document]) -> Docu
 
 def _tag(request: Request) -> str:
     """What a page can be told by from its next version: the commits, who asks, and where."""
-    facts = (db.commits, int(time.time() / BEAT), *_facts(request))
+    facts = (db.commits, int(time.time() / BEAT), bool(request.header("X-Orkosi-Live")), *_facts(request))
     return f'"{hashlib.blake2s(repr(facts).encode(), digest_size=8).hexdigest()}"'
 
 
 def _facts(request: Request) -> tuple[object, ...]:
     """Who asks for what, and how."""
     return (assets_path(), request.actor.ref, request.actor.tenant, request.actor.rank, request.path, request.environ.get("QUERY_STRING", ""),
-            bool(request.header("X-Orkosi-Live")), "gzip" in request.header("Accept-Encoding"))
+            "gzip" in request.header("Accept-Encoding"))
 
 
 def page(request: Request, view: str, title: str, status: int = 200, **facts: Any) -> Document:

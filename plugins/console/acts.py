@@ -56,7 +56,7 @@ class Acts:
         heading = title or label
         facts = {"form": _filled(operation, names), "say": say or label, "show": show, "to": to}
         data = " ".join(f'data-{name}="{esc(value)}"' for name, value in facts.items() if value)
-        key = "".join(char if char.isalnum() else "-" for char in heading.lower())
+        key = "".join(char if char.isalnum() else "-" for char in " ".join([heading, *map(str, names.values())]).lower())
         return (f'<details class="form" id="form-{esc(key)}"><summary>{esc(heading)}</summary><form {data} autocomplete="off">'
                 f'{"".join(map(_field, fields))}<p class="acts"><button class="act strong">{esc(label)}</button></p></form></details>')
 

@@ -144,11 +144,16 @@ def queues(request: Request) -> Document:
     given = asked(request)
     name, state = given.get("queue_name", ""), given.get("status", "")
     if not name and not state:
-        return page(request, "queues", "Queues", queues=work.queues(), health=asking.seek("GET /api/dashboard/agent-queue-health", request) or [])
+        return page(request, "queues", "Queues", queues=work.queues(), depth=_minutes(),
+                    health=asking.seek("GET /api/dashboard/agent-queue-health", request) or [])
     found = asking.answer("GET /api/task-queue", request, **_many(request))
     stats = asking.answer("GET /api/task-queue/stats", request, queue_name=name)[0] if name else None
     return page(request, "queue", name or f"Jobs: {look.said(state)}", name=name, state=state, states=work.STATES, stats=stats, found=found,
                 causes=work.causes(name, state) if name and state in ("dead", "failed") else [])
+
+
+def _minutes() -> list[tuple[str, float]]:
+    return [("now" if ago == 0 else f"{ago} min ago", many) for ago, many in zip(range(today.MINUTES - 1, -1, -1), today.depth(), strict=True)]
 
 
 @plugin.get("/task-queue/{id}", auth=PUBLIC, statuses=(304,), raises=(400, 401, 403, 404))

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from orkosi import Endpoint, Invalid, Page, Policy, Problem, Reply, Request, admit, current, endpoints
+from orkosi import Endpoint, Page, Policy, Problem, Reply, Request, admit, current, endpoints
+from plugins.fields import wrong
 
 
 @cache
@@ -56,7 +57,7 @@ def _convert(given: Any, kind: Any, name: str) -> Any:
     try:
         return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise Invalid(f"{name}: {error}", [{"field": name, "message": str(error)}]) from None
+        raise wrong(name, str(error)) from None
 
 
 def seek(operation: str, request: Request, path: dict[str, str] | None = None, /, **query: Any) -> Any:

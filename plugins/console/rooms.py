@@ -66,6 +66,11 @@ def link(path: str, name: str) -> Show:
     return lambda one: f'<a href="{esc(path.replace("{}", look.part(str(getattr(one, name)))))}">{esc(str(getattr(one, name)))}</a>'
 
 
+def told_to(name: str) -> Show:
+    """A field that is not told to everybody."""
+    return lambda one: esc(str(value)) if isinstance(value := getattr(one, name), str) else "–"
+
+
 def every(one: Any) -> str:
     """How often a schedule comes round."""
     return esc(one.cron + (f" {one.tz}" if one.tz else "")) if one.cron else "every " + look.span((one.every_ms or 0) / 1000)
@@ -101,6 +106,7 @@ def flip(one: Any, act: Acts, operation: str, **names: Any) -> str:
                say=f"{'On' if to else 'Off'}: {one.name}", **names)
 
 
+ROLES = ("demo", "viewer", "member", "builder", "editor", "admin")
 ROOMS = (
     Room("/logs", "Logs", "What the server and the agents write", "GET /api/logs",
          (("When", lambda one: look.clock(one.created_at)), ("Level", state("level")), ("Who", lambda one: esc(one.agent or "server")),
@@ -201,14 +207,26 @@ ROOMS = (
          (("When", age("created_at")), ("Who", lambda one: esc(f"{one.actor_type} {one.actor_id}")), ("What", text("action")),
           ("To", lambda one: esc(f"{one.entity_type or ''} {one.entity_id or ''}"))), "Nothing happened yet.", live="*"),
     Room("/users", "People", "Everybody of this tenant", "GET /api/users",
-         (("Name", text("username")), ("E-mail", lambda one: esc(str(one.email)) if isinstance(getattr(one, "email", None), str) else "–"),
-          ("Role", lambda one: esc(str(one.role)) if isinstance(getattr(one, "role", None), str) else "–"),
-          ("Since", lambda one: look.age(one.created_at) if isinstance(one.created_at, str) else "–")), "", live="user"),
+         (("Name", text("username")), ("E-mail", told_to("email")), ("Role", told_to("role")),
+          ("Since", lambda one: look.age(one.created_at) if isinstance(one.created_at, str) else "–")), "", live="user",
+         acts=lambda one, act: act.form("Change", "PATCH /api/users/{id}", (Field("role", "Role", value=one.role, options=ROLES),),
+                                        title="Role", say=f"{one.username} has another role", id=one.id)
+         + act("Erase", "DELETE /api/users/{id}", sure=f"Erase {one.username} from every record? They do not come back.", say="Erased", id=one.id)
+         if isinstance(one.role, str) else ""),
+    Room("/teams", "Teams", "Who works on the same", "GET /api/teams",
+         (("Name", text("name")), ("For", text("description")), ("Members", many("member_count"), "num"), ("Since", age("created_at"), "lesser")),
+         "There is no team yet.", live="team",
+         acts=lambda one, act: act.form("Invite", "POST /api/teams/{id}/invites", (Field("email", "E-mail", "email", required=True),),
+                                        title="Invite", say="Invited", id=one.id),
+         head=lambda act: act.form("Add", "POST /api/teams", (Field("name", "Name", required=True), Field("description", "For")),
+                                   title="Add a team", say="Added")),
     Room("/organizations", "Organizations", "Who works together, and their keys", "GET /api/organizations",
          (("Name", text("name")), ("Members", many("member_count"), "num"), ("You are", text("role")), ("Since", age("created_at"), "lesser"),
           ("Keys", lambda one: f'<a href="/organizations/{look.part(one.id)}/api-keys">API keys</a>')),
-              "You are in no organization yet; keys belong to one.",
-         live="organization",
-         head=lambda act: act.form("Add", "POST /api/organizations", (Field("name", "Name", required=True),), title="Add an organization",
-                                   say="Added")),
+         "You are in no organization yet; keys belong to one.", live="organization",
+         acts=lambda one, act: act.form("Invite", "POST /api/organizations/{id}/invites", (
+             Field("email", "E-mail", "email", required=True), Field("role", "As", value="member", options=("admin", "member", "viewer"))),
+             title="Invite", say="Invited", id=one.id) if one.role in ("owner", "admin") else "",
+         head=lambda act: act.form("Add", "POST /api/organizations", (Field("name", "Name", required=True),),
+                                   title="Add an organization", say="Added")),
 )

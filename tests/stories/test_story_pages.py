@@ -76,7 +76,7 @@ def sound(page, path):
 
 
 @pytest.mark.story("GET /tasks", "GET /agents", "GET /agent-runs", "GET /task-queue", "GET /costs", "GET /more", "GET /health", "GET /settings", "GET /billing",
-                   "GET /search", "GET /logs", "GET /schedules", "GET /backups", "GET /notifications", "GET /credentials", "GET /discovery-engines", "GET /factory-workers", "GET /integrations", "GET /products", "GET /rules", "GET /changelog", "GET /automations", "GET /files", "GET /activity-log", "GET /users", "GET /organizations")
+                   "GET /search", "GET /logs", "GET /schedules", "GET /backups", "GET /notifications", "GET /credentials", "GET /discovery-engines", "GET /factory-workers", "GET /integrations", "GET /products", "GET /rules", "GET /changelog", "GET /automations", "GET /files", "GET /activity-log", "GET /users", "GET /teams", "GET /organizations")
 @pytest.mark.parametrize("full", [False, True])
 def test_every_page_is_sound_for_everybody_empty_and_full(request, person, client, full, application):
     """The same page as an administrator, an editor, a viewer, the role demo, and somebody of another tenant; and each says what its operation answers."""

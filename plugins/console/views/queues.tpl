@@ -31,6 +31,9 @@
 %   end
 </ul>
 % end
+% if queues:
+<section id="depth"><h2>Unfinished jobs, last hour</h2><div class="charts">{{!look.columns(depth, "By the minute", look.number)}}</div></section>
+% end
 % waits = [one for one in health if one.wait_p50_seconds is not None]
 % if waits:
 <section id="waits"><h2>How long work waited, last 24 hours</h2>
