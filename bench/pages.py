@@ -38,7 +38,7 @@ def measure(table, folder: Path, rounds: int, seconds: int, quick: bool) -> None
 
 
 def session(folder: Path) -> int:
-    """A person with a password, a run that has 500 lines, and jobs that failed; the run's number. No server may run."""
+    """A person with a password, a full board, a run that has 500 lines, and jobs that failed; the run's number. No server may run."""
     import orkosi
     from orkosi import acting, db, now, settings, system
     orkosi.load()
@@ -50,6 +50,10 @@ def session(folder: Path) -> int:
             users.add("looker", "looker@example.com", users.passwords.hashed("correct horse battery"), "admin", 1)
             run = db.write(lambda: db.add("""INSERT INTO agent_runs (tenant_id, agent, task_id, status, started_at, counted)
                                               VALUES (1, 'agent1', 77, 'running', :now, 1)""", now=now(-60)))
+            for at, status in enumerate(("in_progress", "review", "blocked")):  # a board whose columns are all full
+                db.write(lambda at=at, status=status: db.run("""
+                    UPDATE tasks SET status = :status, finished_at = NULL, last_error = 'Timeout after ' || id || ' s'
+                     WHERE id > :first AND id <= :first + 100""", status=status, first=1000 + 100 * at))
             db.write(lambda: db.run_many("""INSERT INTO log_lines (source, agent, level, message, task_id, created_at)
                                              VALUES ('db', 'agent1', 'info', 'line ' || :n || ' of what it does, about so long', 77, :now)""",
                                          ({"n": n, "now": now()} for n in range(500))))

@@ -77,7 +77,7 @@ def test_from_the_door_to_undo_by_keyboard_alone(company, browser):
     browser.type("boat")
     browser.wait("[...document.querySelectorAll('#found [role=option]')].some(one => one.innerText.includes('Paint the boat'))")
     browser.key("Enter")
-    browser.wait("location.pathname.startsWith('/tasks/') && document.title.startsWith('Paint the boat')")
+    browser.wait("location.pathname.startsWith('/tasks/') && document.title.startsWith('Paint the boat') && document.documentElement.classList.contains('scripted')")
     browser.key("?")
     browser.wait("document.querySelector('[data-help]').open")
     browser.key("Escape")
