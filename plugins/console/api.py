@@ -129,9 +129,9 @@ def runs(request: Request) -> Document:
 def run(request: Request, id: int) -> Document:
     """A run, with its log as it is written, and what its brain said"""
     found = agents.runs.find(id)
-    title = tasks.find(found.task_id).title if found.task_id and asking.seek("GET /api/tasks/{id}", request,
-                                                                             {"id": str(found.task_id)}) else f"Run {id}"
-    return page(request, "run", title, run=found, lines=work.lines_of(found) if can("GET /api/logs") else None, output=work.output_of(request, id))
+    of = asking.seek("GET /api/tasks/{id}", request, {"id": str(found.task_id)}) if found.task_id else None
+    return page(request, "run", of.title if of else f"Run {id}", run=found, lines=work.lines_of(found) if can("GET /api/logs") else None,
+                output=work.output_of(request, id), told=work.told(found))
 
 
 # ── what waits ──

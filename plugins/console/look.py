@@ -13,9 +13,9 @@ from bottle import html_escape as esc
 
 # What each state of a task, a run or an agent looks like: a shape and a tone, so that colour never stands alone.
 SHAPES = {
-    "todo": ("ring", "calm"), "waiting": ("ring", "calm"), "delayed": ("clock", "calm"), "idle": ("dot", "calm"), "in_progress": ("play", "busy"),
-        "active": ("play", "busy"),
-    "working": ("play", "busy"), "running": ("play", "busy"), "review": ("diamond", "ask"), "done": ("check", "good"),
+    "todo": ("ring", "calm"), "waiting": ("ring", "calm"), "delayed": ("clock", "calm"), "idle": ("dot", "calm"),
+    "in_progress": ("play", "busy"), "active": ("play", "busy"), "working": ("play", "busy"), "running": ("play", "busy"),
+    "review": ("diamond", "ask"), "done": ("check", "good"),
     "completed": ("check", "good"), "blocked": ("stop", "bad"), "failed": ("stop", "bad"), "dead": ("stop", "bad"), "error": ("stop", "bad"),
     "timeout": ("stop", "bad"), "lost": ("slash", "bad"), "offline": ("slash", "bad"), "paused": ("bars", "warn"),
     "stopped": ("square", "calm"), "cancelled": ("minus", "calm"), "archived": ("minus", "calm"), "retry": ("clock", "warn"),

@@ -7,11 +7,12 @@ from typing import Any
 
 from orkosi import Request, Struct, db
 from plugins import queue
+from plugins.agents import kept
 from plugins.agents.runs import Run
 from plugins.dashboard import needs
 from plugins.queue.seeing import QueueStats
 
-from .asking import seek
+from .asking import can, seek
 
 WINDOW = 1000
 LINES = 500
@@ -64,3 +65,14 @@ def output_of(request: Request, id: int) -> dict[str, Any]:
     """What a run's brain said on both of its outputs, as far as that is kept and may be seen."""
     found = {stream: seek("GET /api/agent-runs/{id}/output", request, {"id": str(id)}, stream=stream, limit=65536) for stream in ("stdout", "stderr")}
     return {stream: one for stream, one in found.items() if one is not None and one.text}
+
+
+def told(run: Run) -> dict[str, Any] | None:
+    """What a run's brain was told, as far as that is kept and may be seen; without the environment."""
+    if not can("GET /api/agent-runs/{id}/output") or not kept.is_here(run.agent):
+        return None
+    try:
+        found: dict[str, Any] = kept.input_of(run.agent, run.id)["told"]
+        return found
+    except (OSError, ValueError, KeyError):
+        return None

@@ -35,8 +35,8 @@ MOVED: dict[str, dict[str, str]] = {
     "credit_ledger": {"user_id": "users"}, "cost_sums": {}, "idle_days": {}, "agent_budgets": {}, "activity": {}}
 WITHIN = {"org_members": ("org_id", "organizations"), "team_members": ("team_id", "teams")}
 NEEDED = {("org_members", "user_id"), ("team_members", "user_id")}  # without which a row is nothing: whoever is at home elsewhere stays there
-PERSONS = {"tasks": "created_by", "plan_grants": "granted_by",
-           "rules": "created_by", "token_ledger": "actor", "notification_reads": "reader", "notification_read_alls": "reader"}
+PERSONS = {"tasks": "created_by", "rules": "created_by", "token_ledger": "actor", "notification_reads": "reader",
+           "notification_read_alls": "reader", "plan_grants": "granted_by"}
 ENTITIES = {"task": "tasks", "user": "users", "run": "agent_runs", "notification": "notifications", "rule": "rules", "schedule": "schedules",
             "agent": "agents", "product": "products", "automation": "automations", "file": "files", "tokens": "token_ledger",
             "template": "agent_templates"}

@@ -1,4 +1,5 @@
 """Stories of the console's other pages: each in a full company, in an empty one, and as whoever may less."""
+import json
 import random
 import re
 from urllib.parse import quote
@@ -7,7 +8,7 @@ import pytest
 from test_story_console import PASSWORD, Browser, buttons, text_of
 
 import orkosi
-from orkosi import acting, db, system
+from orkosi import acting, db, settings, system
 from plugins import agents, logs, queue, tokens, users
 from plugins.console import asking, rooms
 
@@ -148,6 +149,13 @@ def test_a_run_has_its_log_and_what_it_cost(ann, client, company, person):
     sound(page, "/agent-runs/{id}")
     said = text_of(page)
     assert {"$2.00", "20 tokens in, 0 out", "felix", f"run {company['run']}", "Why it failed", "Replay", "Try again"} <= set(said), said
+    assert "What it was told" not in said
+    folder = settings.data / "agents/felix/runs" / str(company["run"])
+    folder.mkdir(parents=True)
+    (folder / "input.json").write_text(json.dumps({"told": {"title": "Paint <it>", "step": 2}, "environment": {"SECRET": "not shown"}}))
+    (folder / "stdout").write_text("\x1b[32mpainted\x1b[0m")
+    full = sound(ann.ask("GET", f"/agent-runs/{company['run']}"), "a run that is kept")
+    assert "Paint &lt;it&gt;" in full and "not shown" not in full and ">painted<" in full
     assert "red \ufffd" in page.body.decode() and len(page.body) < 120_000
     assert "Log lines belong to the machine" in person("vera", "viewer").ask("GET", f"/agent-runs/{company['run']}").body.decode()
 
@@ -242,7 +250,6 @@ def test_every_button_of_a_page_is_an_operation_that_there_is(ann, company):
 
 
 def test_settings_and_health_say_what_there_is_and_no_secret(ann, client, monkeypatch):
-    from orkosi import settings
     monkeypatch.setitem(settings.values, "stripe_secret_key", "sk_test_nobody")
     raw = ann.ask("GET", "/settings").body.decode()
     assert "sk_test_nobody" not in raw and all(f"<code>{name}</code>" in raw for name in settings.known)

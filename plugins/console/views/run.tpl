@@ -23,6 +23,9 @@
 <section id="{{stream}}"><h2>{{words}} <span class="small">{{look.size(output[stream].bytes)}}{{", the beginning" if output[stream].next_offset else ""}}</span></h2><pre tabindex="0">{{look.printable(output[stream].text)}}</pre></section>
 %   end
 % end
+% if told:
+<section id="told"><details id="told-all"><summary>What it was told</summary><pre tabindex="0">{{look.printable(look.data(told))}}</pre></details></section>
+% end
 <section id="logs"><div class="head"><h2>Log</h2>
 % if lines and run.status == "running":
 <p class="acts"><button type="button" class="act" data-follow aria-pressed="true">Follow</button></p>
