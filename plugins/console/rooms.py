@@ -126,7 +126,7 @@ ROOMS = (
     Room("/backups", "Backups", "Copies, and whether they can be restored", "GET /api/backups",
          (("Made", age("created_at")), ("File", text("filename")), ("Kind", text("kind"), "lesser"),
           ("Size", lambda one: look.size(one.size_bytes), "num"),
-          ("Restored for a trial", lambda one: f"<span>{look.state(one.verification)} {look.age(one.verified_at)}</span>")),
+          ("Proven", lambda one: f"<span>{look.state(one.verification)} {look.age(one.verified_at)}</span>")),
          "There is no backup yet.", key=lambda one: one.filename, live="backup", group="Server",
          acts=lambda one, act: act("Verify", "POST /api/backups/{filename}/verify", say=f"Restoring {one.filename} for a trial",
                                    filename=one.filename)
@@ -173,7 +173,7 @@ ROOMS = (
              Field("queues", "Queues", "list", help="With commas between")), title="How many workers", say="Set")),
     Room("/integrations", "Integrations", "What is outside, and whether it works", "GET /api/integrations",
          (("State", state("status")), ("Name", text("name")), ("For", text("description")), ("Set by", text("source"), "lesser"),
-          ("What was found", text("detail"), "clip"), ("Tried", age("checked_at"), "lesser")), "", live="integration", group="Server",
+          ("Found", text("detail"), "clip"), ("Tried", age("checked_at"), "lesser")), "", live="integration", group="Server",
          acts=lambda one, act: act("Try", "GET /api/integrations/{id}/status", say=f"Tried {one.name}", id=one.id) + (act.form(
              "Save", "POST /api/integrations/{id}/configure", [Field(f"fields.{field.name}", field.label, "secret" if field.secret else "text",
                                                                      required=field.required and not field.set) for field in one.fields],
