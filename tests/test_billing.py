@@ -186,6 +186,17 @@ def test_a_signature_that_is_none_is_refused(anonymous, stripe, signature):
     assert (answer.status, answer.code) == (400, "bad_signature")
 
 
+def test_a_stranger_at_the_webhook_reads_no_secret_and_fills_no_log(client, anonymous, data):
+    fields = {"key": "sk_test_of_the_vault", "webhook_secret": "whsec_of_the_vault"}
+    assert client.post("/integrations/stripe/configure", {"fields": fields}).status == 200
+    for number in range(30):
+        refused = anonymous.post("/billing/webhook", raw=b'{"id": "evt_1"}', headers={"Stripe-Signature": f"t={number},v1=00", "Content-Type": "application/json"})
+        assert refused.code == "bad_signature"
+    assert db.value("SELECT count(*) FROM activity WHERE action = 'credential.read'") <= 2
+    client.post("/integrations/stripe/configure", {"fields": {"webhook_secret": "whsec_new"}})
+    assert till._signing_secrets() == ["whsec_new"]
+
+
 def test_an_event_is_never_larger_than_half_a_megabyte(anonymous, stripe):
     raw, headers = stripe.signed("x", at=time.time(), body=b" " * ((512 << 10) + 1))
     assert anonymous.post("/billing/webhook", raw=raw, headers=headers).status == 413

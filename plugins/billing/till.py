@@ -148,10 +148,21 @@ def everything(call: Callable[[Any, dict[str, Any]], Any], most: int = 2000, **p
 
 # ── what Stripe tells by itself ──
 
+_signing: tuple[tuple[int, str], list[str]] = (-1, ""), []
+
+
+def _signing_secrets() -> list[str]:
+    """What Stripe signs with. Read once for each change: reading a secret is on record, and any stranger may knock at the webhook."""
+    global _signing
+    place = _generation, str(settings.stripe_webhook_secret)
+    if _signing[0] != place:
+        _signing = place, _values().get("webhook_secret", "").replace(",", " ").split()
+    return _signing[1]
+
 
 def verified(raw: bytes, signature: str) -> None:
     """See that an event is Stripe's, by any of the secrets that hold, and of now. StripeNotConfigured, BadSignature."""
-    secrets = _values().get("webhook_secret", "").replace(",", " ").split()
+    secrets = _signing_secrets()
     if not secrets:
         raise StripeNotConfigured("There is no signing secret for Stripe's events; set webhook_secret of the integration stripe")
     import stripe
