@@ -13,8 +13,8 @@ Before anything is asked that costs somebody money, the row that asks is written
 same thing again, under the same key, or finds what became of it. A payment is credited with the id of its payment intent as the reference, which a
 ledger takes once: by a webhook, a retry and a nightly look at Stripe, together, once.
 
-Nothing of this runs inside a write or holds a thread that others wait for: requests that ask Stripe run in the lane `outside`, and jobs in the queue
-of the same name. Without a key all of it answers 503 and everything else goes on; a plan that an administrator grants needs no Stripe.
+Nothing of this runs inside a write or holds a thread that others wait for: requests that ask Stripe run in the lane `outside`, and jobs in the
+queue for what is outside. Without a key all of it answers 503 and everything else goes on; a plan that an administrator grants needs no Stripe.
 
 Files, each using those before it: prices, till, plans, credits, buying, topups, hearing, seeing.
 """

@@ -229,15 +229,22 @@ def month() -> tuple[str, str]:
     return f"{today[:8]}01", today
 
 
+_USED: dict[Limit, str] = {
+    "agents": "SELECT count(*) FROM agents WHERE tenant_id = :tenant",
+    "tasks_per_month": "SELECT ifnull(sum(tasks), 0) FROM plan_days WHERE tenant_id = :tenant AND day >= :first AND day <= :today",
+    "api_keys": "SELECT count(*) FROM api_keys WHERE tenant_id = :tenant AND agent IS NULL AND deleted_at IS NULL AND revoked_at IS NULL",
+    "storage_bytes": "SELECT bytes FROM tenant_shares WHERE tenant_id = :tenant"}
+
+
+def used_of(name: Limit) -> int:
+    """What the tenant has of one thing that plans limit."""
+    first, today = month() if name == "tasks_per_month" else ("", "")
+    return db.value(_USED[name], **({"first": first, "today": today} if first else {})) or 0
+
+
 def used() -> dict[Limit, int]:
     """What the tenant has of what plans limit."""
-    first, today = month()
-    return {"agents": db.value("SELECT count(*) FROM agents WHERE tenant_id = :tenant"),
-            "tasks_per_month": db.value("SELECT ifnull(sum(tasks), 0) FROM plan_days WHERE tenant_id = :tenant AND day >= :first AND day <= :today",
-                                        first=first, today=today),
-            "api_keys": db.value("""SELECT count(*) FROM api_keys WHERE tenant_id = :tenant AND agent IS NULL AND deleted_at IS NULL
-                                            AND revoked_at IS NULL"""),
-            "storage_bytes": db.value("SELECT bytes FROM tenant_shares WHERE tenant_id = :tenant") or 0}
+    return {name: used_of(name) for name in LIMITS}
 
 
 def violations(tier: prices.PricedTier) -> list[Violation]:
@@ -275,7 +282,7 @@ def _limit(name: Limit, tenant: int | None) -> None:
         return
     with acting(system(tenant)):
         allowed = limits_of()[name]
-        if allowed is None or (has := used()[name]) <= allowed:
+        if allowed is None or (has := used_of(name)) <= allowed:
             return
         raise LimitReached(f"{name}: The plan {tier_now().tier} has {allowed:,}, and they are used{lifted_by(name, has)}",
                            [{"field": name, "message": f"{allowed} of {allowed} are used"}])
