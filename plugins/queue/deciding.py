@@ -84,17 +84,28 @@ def _retry_each(ids: list[int]) -> None:
         retry(id)
 
 
-@writes
+STEP = 200  # jobs that one write changes, so that others get their turn
+
+
 def retry_some(ids: list[int]) -> int:
     """Run those of these jobs again that are dead, failed or cancelled; how many. The others, and those that there are not, stay as they are."""
+    return sum(_retry_some(ids[at:at + STEP]) for at in range(0, len(ids), STEP))
+
+
+@writes
+def _retry_some(ids: list[int]) -> int:
     found = [job.id for job in of_ids(ids) if job.state in ("dead", "failed", "cancelled") and _visible(job.queue)]
     _retry_each(found)
     return len(found)
 
 
-@writes
 def bury(ids: list[int]) -> int:
     """Take a retry back: those of these jobs that failed before, wait, and were not tried since, are dead again; how many."""
+    return sum(_bury(ids[at:at + STEP]) for at in range(0, len(ids), STEP))
+
+
+@writes
+def _bury(ids: list[int]) -> int:
     found = [job for job in of_ids(ids) if job.state == "waiting" and job.attempt == 0 and job.error and _visible(job.queue)]
     for job in found:
         db.run("UPDATE jobs SET attempt = max_attempts WHERE id = :id AND tenant_id = :tenant", id=job.id)
