@@ -182,3 +182,11 @@ def gzipped() -> dict[str, bytes]:
 def assets_path() -> str:
     """Where the files are: a path that changes with them, so that a browser may keep them for ever."""
     return "/console/" + hashlib.sha256(b"".join(assets().values())).hexdigest()[:10]
+
+
+@plugin.on("opened")
+def forget(event: str, folder: object) -> None:
+    """Another data folder may be open now."""
+    from . import today
+    _followed.clear()
+    today.forget()

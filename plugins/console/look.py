@@ -104,11 +104,6 @@ def number(value: int, more: bool = False) -> str:
     return f"{value:,}".replace(",", "\u202f") + ("+" if more else "")
 
 
-def href(link: str | None) -> str:
-    """A link that leads to this server or to a web page, and nowhere else."""
-    return esc(link) if link and re.match(r"https?://|/(?![/\\])", link) else "#"
-
-
 def part(text: str) -> str:
     """`text` as one part of an address."""
     return quote(text, safe="")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from bottle import html_escape as esc
 
 from orkosi import Request
+from plugins.findings import looks
 
 from . import look
 from .acts import Acts, Field
@@ -159,7 +160,7 @@ ROOMS = (
          acts=lambda one, act: act("Run now", "POST /api/discovery-engines/{slug}/run", say=f"{one.name} looks", slug=one.slug)
          + flip(one, act, "PATCH /api/discovery-engines/{slug}", slug=one.slug),
          head=lambda act: act.form("Add", "POST /api/discovery-engines", (
-             Field("name", "Name", required=True), Field("layer", "Looks at", options=("tasks", "agents", "products", "files", "system", "queue")),
+             Field("name", "Name", required=True), Field("layer", "Looks at", options=tuple(sorted(looks))),
              Field("description", "For"), Field("schedule_interval_ms", "Every, in milliseconds", "number", 3_600_000)), title="Add an engine",
                  say="Added")),
     Room("/factory-workers", "Factory", "This server's own workers for queues", "GET /api/factory-workers",

@@ -85,7 +85,8 @@ def depth() -> list[int]:
     """How many jobs were unfinished at each of the last sixty minutes: how many there are now, and backwards what came and went."""
     level = sum(db.value(f"""SELECT count(*) FROM (SELECT 1 FROM jobs WHERE tenant_id = :tenant AND state = '{state}'
                               LIMIT {LIMIT}) AS counted""") for state in ("waiting", "delayed", "active"))
-    came, went = _moved()
+    minute = now()[:16]
+    came, went = (past | fresh for past, fresh in zip(_moved(minute), _count_moves(f"{minute}:00.000Z", "9"), strict=True))
     series = []
     for ago in range(MINUTES):
         series.append(level)
@@ -97,24 +98,29 @@ def depth() -> list[int]:
 _moves: dict[int | None, tuple[str, tuple[dict[str, int], dict[str, int]]]] = {}
 
 
-def _moved() -> tuple[dict[str, int], dict[str, int]]:
-    """How many jobs came and went in each minute of the last hour; looked up once a minute, for what is over does not change."""
-    tenant, minute = current().tenant, now()[:16]
+def forget() -> None:
+    """Know nothing of any minute."""
+    _moves.clear()
+
+
+def _moved(minute: str) -> tuple[dict[str, int], dict[str, int]]:
+    """How many jobs came and went in each minute of the last hour before this one; looked up once a minute, for what is over stays so."""
+    tenant = current().tenant
     kept = _moves.get(tenant)
     if kept is None or kept[0] != minute:
-        kept = _moves[tenant] = minute, _count_moves()
+        kept = _moves[tenant] = minute, _count_moves(now(-60 * MINUTES), f"{minute}:00.000Z")
     return kept[1]
 
 
-def _count_moves() -> tuple[dict[str, int], dict[str, int]]:
-    since = now(-60 * MINUTES)
+def _count_moves(since: str, until: str) -> tuple[dict[str, int], dict[str, int]]:
     came = dict(db.all(tuple, """
-        SELECT substr(created_at, 1, 16), count(*) FROM jobs WHERE tenant_id = :tenant
+        SELECT substr(created_at, 1, 16), count(*) FROM jobs WHERE tenant_id = :tenant AND created_at < :until
            AND id > ifnull((SELECT id FROM jobs WHERE tenant_id = :tenant AND created_at < :since ORDER BY id DESC LIMIT 1), 0)
-         GROUP BY 1""", since=since))
+         GROUP BY 1""", since=since, until=until))
     went: dict[str, int] = {}
     for state in ("completed", "failed", "cancelled", "dead"):
         for minute, many in db.all(tuple, f"""SELECT substr(finished_at, 1, 16), count(*) FROM jobs WHERE tenant_id = :tenant
-                                               AND state = '{state}' AND finished_at >= :since GROUP BY 1""", since=since):
+                                               AND state = '{state}' AND finished_at >= :since AND finished_at < :until GROUP BY 1""",
+                                   since=since, until=until):
             went[minute] = went.get(minute, 0) + many
     return came, went

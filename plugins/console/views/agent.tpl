@@ -41,7 +41,7 @@
 </section>
 % if lines is not None:
 <section id="logs"><h2>Log</h2>
-% include("log.tpl", lines=lines, follow=False)
+% include("log.tpl", lines=lines)
 </section>
 % end
 </main>

@@ -12,7 +12,7 @@
   </form>
 </div>
 {{!act.form("Give it", "POST /api/tasks", forms.a_task(names, products), title="Give a task", say="Given")}}
-<div class="board" id="board" data-board tabindex="0" role="region" aria-label="Board">
+<div class="board" id="board" tabindex="0" role="region" aria-label="Board">
 % for status in columns:
   <section class="column" id="col-{{status}}" data-column="{{status}}" aria-labelledby="h-{{status}}">
     <h2 id="h-{{status}}"><a href="/tasks?status={{status}}">{{!look.state(status, look.WORDS[status])}}</a><span class="count" id="n-{{status}}">{{look.number(counts[status])}}</span></h2>

@@ -29,7 +29,7 @@
 <th scope="col"><label class="box"><input type="checkbox" data-all><span class="hear">Choose all on this page</span></label></th>
 <th scope="col">State</th><th scope="col">Job</th><th scope="col" class="lesser">Type</th><th scope="col" class="num lesser">Attempts</th><th scope="col">Error, or what it waits for</th><th scope="col">Made</th></tr></thead><tbody data-rows>
 %   for job in found.items:
-<tr id="j{{job.id}}" data-row data-id="{{job.id}}" data-state="{{job.status}}" tabindex="0"><td><label class="box"><input type="checkbox" data-choose aria-label="Choose {{job.id}}"></label></td><td>{{!look.state(job.status)}}</td><td><a href="/task-queue/{{job.id}}">{{job.id}}</a></td><td class="lesser">{{job.task_type}}</td><td class="num lesser">{{job.attempt}} of {{job.max_attempts}}</td><td class="clip">{{look.last_line(job.error, 90) or look.first_line(job.why[0].sentence if job.why else "", 90)}}</td><td>{{!look.age(job.created_at)}}</td></tr>
+<tr id="j{{job.id}}" data-row data-id="{{job.id}}" tabindex="0"><td><label class="box"><input type="checkbox" data-choose aria-label="Choose {{job.id}}"></label></td><td>{{!look.state(job.status)}}</td><td><a href="/task-queue/{{job.id}}">{{job.id}}</a></td><td class="lesser">{{job.task_type}}</td><td class="num lesser">{{job.attempt}} of {{job.max_attempts}}</td><td class="clip">{{look.last_line(job.error, 90) or look.first_line(job.why[0].sentence if job.why else "", 90)}}</td><td>{{!look.age(job.created_at)}}</td></tr>
 %   end
 </tbody></table></div>
 <div class="bulk" hidden data-bulk id="bulk"><b><span data-chosen>0</span> chosen</b>

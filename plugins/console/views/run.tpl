@@ -34,7 +34,7 @@
 % if lines is None:
 <p class="calmly">Log lines belong to the machine; an editor of the host can read them.</p>
 % else:
-% include("log.tpl", lines=lines, follow=run.status == "running")
+% include("log.tpl", lines=lines)
 % end
 </section>
 </main>
