@@ -9,7 +9,7 @@ import ipaddress
 from orkosi import Endpoint, NotFound, Request, clean
 from plugins.server.limits import limiter
 
-OPEN = ("/api/v1/public/", "/api/billing/webhook")
+OPEN = ("/api/v1/public/", "/api/billing/webhook", "/hooks/")
 THROUGH = "orkosi.tunnel"  # in the environment of a request that came in there
 SECURE = ("Strict-Transport-Security", "max-age=31536000")
 
