@@ -123,7 +123,10 @@ def test_what_is_no_hook_is_named(client, fields, field):
 
 @pytest.mark.story("GET /api/hooks")
 def test_hooks_are_listed_by_name(client):
-    hooks = [made(client, name=name)[0] for name in ("b", "c", "a")]
+    filters = {"b": {"header": None, "pointer": "/x", "values": ["1", "2"]}, "c": {"header": "X-A", "pointer": None, "values": ["3"]}, "a": None}
+    hooks = [made(client, name=name, description={"text": "d"}, **({"filter": found} if found else {}))[0] for name, found in filters.items()]
+    hooks.append(made(client, "token", name="d", makes="job", queue_name="q", task_type="t", header="X-A", delivery_header="X-B")[0])
+    assert [one["filter"] for one in hooks] == [*filters.values(), None]
     shown = [{name: value for name, value in one.items() if name != "url"} for one in sorted(hooks, key=lambda one: one["name"])]
     assert listed(client, "/hooks", shown)
     db.write(lambda: db.run("""UPDATE hooks SET received = 9, made = 4, skipped = 3, repeated = 2, refused = 1, last_at = '2026-11-02T10:00:00.000Z',
