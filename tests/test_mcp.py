@@ -177,6 +177,15 @@ def test_a_wait_ends_with_its_client_and_a_cancelled_one_at_once(company):
     assert said == [{"jsonrpc": "2.0", "id": "w", "error": {"code": -32000, "message": "Cancelled"}}] and time.monotonic() - began < 8
 
 
+def test_a_stream_that_is_cancelled_ends(company):
+    company.call("POST", "/tasks", {"title": "top"}, company.token)
+    company.call("POST", "/tasks", {"title": "part", "parent_id": 1}, company.token)
+    threading.Timer(0.5, lambda: post(company, {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}).read()).start()
+    began = time.monotonic()
+    told = post(company, called("task_wait", id=1, wait_seconds=60, token=7), Accept="application/json, text/event-stream").read().decode()
+    assert time.monotonic() - began < 6 and '"open":1' in told.splitlines()[-2]
+
+
 def test_a_stream_tells_its_progress_and_ends_with_the_result(company):
     company.call("POST", "/tasks", {"title": "top"}, company.token)
     company.call("POST", "/tasks", {"title": "part", "parent_id": 1}, company.token)

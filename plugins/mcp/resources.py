@@ -7,7 +7,7 @@ import msgspec
 from orkosi import Problem, Request, current
 from plugins.tasks import delegation
 
-from .tools import named
+from .tools import may, named
 
 KINDS = {"tasks": ("task_show", "Task", "A task, with why it waits and what came of its parts", "application/json"),
          "files": ("file_read", "File", "A file by its id, where it is text", "text/plain")}
@@ -22,7 +22,8 @@ class Missing(Exception):
 def known(request: Request) -> list[Resource]:
     """The rules, the task that is held or the open ones, and the newest files of one's workspace."""
     me = current()
-    found = [{"uri": RULES, "name": "rules", "title": "Rules", "description": "What must be kept", "mimeType": "application/json"}]
+    rules = {"uri": RULES, "name": "rules", "title": "Rules", "description": "What must be kept", "mimeType": "application/json"}
+    found = [rules] if may("rule_list") else []
     if me.kind == "agent":
         held = delegation.held_by(me.name)
         tasks = [held] if held else []

@@ -169,10 +169,12 @@ def tools() -> dict[str, Tool]:
 
 def allowed() -> list[Tool]:
     """The tools that whoever asks may call."""
-    return [tool for tool in tools().values() if _may(tool, current())]
+    return [tool for tool in tools().values() if may(tool.name)]
 
 
-def _may(tool: Tool, me: Actor) -> bool:
+def may(name: str) -> bool:
+    """Whether whoever asks may call a tool."""
+    tool, me = tools()[name], current()
     if me.kind == "agent" and tool.name in ("task_approve", "task_reject"):
         return False  # what no policy can say
     try:

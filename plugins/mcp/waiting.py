@@ -23,7 +23,7 @@ PACE = 2.0  # seconds between two words of progress
 Place = tuple[str, str, int | str]
 
 _lock = threading.Lock()
-_standing: weakref.WeakValueDictionary[Place, Parked] = weakref.WeakValueDictionary()
+_standing: weakref.WeakValueDictionary[Place, "Parked | Following"] = weakref.WeakValueDictionary()
 _cancelled: weakref.WeakSet[Parked] = weakref.WeakSet()
 
 
@@ -31,8 +31,8 @@ def _place(id: int | str) -> Place:
     return current().ref, current().credential, id
 
 
-def stand(message: Message, parked: Parked) -> None:
-    """Note that a call stands aside."""
+def stand(message: Message, parked: "Parked | Following") -> None:
+    """Note that a call stands aside, or follows what happens."""
     with _lock:
         _standing[_place(message.id or 0)] = parked
 
@@ -43,7 +43,9 @@ def cancel(id: Any) -> None:
         return
     with _lock:
         parked = _standing.get(_place(id))
-        if parked is None:
+        if isinstance(parked, Following):
+            parked.until = 0.0  # its next word is its last
+        if not isinstance(parked, Parked):
             return
         _cancelled.add(parked)
     parked.ring()
@@ -66,7 +68,7 @@ class Following(Feed):
 
     def packed(self, rows: list[Any]) -> bytes:
         """Something happened: perhaps what is waited for."""
-        if self.over:
+        if self.over or not any(row.type.startswith("task.") for row in rows):
             return b""
         try:
             with acting(self.me):
@@ -100,6 +102,7 @@ def followed(message: Message, parked: Parked, accepts: str, again: Callable[[],
         return None
     feed = Following(message, again, finished, parked)
     parked.leave()
+    stand(message, feed)
     return document(feed)
 
 

@@ -154,12 +154,13 @@ def test_tools_do_what_the_api_does(client, crew, lately):
 
 
 @pytest.mark.story("POST /mcp")
-def test_resources_are_read_by_their_uri(client, crew):
+def test_resources_are_read_by_their_uri(client, crew, key_for):
     ada = crew("ada")
     client.post("/rules", {"rule": "Be kind"})
     id = client.post("/tasks", {"title": "Build", "assignee": "ada"}).data["id"]
     put("files", id=5, tenant_id=1, name="a.md", path="agents/ada/workspace/a.md", workspace="ada", file_type="text/markdown", ext="md", category="docs", content="oak", size=3, synced=1, created_at="2026-01-01T00:00:00.000Z", updated_at="2026-01-01T00:00:00.000Z")
     put("files", id=6, tenant_id=1, name="a.png", path="agents/ada/workspace/a.png", workspace="ada", ext="png", category="media", content=None, size=3, synced=1, created_at="2026-01-01T00:00:00.000Z", updated_at="2026-01-01T00:00:00.000Z")
+    assert say(key_for("files:read"), "resources/list").json["result"] == {"resources": []}
     uris = lambda who: [one["uri"] for one in say(who, "resources/list").json["result"]["resources"]]  # noqa: E731
     assert uris(client) == ["orkosi://rules", f"orkosi://tasks/{id}"] and uris(ada) == ["orkosi://rules", "orkosi://files/6", "orkosi://files/5"]
     use(ada, "job_claim")
