@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from orkosi import PUBLIC, Document, Invalid, NotFound, Paging, Problem, Request, may, now, settings
-from plugins import agents, costs, dashboard, health, tasks, users
+from plugins import agents, costs, dashboard, health, users
 from plugins.agents.rows import everyone
 from plugins.console import (
     HEADERS,
@@ -89,9 +89,9 @@ def task_board(request: Request) -> Document:
 @shown("GET /api/tasks/{id}")
 def task(request: Request, id: int) -> Document:
     """The page of a task: why it is not running, what came of it, its runs; a feed's links lead here"""
-    found = tasks.find(id)
+    found = asking.answer("GET /api/tasks/{id}", request, {"id": str(id)})
     runs = agents.runs.page(Paging(limit=20), task_id=id).items if can("GET /api/agent-runs") else []
-    return page(request, "task", found.title, task=found, why=tasks.why(found), runs=runs,
+    return page(request, "task", found.title, task=found, why=found.why, runs=runs,
                 review=asking.seek("GET /api/tasks/{id}/review", request, {"id": str(id)}) if found.status == "review" else None)
 
 
