@@ -1072,13 +1072,13 @@ CREATE TABLE webhook_deliveries (
   UNIQUE (webhook_id, event_id)
 ) STRICT;
 -- webhooks.page
-CREATE INDEX idx_webhook_deliveries_by_id ON webhook_deliveries (webhook_id, id);
+CREATE INDEX idx_webhook_deliveries_by_webhook_id ON webhook_deliveries (webhook_id, id);
 -- webhooks.page by status
-CREATE INDEX idx_webhook_deliveries_by_status ON webhook_deliveries (webhook_id, status, id);
+CREATE INDEX idx_webhook_deliveries_by_webhook_id_status ON webhook_deliveries (webhook_id, status, id);
 -- webhooks.sending.NEXT
-CREATE INDEX idx_webhook_deliveries_by_due_at ON webhook_deliveries (webhook_id, due_at, id) WHERE status = 'waiting';
+CREATE INDEX idx_webhook_deliveries_waiting_by_webhook_id_due_at ON webhook_deliveries (webhook_id, due_at, id) WHERE status = 'waiting';
 -- webhooks.sending.NEXT, for what is before it
-CREATE INDEX idx_webhook_deliveries_by_entity ON webhook_deliveries (webhook_id, entity, id) WHERE status IN ('waiting', 'sending');
+CREATE INDEX idx_webhook_deliveries_unfinished_by_webhook_id_entity ON webhook_deliveries (webhook_id, entity, id) WHERE status IN ('waiting', 'sending');
 -- webhooks.sending.prune
 CREATE INDEX idx_webhook_deliveries_by_created_at ON webhook_deliveries (created_at);
 

@@ -230,6 +230,8 @@ ANEW = {
     **{f"POST /api/tasks/{{id}}/{word}": lambda cast, who, n: ({"id": cast.make("/tasks", {"title": n, "status": "review"})["id"]}, {"note": n})
        for word in ("approve", "reject")},
     "DELETE /api/files/{id}": lambda cast, who, n: ({"id": cast.make("/files", {"name": n, "path": n})["id"]}, None),
+    "POST /api/webhooks": lambda cast, who, n: ({}, {"url": "https://example.com/" + n}),
+    "DELETE /api/webhooks/{id}": lambda cast, who, n: ({"id": cast.make("/webhooks", {"url": "https://example.com/" + n})["id"]}, None),
     "POST /api/schedules": lambda cast, who, n: ({}, {"name": n, "every_ms": 60_000, "queue_name": n}),
     "DELETE /api/schedules/{id}": lambda cast, who, n: ({"id": cast.make("/schedules", {"name": n, "every_ms": 60_000, "queue_name": n})["id"]}, None),
     "POST /api/bull-queue/{queue}/jobs/{id}/retry": lambda cast, who, n: bull_job(cast, n, cancelled=True),
@@ -411,6 +413,8 @@ def theirs(client, data, stripe):
     db.write(lambda: db.run("INSERT INTO plan_grants (tenant_id, tier, granted_by, granted_at) VALUES (1, 'free', 'system', :now)", now=now()))
     with acting(system()):
         credits.move_credits(me, "purchase", 10_000, MARK)
+    ids["webhooks"] = made("/webhooks", {"url": "https://example.com/" + MARK})
+    made(f"/webhooks/{ids['webhooks']['id']}/test", None)
     ids["schedules"] = made("/schedules", {"name": MARK, "every_ms": 60_000, "queue_name": MARK + ".", "payload": {"x": MARK}})
     ids = {name: {"id": one["id"]} for name, one in ids.items()} | {"discovery-engines": {"slug": MARK}, "integrations": {"id": "litestream"}}
     kept = settings.data / "agents/felix/runs" / str(ids["agent-runs"]["id"])

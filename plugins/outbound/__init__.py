@@ -144,7 +144,7 @@ def _connected(place: SplitResult, addresses: list[str], ends: float) -> socket.
             return sock
         try:
             return _trust().wrap_socket(sock, server_hostname=place.hostname)
-        except BaseException:
+        except OSError:  # which every failure of TLS is
             sock.close()
             raise
     raise error or OSError("it has no address")

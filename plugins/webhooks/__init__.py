@@ -131,7 +131,7 @@ def create(url: str, types: list[str], description: str) -> tuple[Webhook, str]:
                 most=settings.webhooks_most) >= settings.webhooks_most:
         raise Conflict(f"There are {settings.webhooks_most} webhooks, which is the most (setting webhooks_most); delete one first")
     one = db.insert(Webhook, "webhooks", url=require_address(url), description=description, types=list(dict.fromkeys(types)), status="active",
-                    seen=db.value("SELECT ifnull(max(id), 0) FROM activity"), created_at=now(), updated_at=now())
+                    seen=db.value("SELECT ifnull(max(id), 0) FROM activity WHERE tenant_id = :tenant"), created_at=now(), updated_at=now())
     secret = _new_secret(one.id)
     emit("webhook.created", one)
     return one, secret
