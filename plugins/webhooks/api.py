@@ -99,7 +99,7 @@ def delete(id: int) -> Deleted:
     return Deleted(id)
 
 
-@plugin.post("/api/webhooks/{id}/test", auth=WRITE, status=202, raises=(404, 409))
+@plugin.post("/api/webhooks/{id}/test", auth=WRITE, status=201, raises=(404, 409))
 def test(id: int) -> Delivery:
     """Send a webhook a test
 
