@@ -845,6 +845,74 @@ CREATE TABLE task_links (                       -- task_id waits for blocked_by
 -- tasks._release: who waited for it
 CREATE INDEX idx_task_links_by_blocked_by ON task_links (blocked_by, task_id);
 
+-- ═════════════════════════════ hooks ═════════════════════════════
+
+CREATE TABLE hooks (                            -- addresses at which other systems deliver, and what a delivery makes
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  token_hash BLOB NOT NULL UNIQUE,              -- SHA-256 of the token in its address; the token itself is never stored
+  masked TEXT NOT NULL,                         -- its last four characters
+  kind TEXT NOT NULL CHECK (kind IN ('github', 'stripe', 'slack', 'standard', 'token', 'none')),  -- how a sender proves itself
+  header TEXT,                                  -- where the sender's token stands; of the kind token
+  delivery_header TEXT,                         -- where the sender numbers its deliveries, if the kind does not say
+  makes TEXT NOT NULL CHECK (makes IN ('task', 'job')),
+  title TEXT NOT NULL,                          -- JSON {pointer, text}: what a pointer finds in the body, else the text; so the next two
+  description TEXT NOT NULL,
+  product TEXT NOT NULL,                        -- a slug
+  assignee TEXT,
+  priority TEXT NOT NULL DEFAULT 'P2' CHECK (priority IN ('P0', 'P1', 'P2', 'P3')),
+  type TEXT NOT NULL DEFAULT 'other'
+    CHECK (type IN ('feature', 'bug', 'research', 'ops', 'infra', 'content', 'other')),
+  queue_name TEXT,                              -- of jobs; so the next one
+  task_type TEXT,
+  filter TEXT,                                  -- JSON {header or pointer, values}: all else makes nothing
+  enabled INTEGER NOT NULL DEFAULT 1,
+  vault_key_id INTEGER,                         -- the data key that seals the sender's secret
+  nonce BLOB,
+  sealed BLOB,
+  received INTEGER NOT NULL DEFAULT 0,          -- deliveries that were proven, again and again ones included
+  made INTEGER NOT NULL DEFAULT 0,
+  skipped INTEGER NOT NULL DEFAULT 0,           -- that its filter left out
+  repeated INTEGER NOT NULL DEFAULT 0,          -- that had come before
+  refused INTEGER NOT NULL DEFAULT 0,           -- that were not proven, or could not be made
+  last_at TEXT,
+  last_error TEXT,                              -- why the last one was refused; null once one was made
+  created_by TEXT NOT NULL,
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL,
+  UNIQUE (tenant_id, name)
+) STRICT;
+
+CREATE TABLE hook_deliveries (                  -- what came in, for 14 days, so that it makes one thing however often it comes
+  tenant_id INTEGER NOT NULL,
+  hook_id INTEGER NOT NULL REFERENCES hooks (id) ON DELETE CASCADE,
+  delivery TEXT NOT NULL,                       -- the sender's number for it, else a hash of its body
+  task_id INTEGER,
+  job_id INTEGER,
+  received_at TEXT NOT NULL,
+  PRIMARY KEY (hook_id, delivery)
+) STRICT, WITHOUT ROWID;
+-- hooks.receiving.forget
+CREATE INDEX idx_hook_deliveries_by_received_at ON hook_deliveries (received_at);
+
+CREATE TABLE hook_bodies (                      -- what a task was made of; text from outside, which nobody obeys
+  task_id INTEGER PRIMARY KEY REFERENCES tasks (id) ON DELETE CASCADE,
+  tenant_id INTEGER NOT NULL,
+  source TEXT NOT NULL,                         -- the hook's name and kind, as they were
+  delivery TEXT NOT NULL,
+  taken TEXT NOT NULL,                          -- JSON: the fields of the task that were taken out of it
+  warnings TEXT NOT NULL,                       -- JSON: what could not be had of it
+  body TEXT NOT NULL,
+  received_at TEXT NOT NULL
+) STRICT;
+CREATE TRIGGER hook_bodies_weighed AFTER INSERT ON hook_bodies BEGIN
+  UPDATE tenant_shares SET bytes = bytes + 200 + octet_length(new.body) WHERE tenant_id = new.tenant_id;
+END;
+CREATE TRIGGER hook_bodies_lifted AFTER DELETE ON hook_bodies BEGIN
+  UPDATE tenant_shares SET bytes = bytes - 200 - octet_length(old.body) WHERE tenant_id = old.tenant_id;
+END;
+
 -- ═════════════════════════════ products ══════════════════════════
 
 CREATE TABLE products (

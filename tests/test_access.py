@@ -244,6 +244,10 @@ ANEW = {
     "DELETE /api/webhooks/{id}": lambda cast, who, n: ({"id": cast.make("/webhooks", {"url": "https://example.com/" + n})["id"]}, None),
     "POST /api/schedules": lambda cast, who, n: ({}, {"name": n, "every_ms": 60_000, "queue_name": n}),
     "DELETE /api/schedules/{id}": lambda cast, who, n: ({"id": cast.make("/schedules", {"name": n, "every_ms": 60_000, "queue_name": n})["id"]}, None),
+    "POST /api/hooks": lambda cast, who, n: ({}, {"name": n, "kind": "none", "title": {"text": n}}),
+    "DELETE /api/hooks/{id}": lambda cast, who, n: ({"id": cast.make("/hooks", {"name": n, "kind": "none", "title": {"text": n}})["id"]}, None),
+    "POST /hooks/{token}": lambda cast, who, n: (
+        {"token": cast.make("/hooks", {"name": n, "kind": "none", "title": {"text": n}})["url"].rpartition("/")[2]}, None),
     "POST /api/bull-queue/{queue}/jobs/{id}/retry": lambda cast, who, n: bull_job(cast, n, cancelled=True),
     "POST /api/bull-queue/{queue}/jobs/{id}/promote": lambda cast, who, n: bull_job(cast, n, delay=60_000),
     "DELETE /api/bull-queue/{queue}/jobs/{id}": lambda cast, who, n: bull_job(cast, n),
@@ -426,6 +430,8 @@ def theirs(client, data, stripe):
     ids["webhooks"] = made("/webhooks", {"url": "https://example.com/" + MARK})
     made(f"/webhooks/{ids['webhooks']['id']}/test", None)
     ids["schedules"] = made("/schedules", {"name": MARK, "every_ms": 60_000, "queue_name": MARK + ".", "payload": {"x": MARK}})
+    ids["hooks"] = made("/hooks", {"name": MARK, "kind": "none", "title": {"text": MARK}})
+    assert client.post(ids["hooks"]["url"].partition("/hooks/")[1] + ids["hooks"]["url"].partition("/hooks/")[2], {"x": MARK}, root="/").status == 201
     ids = {name: {"id": one["id"]} for name, one in ids.items()} | {"discovery-engines": {"slug": MARK}, "integrations": {"id": "litestream"}}
     kept = settings.data / "agents/felix/runs" / str(ids["agent-runs"]["id"])
     kept.mkdir(parents=True)

@@ -136,6 +136,17 @@ def test_schedules_go_as_written(server, tmp_path):
 
 
 @pytest.mark.slow
+def test_hooks_go_as_written(server, tmp_path):
+    required("curl", "curl"), required("openssl", "openssl")
+    running = server()
+    script = next(block for block in blocks() if "X-GitHub-Delivery" in block).replace("http://127.0.0.1:3001", running.url)
+    done = subprocess.run(["sh", "-c", f"T={server.admin(running)}\n{script}"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stderr == "" and '"error":' not in done.stdout, done.stdout + done.stderr
+    assert '"outcome":"made"' in done.stdout and '"outcome":"repeated"' in done.stdout and done.stdout.count('"title":"The door squeaks"') == 1
+    assert '"received":2,"made":1' in done.stdout and '"enabled":false' in done.stdout and '"deleted":true' in done.stdout
+
+
+@pytest.mark.slow
 def test_discovery_goes_as_written(server, tmp_path):
     required("curl", "curl")
     running = server()

@@ -107,6 +107,7 @@ def flip(one: Any, act: Acts, operation: str, **names: Any) -> str:
                say=f"{'On' if to else 'Off'}: {one.name}", **names)
 
 
+KINDS = ("github", "stripe", "slack", "standard", "token", "none")
 ROLES = ("demo", "viewer", "member", "builder", "editor", "admin")
 ROOMS = (
     Room("/logs", "Logs", "What the server and the agents write", "GET /api/logs",
@@ -124,6 +125,21 @@ ROOMS = (
              Field("name", "Name", required=True), Field("cron", "When, as cron: minute hour day month weekday", value="0 8 * * 1-5", required=True),
              Field("tz", "Time zone", help="Such as Europe/Berlin; this machine's, if empty"), Field("task.title", "Task", required=True),
              Field("task.assignee", "For")), title="Add a schedule of tasks", say="Added")),
+    Room("/hooks", "Hooks", "Where other systems deliver, and what that makes", "GET /api/hooks",
+         (("State", switch("enabled")), ("Name", text("name")), ("From", text("kind")), ("Makes", lambda one: esc(
+             f"task for {one.assignee or 'nobody'}" if one.makes == "task" else f"job in {one.queue_name}")), ("Made", many("made"), "num"),
+          ("Left out", many("skipped"), "num lesser"), ("Again", many("repeated"), "num lesser"), ("Refused", many("refused"), "num"),
+          ("Last", age("last_at"), "lesser"), ("Last error", text("last_error"), "clip")),
+         "No other system delivers anything yet.", live="hook task", group="Server",
+         acts=lambda one, act: flip(one, act, "PATCH /api/hooks/{id}", id=one.id) + act(
+             "Delete", "DELETE /api/hooks/{id}", sure=f"Delete the hook {one.name}? Its address is gone for good.", say=f"Deleted {one.name}",
+             id=one.id),
+         head=lambda act: act.form("Add", "POST /api/hooks", (
+             Field("name", "Name", required=True), Field("kind", "From", options=KINDS), Field("secret", "Secret of the sender", "secret"),
+             Field("header", "Header of its token", help="Of the kind token, such as X-Gitlab-Token"),
+             Field("title.pointer", "Title, where it stands in the body", help="A JSON pointer, such as /issue/title"),
+             Field("title.text", "Title, where there is none", value="A delivery", required=True),
+             Field("assignee", "For")), title="Add a hook that makes tasks", say="Added", show="url")),
     Room("/backups", "Backups", "Copies, and whether they can be restored", "GET /api/backups",
          (("Made", age("created_at")), ("File", text("filename")), ("Kind", text("kind"), "lesser"),
           ("Size", lambda one: look.size(one.size_bytes), "num"),

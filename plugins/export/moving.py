@@ -27,6 +27,7 @@ MOVED: dict[str, dict[str, str]] = {
     "users": {}, "organizations": {}, "org_members": {"user_id": "users"}, "api_keys": {"created_by": "users"}, "teams": {},
     "team_members": {"user_id": "users"}, "queues": {}, "jobs": {}, "agents": {}, "agent_templates": {}, "products": {},
     "tasks": {"job_id": "jobs", "parent_id": "tasks", "root_id": "tasks"}, "task_links": {"task_id": "tasks", "blocked_by": "tasks"},
+    "hook_bodies": {"task_id": "tasks"},
     "agent_runs": {"task_id": "tasks", "job_id": "jobs", "replay_of": "agent_runs"}, "automations": {}, "files": {}, "rules": {},
     "changelog": {"task_id": "tasks"}, "schedules": {"job_id": "jobs", "task_id": "tasks"}, "notifications": {"user_id": "users"},
     "notification_reads": {"notification_id": "notifications"}, "notification_read_alls": {"up_to": "notifications"}, "token_accounts": {},

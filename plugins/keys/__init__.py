@@ -51,7 +51,7 @@ LEAST = {
     "notifications:read": "viewer", "notifications:write": "viewer", "rules:read": "viewer", "rules:write": "editor",
     "automations:read": "editor", "teams:read": "viewer", "orgs:read": "viewer", "users:read": "demo", "tasks:delete": "admin",
     "schedules:read": "viewer", "schedules:write": "editor", "costs:read": "viewer", "events:read": "editor",
-    "webhooks:read": "editor", "webhooks:write": "admin"}
+    "webhooks:read": "editor", "webhooks:write": "editor"}
 SCOPES = tuple(LEAST)
 CREDENTIAL = re.compile(r"credentials:read:[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # one named credential; administrators alone
 DEFAULT_SCOPES = ("tasks:read", "agents:read", "templates:read")

@@ -1,4 +1,4 @@
-"""The tunnel: what is open to who comes through Cloudflare Tunnel or Tailscale - the public API and webhooks, and nothing else.
+"""The tunnel: what is open to who comes through Cloudflare Tunnel or Tailscale - the public API, webhooks and hooks, and nothing else.
 
 It has a listener of its own (door.py), since what is said of a client's address can be believed only where nobody but the tunnel
 says it: at the first one, agents and whoever else is on this machine could. Surprise: all else does not exist for who comes in there,
@@ -9,7 +9,7 @@ import ipaddress
 from orkosi import Endpoint, NotFound, Request, clean
 from plugins.server.limits import limiter
 
-OPEN = ("/api/v1/public/", "/api/billing/webhook")
+OPEN = ("/api/v1/public/", "/api/billing/webhook", "/hooks/")
 THROUGH = "orkosi.tunnel"  # in the environment of a request that came in there
 SECURE = ("Strict-Transport-Security", "max-age=31536000")
 

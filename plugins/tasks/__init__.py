@@ -34,6 +34,7 @@ from plugins.queue import Why
 from plugins.tenants import shares
 
 from . import links
+from .outside import TaskData
 
 plugin = Plugin("Tasks", layer="domain", needs=("files",))
 plugin.setting("limit_task_create", str, "300/minute", "Tasks that one principal may create")
@@ -147,6 +148,7 @@ class Task(Struct):
     blocks: list[int] | None = None
     why: list[Why] | None = None
     subtasks: list[Subtask] | UnsetType = UNSET
+    data: TaskData | UnsetType = UNSET
 
 
 COLUMNS = """tasks.*, product_slug AS product, CASE WHEN job_id IS NOT NULL THEN 'job_' || job_id END AS job_id"""

@@ -11,9 +11,9 @@ import secrets
 import zlib
 from typing import Literal
 
-Kind = Literal["ses", "ref", "live", "agt", "inv", "rst", "set", "eml", "opr", "log"]
+Kind = Literal["ses", "ref", "live", "agt", "inv", "rst", "set", "eml", "opr", "log", "hook"]
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-SHAPE = re.compile(r"ork_(ses|ref|live|agt|inv|rst|set|eml|opr|log)_([0-9A-Za-z]{32})([0-9A-Za-z]{6})")
+SHAPE = re.compile(r"ork_(ses|ref|live|agt|inv|rst|set|eml|opr|log|hook)_([0-9A-Za-z]{32})([0-9A-Za-z]{6})")
 
 
 def mint(kind: Kind) -> str:

@@ -54,6 +54,7 @@ def company(client, data):
         logs.record("felix", "\x1b[31m" + "x" * 9000 + HOSTILE, "error", task_id=ids["todo"])
         tokens.credit(1000, "bonus", "x")
     client.post("/schedules", {"name": HOSTILE[:50], "cron": "0 8 * * 1-5", "task": {"title": HOSTILE[:100]}})
+    client.post("/hooks", {"name": HOSTILE[:50], "kind": "none", "title": {"text": HOSTILE[:100]}})
     client.post("/credentials", {"key": "SHOP_TOKEN", "value": "a value nobody sees", "description": HOSTILE[:100], "grants": ["felix"]})
     client.post("/discovery-engines", {"name": "Safety net", "layer": "tasks", "description": HOSTILE[:100]})
     client.post("/notifications", {"title": HOSTILE[:100], "message": HOSTILE, "link": "/api/tasks/1"})
@@ -77,7 +78,7 @@ def sound(page, path):
 
 
 @pytest.mark.story("GET /tasks", "GET /agents", "GET /agent-runs", "GET /task-queue", "GET /costs", "GET /more", "GET /health", "GET /settings", "GET /billing",
-                   "GET /search", "GET /logs", "GET /schedules", "GET /backups", "GET /notifications", "GET /credentials", "GET /discovery-engines", "GET /factory-workers", "GET /integrations", "GET /products", "GET /rules", "GET /changelog", "GET /automations", "GET /files", "GET /activity-log", "GET /users", "GET /teams", "GET /organizations")
+                   "GET /search", "GET /logs", "GET /schedules", "GET /hooks", "GET /backups", "GET /notifications", "GET /credentials", "GET /discovery-engines", "GET /factory-workers", "GET /integrations", "GET /products", "GET /rules", "GET /changelog", "GET /automations", "GET /files", "GET /activity-log", "GET /users", "GET /teams", "GET /organizations")
 @pytest.mark.parametrize("full", [False, True])
 def test_every_page_is_sound_for_everybody_empty_and_full(request, person, client, full, application):
     """The same page as an administrator, an editor, a viewer, the role demo, and somebody of another tenant; and each says what its operation answers."""
