@@ -4,6 +4,7 @@ from standardwebhooks.webhooks import Webhook as Library
 
 from orkosi import acting, system
 from plugins import webhooks
+from plugins.vault import canaries
 from plugins.webhooks import sending
 
 URL = "https://example.com/hook"
@@ -48,3 +49,16 @@ def test_an_event_becomes_one_delivery_and_events_of_webhooks_none(client):
     found = [one["type"] for one in client.get(f"/webhooks/{id}/deliveries").data]
     assert found.count("task.created") == 1 and not any(type.startswith("webhook.") for type in found), task
     assert client.get(f"/webhooks/{id}/deliveries?status=dead").data == []
+
+
+def test_a_secret_is_blotted_out_of_logs_and_texts(client):
+    secret = client.post("/webhooks", {"url": URL}).data["secret"]
+    client.post("/logs", {"agent": "felix", "message": f"signing with {secret} now", "level": "info"})
+    task = client.post("/tasks", {"title": "Look", "description": f"It is {secret}"}).data
+    assert task["description"] == "It is whsec_[secret 1 of webhook 1]"
+    assert secret[6:] not in client.get("/logs").body.decode() and "[secret 1 of webhook 1]" in client.get("/logs").body.decode()
+    assert secret[6:] not in canaries.blotted_text(f"an error with {secret}")
+    fresh = client.patch("/webhooks/1", {"rotate_secret": True}).data["secret"]
+    assert [canaries.blotted_text(one) for one in (secret, fresh)] == ["whsec_[secret 1 of webhook 1]", "whsec_[secret 2 of webhook 1]"]
+    client.delete("/webhooks/1")
+    assert canaries.blotted_text(fresh) == fresh

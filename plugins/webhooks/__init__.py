@@ -7,13 +7,14 @@ nothing. sending.py sends them. Surprise: what webhooks themselves do (`webhook.
 import base64
 import ipaddress
 import secrets
+from contextlib import suppress
 from typing import Any, Literal
 
 from orkosi import Conflict, NotFound, Page, Paging, Plugin, Struct, across_tenants, current, db, emit, jsoned, now, settings, writes
 from plugins import lists, outbound, vault
 from plugins.fields import wrong
 from plugins.lists import Listing
-from plugins.vault import Envelope
+from plugins.vault import Envelope, Unreadable, canaries
 
 plugin = Plugin("Webhooks", layer="domain", needs=("fields", "lists", "outbound", "queue", "vault"))
 plugin.setting("webhooks_private", bool, False, "Whether webhooks may go to addresses of this machine (there by http, too) and its network")
@@ -164,6 +165,7 @@ def delete(id: int) -> None:
     db.run("DELETE FROM webhook_secrets WHERE webhook_id = :id", id=id)
     db.run("DELETE FROM webhooks WHERE id = :id AND tenant_id = :tenant", id=id)
     emit("webhook.deleted", one)
+    db.after_commit(canaries.forget)
 
 
 @writes
@@ -185,7 +187,7 @@ def test(id: int) -> Delivery:
 def replay(id: int, number: int) -> Delivery:
     """Have a finished delivery sent again, with the same webhook-id. NotFound, Conflict where it is still to be sent."""
     find(id)
-    if not db.run("""UPDATE webhook_deliveries SET status = 'waiting', attempts = 0, first_sent_at = NULL, due_at = :now, job_id = NULL
+    if not db.run("""UPDATE webhook_deliveries SET status = 'waiting', first_sent_at = NULL, due_at = :now, job_id = NULL
                       WHERE id = :number AND webhook_id = :id AND tenant_id = :tenant AND status IN ('delivered', 'dead')""",
                   id=id, number=number, now=now()):
         one = delivery(id, number)
@@ -208,6 +210,7 @@ def _new_secret(id: int) -> str:
     db.run("""INSERT INTO webhook_secrets (webhook_id, version, vault_key_id, nonce, sealed)
               VALUES (:id, :version, :data_key, :nonce, :sealed)""",
            id=id, version=version, data_key=kept.data_key_id, nonce=kept.nonce, sealed=kept.sealed)
+    db.after_commit(canaries.forget)
     return "whsec_" + base64.b64encode(raw).decode()
 
 
@@ -217,6 +220,19 @@ def secrets_of(id: int) -> list[bytes]:
                              WHERE webhook_id = :id AND (until IS NULL OR until > :now) ORDER BY version DESC""", id=id, now=now())
     return [vault.open_(Envelope(data_key, nonce, sealed), "webhook", current().tenant or 0, id, version)
             for version, data_key, nonce, sealed in rows]
+
+
+@canaries.tells
+def values() -> dict[str, str]:
+    """The secrets that sign, for those who search texts for them; what cannot be read is left out. Sealed."""
+    found = {}
+    for id, version, data_key, nonce, sealed in db.all(tuple, """
+            SELECT webhook_id, version, vault_key_id, nonce, sealed FROM webhook_secrets JOIN webhooks ON webhooks.id = webhook_id
+             WHERE tenant_id = :tenant"""):
+        with suppress(Unreadable):
+            raw = vault.open_(Envelope(data_key, nonce, sealed), "webhook", current().tenant or 0, id, version)
+            found[f"secret {version} of webhook {id}"] = base64.b64encode(raw).decode()
+    return found
 
 
 @vault.keeps

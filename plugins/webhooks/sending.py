@@ -196,21 +196,22 @@ def note(order: Order, sent: Sent) -> None:
     if row is None:  # deleted meanwhile
         return
     attempts, first = row[0] + 1, row[1] or now()
-    over = sent.error is not None and time.time() - seconds(first) >= IN_ALL
+    tried = time.time() - seconds(first)
+    over = sent.error is not None and tried >= IN_ALL
     db.run("""UPDATE webhook_deliveries SET status = :status, attempts = :attempts, first_sent_at = :first, sent_at = :now, took_ms = :took,
                      due_at = :due, response_status = :response, response_headers = :headers, response_body = :body, error = :error, job_id = NULL
                WHERE id = :id AND tenant_id = :tenant""",
            id=order.delivery, status="delivered" if sent.error is None else "dead" if over else "waiting", attempts=attempts, first=first,
-           now=now(), took=sent.took_ms, due=now(backoff(attempts)), response=sent.status, body=sent.body, error=sent.error,
+           now=now(), took=sent.took_ms, due=now(backoff(tried)), response=sent.status, body=sent.body, error=sent.error,
            headers=None if sent.headers is None else jsoned(sent.headers))
     _stands(find(order.webhook), sent)
     db.after_commit(news.set)
     advance(order.webhook)
 
 
-def backoff(attempts: int) -> int:
-    """Seconds until the next attempt."""
-    return min(LONGEST, SHORTEST * 4 ** min(attempts - 1, 10))
+def backoff(tried: float) -> float:
+    """Seconds until the next attempt, where it was tried for so many already: each time about four times as long."""
+    return min(LONGEST, max(SHORTEST, 3 * tried))
 
 
 def _stands(one: Webhook, sent: Sent) -> None:
