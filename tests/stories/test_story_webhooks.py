@@ -1,6 +1,5 @@
 """Stories of webhooks: added, listed, changed, tried, ended; and their deliveries, to a receiver that is really there."""
 import http.server
-import json
 import threading
 
 import pytest
