@@ -280,7 +280,8 @@ def of_delivery(one: Any, act: Acts) -> str:
 DELIVERIES = Room(
     "/webhooks/{id}", "Deliveries", "What was sent, and what came back; kept for 14 days", "GET /api/webhooks/{id}/deliveries",
     (("State", state("status")), ("Type", text("type")), ("Event", text("event_id"), "lesser"), ("Attempts", many("attempts"), "num"),
-     ("Last", age("sent_at")), ("Took", lambda one: f"{one.took_ms} ms" if one.took_ms is not None else "–", "num lesser"), ("Answered", text("response_status"), "num"),
+     ("Last", age("sent_at")), ("Took", lambda one: f"{one.took_ms} ms" if one.took_ms is not None else "–", "num lesser"),
+     ("Answered", text("response_status"), "num"),
      ("With", text("response_body"), "clip"), ("Error", text("error"), "clip"), ("Due", lambda one: look.coming(one.due_at)
       if one.status == "waiting" else "–", "lesser")),
     "Nothing was sent in the last 14 days.", chips=("status", ("waiting", "sending", "delivered", "dead")), acts=of_delivery, live="*")

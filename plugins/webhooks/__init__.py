@@ -150,6 +150,10 @@ def change(id: int, values: dict[str, Any], rotate: bool = False) -> tuple[Webho
         values["paused_for"] = "asked" if values["status"] == "paused" else None
     if values.get("status") == "active" or "url" in values:
         values |= {"failures": 0, "failing_since": None, "held_until": None}
+        # What waits is tried at once, and for three days from now.
+        db.run("""UPDATE webhook_deliveries SET first_sent_at = NULL, due_at = :now
+                   WHERE webhook_id = :id AND tenant_id = :tenant AND status = 'waiting'""", id=id, now=now())
+        db.after_commit(sending.news.set)
     one = db.patch(Webhook, "webhooks", id, **values) if values else before
     secret = _new_secret(id) if rotate else None
     if values or rotate:
@@ -170,9 +174,11 @@ def delete(id: int) -> None:
 
 @writes
 def test(id: int) -> Delivery:
-    """Have a `webhook.test` event sent, by the way of all others. NotFound, Conflict where it is paused."""
+    """Have a `webhook.test` event sent, by the way of all others. NotFound, Conflict where it is paused, or very much waits."""
     if find(id).status == "paused":
         raise Conflict(f"Webhook {id} is paused; resume it first")
+    if sending.full(id):
+        raise Conflict(f"More than {sending.WAITING} deliveries of webhook {id} wait already; its receiver does not take them")
     mark = secrets.token_hex(8)
     body = {"type": "webhook.test", "timestamp": now(), "data": {"webhook_id": id}}
     number = db.add("""

@@ -26,6 +26,7 @@ HOLD = 60      # seconds for which a webhook is left alone after a failure, at m
 KEPT = 14      # days
 STORED = 4096  # bytes of an answer
 AT_ONCE = 200  # events that one write takes from the log
+WAITING = 1000  # deliveries of a webhook that wait: what happens after them stays in the log until there is room
 
 
 class Order(Struct):
@@ -67,7 +68,8 @@ def pump(stop: threading.Event) -> None:
 BEHIND = """
     SELECT tenant_id, id FROM webhooks
      WHERE status = 'active'
-       AND (EXISTS (SELECT 1 FROM activity WHERE activity.tenant_id = webhooks.tenant_id AND activity.id > webhooks.seen)
+       AND ((EXISTS (SELECT 1 FROM activity WHERE activity.tenant_id = webhooks.tenant_id AND activity.id > webhooks.seen)
+             AND NOT EXISTS (SELECT 1 FROM webhook_deliveries WHERE webhook_id = webhooks.id AND status = 'waiting' LIMIT 1 OFFSET :most))
             OR ((held_until IS NULL OR held_until <= :now)
                 AND EXISTS (SELECT 1 FROM webhook_deliveries WHERE webhook_id = webhooks.id AND status = 'waiting' AND due_at <= :now)
                 AND NOT EXISTS (SELECT 1 FROM webhook_deliveries WHERE webhook_id = webhooks.id AND status = 'sending'))
@@ -79,7 +81,13 @@ BEHIND = """
 @across_tenants
 def behind() -> list[tuple[int, int]]:
     """Which webhooks have something to be done, with their tenants."""
-    return db.all(tuple, BEHIND, now=now())
+    return db.all(tuple, BEHIND, now=now(), most=WAITING)
+
+
+def full(id: int) -> bool:
+    """Whether so many deliveries of a webhook wait that no more are made."""
+    return db.value("""SELECT 1 FROM webhook_deliveries WHERE webhook_id = :id AND tenant_id = :tenant AND status = 'waiting'
+                        LIMIT 1 OFFSET :most""", id=id, most=WAITING) is not None
 
 
 @writes
@@ -88,7 +96,8 @@ def advance(id: int) -> None:
     one = db.one(Webhook, "SELECT * FROM webhooks WHERE id = :id AND tenant_id = :tenant AND status = 'active'", id=id)
     if one is None:
         return
-    _fan(one)
+    if not full(id):
+        _fan(one)
     # A job that ended without a word, as one whose attempts the kills used up, leaves its delivery to another.
     db.run("""UPDATE webhook_deliveries SET status = 'waiting', job_id = NULL WHERE webhook_id = :id AND tenant_id = :tenant AND status = 'sending'
                  AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = webhook_deliveries.job_id AND state IN ('waiting', 'delayed', 'active'))""",

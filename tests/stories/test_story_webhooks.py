@@ -1,14 +1,10 @@
 """Stories of webhooks: added, listed, changed, tried, ended; and their deliveries, to a receiver that is really there."""
-import http.server
-import threading
-
 import pytest
 from conftest import Client, Like, listed
+from receiver import Receiver, send
 from standardwebhooks.webhooks import Webhook as Library
 
 from orkosi import acting, db, settings, system
-from plugins import queue
-from plugins.queue import executor
 from plugins.webhooks import sending
 
 URL = "https://example.com/hook?of=orkosi"
@@ -18,52 +14,10 @@ UNSENT = {"status": "waiting", "attempts": 0, "sent_at": None, "took_ms": None, 
           "error": None}
 
 
-class Receiver:
-    """What is sent to it, whole; it answers what it is told to, one after the other, and the last of that again and again."""
-
-    def __init__(self, *answers):
-        self.got, self.answers = [], list(answers)
-        receiver = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                receiver.got.append((self.path, dict(self.headers), self.rfile.read(int(self.headers["Content-Length"]))))
-                status, text = receiver.answers.pop(0) if len(receiver.answers) > 1 else receiver.answers[0]
-                self.send_response_only(status)
-                self.send_header("X-Of", "the receiver")
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text.encode())
-
-            def log_message(self, *args):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/in"
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.server.shutdown()
-        self.server.server_close()
-
-
 @pytest.fixture
 def nearby(data, monkeypatch):
     """This machine may be called."""
     monkeypatch.setitem(settings.values, "webhooks_private", True)
-
-
-def send(id):
-    """What is due is sent. The server's own hands are ours here."""
-    with acting(system(1)):
-        sending.advance(id)
-    with acting(system()):
-        while jobs := queue.claim(queue.OUTSIDE, "w", batch=50):
-            for job in jobs:
-                executor.run(job)
 
 
 def row(id):
