@@ -1100,6 +1100,7 @@ CREATE TABLE webhooks (
   held_until TEXT,                              -- after a failure, nothing is sent there before
   last_sent_at TEXT,
   last_response INTEGER,                        -- the status it answered; NULL where there was no answer
+  last_took_ms INTEGER,
   created_at TEXT NOT NULL,
   updated_at TEXT NOT NULL
 ) STRICT;

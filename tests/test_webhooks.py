@@ -248,6 +248,25 @@ def test_a_job_of_before_a_replay_sends_nothing(client, nearby):
         assert len(receiver.got) == 2 and states(client, id) == ["delivered"]
 
 
+def test_of_those_that_fail_or_are_slow_one_is_called_at_a_time_in_turn(client, as_, nearby):
+    other = as_("eve", "admin", tenant=None)
+    with Receiver((200, "")) as receiver:
+        ids = [(one, one.post("/webhooks", {"url": f"{receiver.url}/{n}"}).data["id"]) for n, one in enumerate((client, client, other, client))]
+        for one, id in ids:
+            one.post(f"/webhooks/{id}/test")
+        set_to = lambda what, id: db.write(lambda: db.run(f"UPDATE webhooks SET {what} WHERE id = :id", id=id))  # noqa: E731
+        set_to("failures = 3, last_sent_at = '2026-11-03T10:00:00.000Z'", ids[0][1])
+        set_to("last_took_ms = 9000, last_sent_at = '2026-11-02T10:00:00.000Z'", ids[1][1])
+        set_to("failures = 1, last_sent_at = '2026-11-01T10:00:00.000Z'", ids[2][1])
+        sent = lambda: [path[-1] for path, _, _ in receiver.got]  # noqa: E731
+        for _ in range(3):
+            for tenant, id in sending.behind():
+                with webhooks_of(tenant):
+                    sending.advance(id)
+            send(0)
+        assert sorted(sent()[:2]) == ["2", "3"] and sent()[2:] == ["1", "0"]
+
+
 def test_what_waits_has_an_end_and_the_rest_stays_in_the_log(client, nearby, monkeypatch):
     monkeypatch.setattr(sending, "WAITING", 3), monkeypatch.setattr(sending, "AT_ONCE", 2)
     with Receiver((500, ""), (200, "")) as receiver:

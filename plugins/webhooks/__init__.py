@@ -40,6 +40,7 @@ class Webhook(Struct):
     held_until: str | None
     last_sent_at: str | None
     last_response: int | None
+    last_took_ms: int | None
     created_at: str
     updated_at: str
 

@@ -1,8 +1,9 @@
 """Sending: from the log of activities to a receiver, at least once, and in order for each thing that is spoken of.
 
-Of one webhook, one delivery is under way at a time, as a job of the server's outside queue: so a receiver that is slow holds one hand at most,
-and after each of its failures none for a while. What a kill leaves: a delivery that is `sending`, whose job the queue gives out
-again; it is then sent again with the same webhook-id, for nobody knows whether it arrived.
+Of one webhook, one delivery is under way at a time, as a job of the server's outside queue. Of all receivers that fail or are slow, of whatever
+tenant, one is called at a time, in turn: so they hold one of that queue's two hands, and the other is for what goes well. What a kill leaves: a
+delivery that is `sending`, whose job the queue gives out again; it is then sent again with the same webhook-id, for nobody knows whether it
+arrived.
 """
 import base64
 import hashlib
@@ -26,6 +27,7 @@ HOLD = 60      # seconds for which a webhook is left alone after a failure, at m
 KEPT = 14      # days
 STORED = 4096  # bytes of an answer
 AT_ONCE = 200  # events that one write takes from the log
+SLOW = 2000    # ms of an answer
 WAITING = 1000  # deliveries of a webhook that wait: what happens after them stays in the log until there is room
 
 
@@ -61,8 +63,12 @@ def pump(stop: threading.Event) -> None:
         news.wait(1.0)
         news.clear()
         for tenant, id in behind():
-            with acting(system(tenant)):
-                advance(id)
+            try:
+                with acting(system(tenant)):
+                    advance(id)
+            except Exception:
+                log.exception("webhook %d does not go on", id)  # the others do
+                stop.wait(0.1)
 
 
 BEHIND = """
@@ -75,7 +81,8 @@ BEHIND = """
                 AND NOT EXISTS (SELECT 1 FROM webhook_deliveries WHERE webhook_id = webhooks.id AND status = 'sending'))
             OR EXISTS (SELECT 1 FROM webhook_deliveries LEFT JOIN jobs ON jobs.id = webhook_deliveries.job_id
                         WHERE webhook_id = webhooks.id AND status = 'sending'
-                          AND (jobs.id IS NULL OR jobs.state NOT IN ('waiting', 'delayed', 'active'))))"""
+                          AND (jobs.id IS NULL OR jobs.state NOT IN ('waiting', 'delayed', 'active'))))
+     ORDER BY coalesce(last_sent_at, created_at)"""
 
 
 @across_tenants
@@ -144,10 +151,24 @@ def _start(one: Webhook) -> None:
         return
     if db.value("SELECT 1 FROM webhook_deliveries WHERE webhook_id = :id AND tenant_id = :tenant AND status = 'sending' LIMIT 1", id=one.id):
         return
+    if troubled(one) and _troubled_under_way():
+        return
     for delivery, attempts in db.all(tuple, NEXT, id=one.id, now=now()):
         job = queue.later("webhooks.send", Order(one.id, delivery, attempts), attempts=25, timeout=60, outside=True)
         db.run("UPDATE webhook_deliveries SET status = 'sending', job_id = :job WHERE id = :delivery AND tenant_id = :tenant",
                job=job.id, delivery=delivery)
+
+
+def troubled(one: Webhook) -> bool:
+    """Whether a webhook failed last, or was slow."""
+    return one.failures > 0 or (one.last_took_ms or 0) > SLOW
+
+
+@across_tenants
+def _troubled_under_way() -> bool:
+    return db.value("""SELECT 1 FROM webhooks WHERE (failures > 0 OR last_took_ms > :slow)
+                          AND EXISTS (SELECT 1 FROM webhook_deliveries WHERE webhook_id = webhooks.id AND status = 'sending') LIMIT 1""",
+                    slow=SLOW) is not None
 
 
 # ── one attempt ──
@@ -215,7 +236,8 @@ def note(order: Order, sent: Sent) -> None:
            headers=None if sent.headers is None else jsoned(sent.headers))
     _stands(find(order.webhook), sent)
     db.after_commit(news.set)
-    advance(order.webhook)
+    if not troubled(find(order.webhook)):  # else it is another's turn, which the pump knows
+        advance(order.webhook)
 
 
 def backoff(tried: float) -> float:
@@ -228,10 +250,11 @@ def _stands(one: Webhook, sent: Sent) -> None:
     since = None if sent.error is None else one.failing_since or now()
     why = "gone" if sent.status == 410 else "failing" if since and time.time() - seconds(since) >= IN_ALL else None
     db.run("""UPDATE webhooks SET failures = :failures, failing_since = :since, held_until = :held, last_sent_at = :now, last_response = :response,
-                     status = CASE WHEN :why = '' THEN status ELSE 'paused' END, paused_for = CASE WHEN :why = '' THEN paused_for ELSE :why END
+                     last_took_ms = :took, status = CASE WHEN :why = '' THEN status ELSE 'paused' END,
+                     paused_for = CASE WHEN :why = '' THEN paused_for ELSE :why END
                WHERE id = :id AND tenant_id = :tenant""",
            id=one.id, failures=failures, since=since, held=now(min(HOLD, 2 ** min(failures, 6))) if failures else None, now=now(),
-           response=sent.status, why=why or "")
+           response=sent.status, took=sent.took_ms, why=why or "")
     if why and one.status == "active":
         log.warning("webhook %d is paused: %s", one.id, "it answered 410" if why == "gone" else "it failed for three days")
         emit("webhook.paused", find(one.id))
