@@ -258,6 +258,7 @@ def test_of_those_that_fail_or_are_slow_one_is_called_at_a_time_in_turn(client, 
         set_to("failures = 3, last_sent_at = '2026-11-03T10:00:00.000Z'", ids[0][1])
         set_to("last_took_ms = 9000, last_sent_at = '2026-11-02T10:00:00.000Z'", ids[1][1])
         set_to("failures = 1, last_sent_at = '2026-11-01T10:00:00.000Z'", ids[2][1])
+        set_to("last_took_ms = 9, last_sent_at = '2026-11-04T10:00:00.000Z'", ids[3][1])
         sent = lambda: [path[-1] for path, _, _ in receiver.got]  # noqa: E731
         for _ in range(3):
             for tenant, id in sending.behind():

@@ -1,9 +1,9 @@
 """Sending: from the log of activities to a receiver, at least once, and in order for each thing that is spoken of.
 
-Of one webhook, one delivery is under way at a time, as a job of the server's outside queue. Of all receivers that fail or are slow, of whatever
-tenant, one is called at a time, in turn: so they hold one of that queue's two hands, and the other is for what goes well. What a kill leaves: a
-delivery that is `sending`, whose job the queue gives out again; it is then sent again with the same webhook-id, for nobody knows whether it
-arrived.
+Of one webhook, one delivery is under way at a time, as a job of the server's outside queue. Of all receivers that fail, are slow or are new, of
+whatever tenant, one is called at a time, in turn: so they hold one of that queue's two hands, and the other is for what goes well. What a kill
+leaves: a delivery that is `sending`, whose job the queue gives out again; it is then sent again with the same webhook-id, for nobody knows
+whether it arrived.
 """
 import base64
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from orkosi import Struct, across_tenants, acting, db, emit, jsoned, now, seconds, settings, system, writes
+from orkosi import Problem, Struct, across_tenants, acting, db, emit, jsoned, now, seconds, settings, system, writes
 from plugins import outbound, queue
 
 from . import Webhook, find, plugin, secrets_of
@@ -66,8 +66,8 @@ def pump(stop: threading.Event) -> None:
             try:
                 with acting(system(tenant)):
                     advance(id)
-            except Exception:
-                log.exception("webhook %d does not go on", id)  # the others do
+            except Problem as problem:  # the others go on
+                log.error("webhook %d does not go on: %s", id, problem.message)
                 stop.wait(0.1)
 
 
@@ -82,7 +82,7 @@ BEHIND = """
             OR EXISTS (SELECT 1 FROM webhook_deliveries LEFT JOIN jobs ON jobs.id = webhook_deliveries.job_id
                         WHERE webhook_id = webhooks.id AND status = 'sending'
                           AND (jobs.id IS NULL OR jobs.state NOT IN ('waiting', 'delayed', 'active'))))
-     ORDER BY coalesce(last_sent_at, created_at)"""
+     ORDER BY last_sent_at IS NOT NULL, coalesce(last_sent_at, created_at)"""
 
 
 @across_tenants
@@ -160,13 +160,13 @@ def _start(one: Webhook) -> None:
 
 
 def troubled(one: Webhook) -> bool:
-    """Whether a webhook failed last, or was slow."""
-    return one.failures > 0 or (one.last_took_ms or 0) > SLOW
+    """Whether a webhook failed last, or was slow; or nobody knows yet."""
+    return one.last_sent_at is None or one.failures > 0 or (one.last_took_ms or 0) > SLOW
 
 
 @across_tenants
 def _troubled_under_way() -> bool:
-    return db.value("""SELECT 1 FROM webhooks WHERE (failures > 0 OR last_took_ms > :slow)
+    return db.value("""SELECT 1 FROM webhooks WHERE (failures > 0 OR last_sent_at IS NULL OR last_took_ms > :slow)
                           AND EXISTS (SELECT 1 FROM webhook_deliveries WHERE webhook_id = webhooks.id AND status = 'sending') LIMIT 1""",
                     slow=SLOW) is not None
 
