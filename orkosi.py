@@ -1155,15 +1155,15 @@ class Endpoint:
 
     `quick`: it waits for nothing but the database. A GET is answered by the server's loop: an index serves it, and its answer
     is small. Of others the whole function runs in the writer's transaction: it calls verbs, and does no more; those that
-    are not `durable` wait for no flush. All else runs in a `lane`, on its threads. `once`: it takes an Idempotency-Key.
+    are not `durable` wait for no flush. All else runs in a `lane`, on its threads. `once`: it takes an Idempotency-Key. `tool`: what models call it.
     """
 
     def __init__(self, plugin: Plugin, method: str, path: str, fn: Callable, *, auth: Policy, status: int = 200,
                  raises: tuple[int, ...] = (), limit: str = "", max_body: int = MAX_BODY, statuses: tuple[int, ...] = (), quick: bool = False,
-                 durable: bool = True, lane: str = "disk", once: bool = False):
+                 durable: bool = True, lane: str = "disk", once: bool = False, tool: str = ""):
         self.plugin, self.method, self.path, self.fn, self.auth = plugin, method, path, fn, auth
         self.status, self.raises, self.limit, self.max_body = status, raises, limit, max_body
-        self.quick, self.durable, self.lane, self.once = quick, durable, lane, once
+        self.quick, self.durable, self.lane, self.once, self.tool = quick, durable, lane, once, tool
         self.statuses = (status, *statuses)
         self.summary, _, about = inspect.cleandoc(fn.__doc__ or "").partition("\n")
         self.about = about.strip()

@@ -8,6 +8,7 @@ script is the number of tool results since the user last spoke, so nothing is re
     big BYTES          an answer of that size
     write PATH TEXT    call the tool that writes a file       sh COMMAND      call the tool that runs a command
     loop COMMAND       call it again and again, for ever
+    mcp TOOL JSON      call a tool of an MCP server, under whatever name the client offers it
     status CODE [N] [RETRY_AFTER]   answer the first N (all) requests with this error
     hang [N]           accept the request, answer nothing     cut [N]         break the stream off in its middle
     stall [N]          send half of it, then nothing          short [N]       send half of it and end as if that were all
@@ -25,7 +26,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 IN, CACHED, OUT = 1200, 200, 50
 FAULTS = ("status", "hang", "cut", "stall", "short")
-TOOLS = ("write", "sh", "loop")
+TOOLS = ("write", "sh", "loop", "mcp")
 
 
 class Ask:
@@ -65,6 +66,10 @@ def decide(ask, script, given):
 
 def tool_call(ask, verb, rest):
     """(name, arguments) in the tool's own vocabulary, or None where the client offers no such tool."""
+    if verb == "mcp":
+        wanted, _, arguments = rest.partition(" ")
+        name = next((name for name in ask.tools if re.search(rf"(?:\A|orkosi[_.]+){wanted}\Z", name)), None)
+        return name and (name, json.loads(arguments.replace('\\"', '"')))
     if verb == "write":
         path, _, text = rest.partition(" ")
         for name, arguments in (("Write", {"file_path": path, "content": text}), ("write_file", {"file_path": path, "content": text}),

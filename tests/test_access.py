@@ -244,6 +244,7 @@ ANEW = {
     "DELETE /api/webhooks/{id}": lambda cast, who, n: ({"id": cast.make("/webhooks", {"url": "https://example.com/" + n})["id"]}, None),
     "POST /api/schedules": lambda cast, who, n: ({}, {"name": n, "every_ms": 60_000, "queue_name": n}),
     "DELETE /api/schedules/{id}": lambda cast, who, n: ({"id": cast.make("/schedules", {"name": n, "every_ms": 60_000, "queue_name": n})["id"]}, None),
+    "POST /api/tasks/{id}/ask": lambda cast, who, n: ({"id": cast.make("/tasks", {"title": n, "assignee": "felix"})["id"]}, {"question": n}),
     "POST /api/hooks": lambda cast, who, n: ({}, {"name": n, "kind": "none", "title": {"text": n}}),
     "DELETE /api/hooks/{id}": lambda cast, who, n: ({"id": cast.make("/hooks", {"name": n, "kind": "none", "title": {"text": n}})["id"]}, None),
     "POST /hooks/{token}": lambda cast, who, n: (
@@ -282,6 +283,7 @@ ANEW = {
 # What a GET must be asked, and what else is no success, however right the request is.
 ASKED = {"GET /api/search": "?q=x", "GET /api/agent-runs/idle-check": "?agent_name=felix"}
 EARNS = {
+    "POST /mcp": 400,  # the empty body is no message
     "POST /api/billing/checkout": 409, "POST /api/billing/webhook": 400,  # there is a subscription already; it is not signed
     "POST /api/auth/setup": 404,  # there is an administrator already
     "POST /login": 401, "GET /login/{token}": 404, "GET /setup/{token}": 404, "POST /setup/{token}": 400,  # as forms that nobody filled in
@@ -334,6 +336,8 @@ def status_of(endpoint, principal):
         return 404 if actor.tenant != HOST_TENANT else earned if principal == "admin" else 403
     if kind == "own" and spoken(endpoint) in NOT_ITS_OWN:
         return 403
+    if kind == "own" and spoken(endpoint) == "GET /api/files/{id}":
+        return 404  # that file is of no workspace
     # What a path names is the host tenant's, but for one's own sessions, and invitations to organizations: those go anywhere.
     hidden = endpoint.path_names and not endpoint.auth.public and not endpoint.path.startswith(("/api/auth/", "/api/organizations/invites/"))
     hidden = hidden and spoken(endpoint) not in NAMED_AT_WILL
@@ -375,7 +379,7 @@ def test_what_the_table_must_say():
         if any(part in path for part in ("/users", "/members", "/invites", "/teams", "/organizations")):
             assert cells["key with all scopes"] == "no" or method == "GET", f"{method} {path}: no key manages people"
         if cells["demo"] == "yes" and cells["anonymous"] == "no":
-            assert method == "GET" or path.startswith(("/api/auth/logout", "/api/auth/sessions")), f"demo only reads: {method} {path}"
+            assert method == "GET" or path.startswith(("/api/auth/logout", "/api/auth/sessions", "/mcp")), f"demo only reads: {method} {path}"
 
 
 # ── two tenants ──

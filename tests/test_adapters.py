@@ -2,11 +2,13 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from conftest import eventually
+from conftest import HOME, eventually
 from fake_model import IN, OUT, Model
 from test_runner import Company
 
@@ -195,6 +197,54 @@ def test_it_is_gone_with_every_command_that_it_started(house, model, adapter):
     runner.communicate(timeout=20)
     run = company.runs()[0]
     assert run["status"] == "stopped" and (run["tokens_in"], run["tokens_out"]) == (IN, OUT), "what was spent until then is known"
+
+
+@pytest.mark.parametrize("adapter", FOUR)
+def test_it_files_a_subtask_and_asks_a_person_through_mcp(house, model, adapter):
+    company = house(adapter, delegates=True)
+    company.call("POST", "/agents", {"name": "bob", "interval_sec": 3600})
+    script = ('mcp task_create {"title": "A part", "assignee": "bob", "description": "all of it"} ;; mcp task_show {} ;; '
+              'mcp task_ask {"question": "Red or blue?"} ;; say I asked')
+    task, run, _ = company.do(script)
+    log = (company.home / "logs/brain.log").read_text()[-2000:]
+    part = next(one for one in company.call("GET", "/tasks") if one["title"] == "A part")
+    assert (part["assignee"], part["parent_id"], part["created_by"], part["description"]) == ("bob", task["id"], "agent:felix", "all of it"), log
+    assert (task["status"], task["reason"], task["last_error"], task["resolution"]) == ("review", "question", "Red or blue?", "I asked"), log
+    assert (run["status"], run["tokens_in"]) == ("done", 4 * IN)
+    told = b"".join(model.bodies)
+    assert b"task_ask" in told and (company.folder / "keys/felix").read_text().strip().encode() not in told
+    company.call("POST", f"/tasks/{task['id']}/reject", {"note": "Blue"})
+    company.call("PATCH", f"/tasks/{part['id']}", {"status": "done"})
+    company.run(patience=60)
+    assert b"Blue" in model.bodies[-1] and company.show(task["id"])["note"] in ("Blue", None)
+
+
+@pytest.mark.parametrize("adapter", FOUR)
+def test_with_another_tenants_key_it_sees_nothing_and_a_wrong_one_is_said(house, model, tmp_path, adapter):
+    """The adapter by itself, as the runner starts it, with a key that is not its agent's."""
+    company = house(adapter, toml='registration = "open"\n', delegates=True)
+    secret = company.task("Of the host alone", assignee=None)
+    account = {"username": "eva", "email": "eva@example.com", "password": "correct horse battery"}
+    company.running.call("POST", "/auth/register", account | {"terms_accepted": True, "privacy_accepted": True})
+    token = company.running.call("POST", "/auth/login", {name: account[name] for name in ("email", "password")})[1]["token"]
+    other = company.running.call("POST", "/agents", {"name": "felix"}, token)[1]["data"]["key"]
+
+    def run(key, script):
+        (tmp_path / "key").write_text(key)
+        scratch = tmp_path / os.urandom(4).hex()
+        scratch.mkdir()
+        environment = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "HOME": str(scratch), "PYTHONPATH": str(HOME), "ORKOSI_URL": company.running.url,
+                       "ORKOSI_KEY_FILE": str(tmp_path / "key"), "ORKOSI_AGENT": "felix", "ORKOSI_MODEL": "fake", "ORKOSI_REPORT": str(scratch / "report.json"),
+                       "ORKOSI_BASE_URL": model.url + ("/v1" if adapter in ("codex", "opencode") else ""), ADAPTERS[adapter].key: "dummy-key-of-a-test"}
+        told = {"task": {"id": 7, "title": "Look", "description": f"#fake {script}\n"}, "rules": []}
+        return subprocess.run([sys.executable, "-P", "-m", "plugins.runner.adapters", adapter], input=json.dumps(told), text=True, capture_output=True, timeout=90,
+                              env=environment, cwd=company.home / "workspace")
+
+    done = run(other, f'mcp task_show {{"id": {secret}}} ;; mcp task_list {{}} ;; mcp search {{"q": "host"}} ;; say Nothing there')
+    told = b"".join(model.bodies).decode()
+    assert done.stdout == "Nothing there\n" and f"There is no task {secret}" in told and "Of the host alone" not in told, done.stderr
+    done = run("ork_agt_" + "x" * 40, "mcp whoami {}")
+    assert done.stdout == "There is no such tool\n" and "does not let this agent in" in done.stderr, done.stderr
 
 
 # ── the three that are no tools of their own ──

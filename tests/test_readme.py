@@ -138,6 +138,18 @@ def test_schedules_go_as_written(server, tmp_path):
 
 
 @pytest.mark.slow
+def test_mcp_goes_as_written(server, tmp_path):
+    required("curl", "curl")
+    running = server()
+    script = next(block for block in blocks() if "tools/list" in block).replace("http://127.0.0.1:3001", running.url)
+    script = script.replace("python3 orkosi.py", f"{sys.executable} {HOME}/orkosi.py")
+    done = subprocess.run(["sh", "-c", f"T={server.admin(running)}\n{script}"], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+                          env=os.environ | {"ORKOSI_DATA": str(running.folder), "ORKOSI_NO_INSTALL": "1"})
+    assert done.stderr == "" and '"code":-3' not in done.stdout and '"isError":true' not in done.stdout, done.stdout + done.stderr
+    assert '"name":"task_ask"' in done.stdout and "Paint the fence" in done.stdout and '"contents":[' in done.stdout and '"id":4' in done.stdout
+
+
+@pytest.mark.slow
 def test_hooks_go_as_written(server, tmp_path):
     required("curl", "curl"), required("openssl", "openssl")
     running = server()

@@ -82,7 +82,7 @@ def create(body: NewAgent, me: Actor) -> Reply[Created]:
     return Reply(made, meta={"warnings": warnings} if warnings else None)
 
 
-@plugin.get("/api/agents", auth=READ)
+@plugin.get("/api/agents", auth=READ, tool="agent_list")
 def index(query: AgentQuery) -> Page[SeenAgent]:
     """List agents by name, with what each is doing, its automations and its completion rate"""
     return state.page(query, set(query.status) or None)
@@ -155,7 +155,7 @@ def idle_check(query: IdleQuery, me: Actor) -> idle.Idle:
     return idle.check(query.agent_name, query.run_mode, me.tenant or HOST_TENANT)
 
 
-@plugin.get("/api/agent-runs", quick=True, auth=RUNS)
+@plugin.get("/api/agent-runs", quick=True, auth=RUNS, tool="run_list")
 def list_runs(query: RunQuery, me: Actor) -> Page[Run]:
     """List runs, newest first; an agent's key sees its own"""
     return runs.page(query, agent=me.name if me.kind == "agent" else query.whose())
@@ -179,7 +179,7 @@ def show_run(id: int, me: Actor) -> Run:
     return runs.find(id, me.name if me.kind == "agent" else None)
 
 
-@plugin.patch("/api/agent-runs/{id}", quick=True, auth=WORK, raises=(404,))
+@plugin.patch("/api/agent-runs/{id}", quick=True, auth=WORK, raises=(404,), tool="run_note")
 def update_run(id: int, body: RunPatch, me: Actor) -> Run:
     """Report on a run; a status other than running ends it"""
     return runs.change(id, body, me.name if me.kind == "agent" else None)

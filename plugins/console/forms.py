@@ -28,9 +28,9 @@ def task_changes(task: Any) -> list[Field]:
             Field("due_date", "Until", "date", (task.due_date or "")[:10])]
 
 
-def a_word() -> list[Field]:
-    """A word on what is sent back."""
-    return [Field("note", "What is to be done otherwise", "long", required=True)]
+def a_word(answer: bool = False) -> list[Field]:
+    """A word on what is sent back, or the answer to a question."""
+    return [Field("note", "Your answer" if answer else "What is to be done otherwise", "long", required=True)]
 
 
 def an_agent() -> list[Field]:

@@ -1,7 +1,7 @@
 """The wire of costs: what was spent, by whom and for what, and what an agent may spend."""
 from typing import Annotated, Literal
 
-from orkosi import Meta, Reply, Struct, may, now
+from orkosi import Actor, Denied, Meta, Reply, Struct, may, now
 from plugins import costs
 from plugins.agents import AgentName, find
 from plugins.costs import Spent, plugin
@@ -95,9 +95,13 @@ def index(query: CostQuery) -> Reply[list[Cost]]:
     return Reply(found, meta={"from": since, "to": until, **sums})
 
 
-@plugin.get("/api/agents/{name}/budget", auth=READ, raises=(404,))
-def show(name: AgentName) -> AgentBudget:
-    """Say what an agent may spend, and what it has spent"""
+@plugin.get("/api/agents/{name}/budget", auth=may("viewer", "costs:read or queue:work"), raises=(404,), tool="budget_show")
+def show(name: AgentName, me: Actor) -> AgentBudget:
+    """Say what an agent may spend, and what it has spent
+
+    An agent's own key sees its own."""
+    if me.scopes is not None and "costs:read" not in me.scopes and (me.kind != "agent" or me.name != name):
+        raise Denied("Insufficient scope: this needs costs:read; an agent's own key sees its own budget")
     return seen(find(name).name)
 
 

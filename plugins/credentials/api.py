@@ -23,7 +23,7 @@ class NewCredential(Struct, forbid_unknown_fields=True):
     grants: list[AgentName] | None = None
 
 
-@plugin.get("/api/credentials", auth=READ)
+@plugin.get("/api/credentials", auth=READ, tool="credential_list")
 def index(query: CredentialQuery) -> Page[Credential]:
     """List credentials, without their values
 
@@ -41,7 +41,7 @@ def save(body: NewCredential) -> Saved:
     return Saved(**asdict(made), created=created)
 
 
-@plugin.get("/api/credentials/{key}", auth=READ, limit="credential_read", raises=(404, 500, 503))
+@plugin.get("/api/credentials/{key}", auth=READ, limit="credential_read", raises=(404, 500, 503), tool="credential_get")
 def reveal(key: str) -> Revealed:
     """Get a credential with its value
 

@@ -72,7 +72,7 @@ def overview() -> Overview:
     return dashboard.overview()
 
 
-@plugin.get("/api/dashboard/needs", auth=READ)
+@plugin.get("/api/dashboard/needs", auth=READ, tool="needs")
 def needs() -> waiting.Needs:
     """List what waits for a person, decisions first, each with what may be done about it
 

@@ -75,7 +75,8 @@ PATCH = "PATCH /api/tasks/{id}"
 
 def reviews() -> list[Need]:
     """Tasks that wait for somebody's word; the newest, and a line for the rest."""
-    rows = db.all(tuple, """SELECT id, title, resolution, last_error, updated_at FROM tasks WHERE tenant_id = :tenant AND status = 'review'
+    rows = db.all(tuple, """SELECT id, title, CASE WHEN reason = 'question' THEN last_error ELSE resolution END, last_error, updated_at
+                               FROM tasks WHERE tenant_id = :tenant AND status = 'review'
                              ORDER BY id DESC LIMIT :most""", most=REVIEWS)
     steps = [NeedStep(label, PATCH, {"status": status}, PATCH, {"status": "review"}) for label, status in (("Done", "done"), ("Back to do", "todo"))]
     return [Need("review", f"t{id}", "review", title, first_line(result or error), at, f"/tasks/{id}", 1, [str(id)], steps)

@@ -30,7 +30,7 @@ def problems() -> list[type[Problem]]:
 def openapi(url: str) -> dict[str, Any]:
     """This server's operations as OpenAPI 3.1, made from the same data that answers them."""
     every = [endpoint for endpoint in endpoints() if endpoint.path.startswith("/api/")]
-    kinds = [kind for endpoint in every for kind in (endpoint.body_type, _payload(endpoint.returns)[0]) if kind]
+    kinds = [kind for endpoint in every for kind in (endpoint.body_type, payload(endpoint.returns)[0]) if kind]
     schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     shapes = dict(zip(map(repr, kinds), schemas, strict=False))
     components["Error"] = {"type": "object", "required": ["error"], "properties": {"error": {
@@ -51,7 +51,7 @@ def openapi(url: str) -> dict[str, Any]:
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}}}}
 
 
-def _payload(returns: Any) -> tuple[Any, str]:
+def payload(returns: Any) -> tuple[Any, str]:
     """(type, envelope) of a return annotation."""
     origin, args = typing.get_origin(returns), typing.get_args(returns)
     if returns is Document:
@@ -59,7 +59,7 @@ def _payload(returns: Any) -> tuple[Any, str]:
     if returns is Deleted:
         return None, "deleted"
     if origin is Reply:
-        return _payload(args[0])
+        return payload(args[0])
     if origin is Page:
         return list[args[0]], "page"  # type: ignore[valid-type]
     flat = isinstance(returns, type) and issubclass(returns, Flat)
@@ -67,7 +67,7 @@ def _payload(returns: Any) -> tuple[Any, str]:
 
 
 def _operation(endpoint: Endpoint, shapes: dict[str, Any]) -> dict[str, Any]:
-    kind, envelope = _payload(endpoint.returns)
+    kind, envelope = payload(endpoint.returns)
     inner = shapes.get(repr(kind), {})
     made = {"deleted": {"type": "object", "properties": {"data": {"type": "object", "properties": {
                 "deleted": {"type": "boolean"}, "id": {"type": ["integer", "string"]}}}}},

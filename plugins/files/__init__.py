@@ -14,6 +14,7 @@ from orkosi import (
     RANKS,
     UNSET,
     Conflict,
+    Denied,
     Hit,
     NotFound,
     Page,
@@ -132,6 +133,13 @@ def page(query: Paging, category: str | None) -> Page[FileEntry]:
 
 def find(id: int) -> File:
     """One file with its content. NotFound."""
+    own, file = _own(), _row(id)
+    if own and file.workspace != own:
+        raise NotFound(f"There is no file {id}")
+    return file
+
+
+def _row(id: int) -> File:
     file = db.one(File, "SELECT * FROM files WHERE id = :id AND tenant_id = :tenant", id=id)
     if file is None:
         raise NotFound(f"There is no file {id}")
@@ -140,6 +148,10 @@ def find(id: int) -> File:
 
 def search(query: SearchQuery) -> Page[Found]:
     """Files whose name or content has all the words, newest first; without words, those that the filters fit, where there is one."""
+    if own := _own():
+        if query.workspace not in (None, own):
+            return Page.empty(query)
+        query.workspace = own
     wanted, ext = terms(query.q), query.ext and query.ext.removeprefix(".").lower()
     if wanted is None and (query.q.strip() or not (query.workspace or query.category or query.ext)):
         return Page.empty(query)
@@ -148,6 +160,16 @@ def search(query: SearchQuery) -> Page[Found]:
     for file in found.items:
         file.excerpt, file.head = _excerpt(file.head, looked_for), None
     return found
+
+
+def _own() -> str | None:
+    """The agent whose workspace is all that whoever asks may see; None for everything. Denied for keys that are good for work alone."""
+    me = current()
+    if me.kind == "agent":
+        return me.name
+    if me.scopes is not None and "files:read" not in me.scopes:
+        raise Denied("Insufficient scope: this needs files:read; an agent's own key sees its workspace")
+    return None
 
 
 def _excerpt(head: str | None, looked_for: re.Pattern[str]) -> str | None:
@@ -247,7 +269,7 @@ def record(name: str, path: str, content: str | None | UnsetType = UNSET, catego
 @writes
 def delete(id: int) -> File:
     """Forget what a client recorded of a file. NotFound; Conflict where it is on the disk, and would be there again at once."""
-    gone = find(id)
+    gone = _row(id)
     if gone.synced:
         raise Conflict(f"{gone.path} is on the disk and followed there; delete the file itself")
     db.delete("files", id)

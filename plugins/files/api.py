@@ -7,6 +7,7 @@ from plugins.fields import wrong
 from plugins.files import File, FileEntry, SearchQuery, plugin, versions
 from plugins.files.versions import Difference, FileVersion
 
+READ = may("member", "files:read or queue:work")  # of an agent, its own workspace: the verbs see to it
 Word = Annotated[str, Meta(min_length=1, max_length=100)]
 
 
@@ -52,19 +53,20 @@ def create(body: NewFile) -> File:
     return files.record(body.name, body.path, body.content, body.category, body.file_type)
 
 
-@plugin.get("/api/files/search", auth=may("member", "files:read"))
+@plugin.get("/api/files/search", auth=READ, tool="file_search")
 def search(query: SearchQuery) -> Page[Hit]:
     """Search files by name and content
 
+    An agent's key finds those of its workspace.
     Newest first: files that have all the words, or words that begin with them. Without `q`, all that the filters fit."""
     return files.search(query).map(lambda file: Hit(**{name: getattr(file, name) for name in Hit.__struct_fields__}))
 
 
-@plugin.get("/api/files/{id}", auth=may("member", "files:read"), raises=(404,))
+@plugin.get("/api/files/{id}", auth=READ, raises=(404,), tool="file_read")
 def show(id: int) -> File:
     """Get a file with its content
 
-    The content is null where it is no text, or larger than 1 MiB."""
+    An agent's key gets those of its workspace. The content is null where it is no text, or larger than 1 MiB."""
     return files.find(id)
 
 

@@ -15,7 +15,7 @@ class NewLine(Struct, forbid_unknown_fields=True):
     meta: dict[str, Any] | None = None
 
 
-@plugin.get("/api/logs", auth=may("editor", "logs:read", host=True), raises=(400, 503))
+@plugin.get("/api/logs", auth=may("editor", "logs:read", host=True), raises=(400, 503), tool="log_read")
 def index(query: LogQuery, request: Request, me: Actor) -> Page[Line]:
     """List log lines, from files and from agents
 
@@ -28,7 +28,7 @@ def index(query: LogQuery, request: Request, me: Actor) -> Page[Line]:
     return document(following.feed(me.tenant or 0, wanted, request.header("Last-Event-ID")))  # type: ignore[return-value]
 
 
-@plugin.post("/api/logs", quick=True, durable=False, auth=may("member", "logs:write", host=True), status=201, raises=(400,))
+@plugin.post("/api/logs", quick=True, durable=False, auth=may("member", "logs:write", host=True), status=201, raises=(400,), tool="log_write")
 def create(body: NewLine, me: Actor) -> Line:
     """Store a log line of an agent
 

@@ -178,7 +178,7 @@ def shown(job: Job, why: list[Why] | None = None) -> Shown:
                  job.result, job.error, job.tokens_used, job.deferrals, job.created_at, job.claimed_at, job.finished_at, why)
 
 
-@plugin.post("/api/task-queue/submit", quick=True, auth=SUBMIT, status=201, statuses=(200,), raises=(400, 404, 503))
+@plugin.post("/api/task-queue/submit", quick=True, auth=SUBMIT, status=201, statuses=(200,), raises=(400, 404, 503), tool="job_submit")
 def submit(body: NewJob, me: Actor) -> Reply[Shown]:
     """Submit a job
 
@@ -192,7 +192,7 @@ def submit(body: NewJob, me: Actor) -> Reply[Shown]:
     return Reply(shown(job), 200, SAME) if duplicate else Reply(shown(job))
 
 
-@plugin.post("/api/task-queue/claim", quick=True, durable=False, auth=WORK, raises=(400, 404))
+@plugin.post("/api/task-queue/claim", quick=True, durable=False, auth=WORK, raises=(400, 404), tool="job_claim")
 def claim(body: Claim, me: Actor, request: Request) -> Claimed | list[Claimed] | None:
     """Claim the next job, or with `batch_size` the next jobs
 
@@ -245,14 +245,14 @@ def bury(body: BuryOrder) -> Buried:
     return Buried(queue.bury([queue.id_of(id) for id in body.ids]))
 
 
-@plugin.get("/api/task-queue/{id}", auth=READ, raises=(404,))
+@plugin.get("/api/task-queue/{id}", auth=READ, raises=(404,), tool="job_show")
 def show(id: str) -> Shown:
     """Show a job, and why it is not running"""
     job = queue.find(queue.id_of(id))
     return shown(job, queue.why(job))
 
 
-@plugin.post("/api/task-queue/{id}/complete", quick=True, auth=WORK, raises=(404, 409))
+@plugin.post("/api/task-queue/{id}/complete", quick=True, auth=WORK, raises=(404, 409), tool="job_complete")
 def complete(id: str, body: Completion, request: Request) -> Completed:
     """Complete a job with its lease token; with `claim_next`, get the queue's next job in the same answer
 
@@ -273,7 +273,7 @@ def complete_many(body: Completions) -> list[Outcome]:
             for one, made in zip(body.jobs, outcomes, strict=True)]
 
 
-@plugin.post("/api/task-queue/{id}/fail", quick=True, auth=WORK, raises=(404, 409))
+@plugin.post("/api/task-queue/{id}/fail", quick=True, auth=WORK, raises=(404, 409), tool="job_fail")
 def fail(id: str, body: Failure) -> Shown:
     """Report a failed attempt
 
@@ -281,7 +281,7 @@ def fail(id: str, body: Failure) -> Shown:
     return shown(queue.fail(queue.id_of(id), body.lease_token, body.error, retryable=body.retryable, retry_in=body.retry_in_seconds))
 
 
-@plugin.post("/api/task-queue/{id}/heartbeat", auth=WORK, raises=(404, 409))
+@plugin.post("/api/task-queue/{id}/heartbeat", auth=WORK, raises=(404, 409), tool="job_heartbeat")
 def heartbeat(id: str, body: Heartbeat, request: Request) -> Signals:
     """Extend a lease, and hear whether to stop
 
@@ -297,7 +297,7 @@ def heartbeat(id: str, body: Heartbeat, request: Request) -> Signals:
     return heard
 
 
-@plugin.post("/api/task-queue/{id}/release", auth=WORK, raises=(400, 404, 409))
+@plugin.post("/api/task-queue/{id}/release", auth=WORK, raises=(400, 404, 409), tool="job_release")
 def release(id: str, body: Release) -> Shown:
     """Give a job back; it costs no attempt
 

@@ -4,7 +4,7 @@ from plugins import rules
 from plugins.rules import NewRule, Rule, RulePatch, RuleQuery, plugin
 
 
-@plugin.get("/api/rules", quick=True, auth=may("viewer", "rules:read or tasks:read"))
+@plugin.get("/api/rules", quick=True, auth=may("viewer", "rules:read or tasks:read"), tool="rule_list")
 def index(query: RuleQuery) -> Page[Rule]:
     """List rules
 

@@ -11,7 +11,7 @@ class Question(Struct, forbid_unknown_fields=True):
     q: Annotated[str, Meta(description="1 to 100 characters: words, or a number, a job's id or a slug")]
 
 
-@plugin.get("/api/search", auth=SIGNED_IN, raises=(400,))
+@plugin.get("/api/search", auth=SIGNED_IN, raises=(400,), tool="search")
 def everything(query: Question) -> Found:
     """Look for something in tasks, products, agents, files and logs at once
 

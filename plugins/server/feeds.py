@@ -46,6 +46,7 @@ class Source(Protocol):
 
 class Feed:
     """One client's place in a source. `alike`: feeds of the same filter; `wanted` says of a thing whether it is for them."""
+    over = False  # whether it has said its last
 
     def __init__(self, source: Source, tenant: int, alike: Hashable, wanted: Callable[[Any], bool], position: int, first: bytes = b"",
                  quiet: float = QUIET, named: bool = False):
@@ -62,21 +63,19 @@ class Feed:
         yield self.first
         while rows := self.source.after(self.tenant, self.position, PAGE):
             self.position = rows[-1].id
-            yield packed(self, rows)
+            yield self.packed(rows)
 
     def close(self) -> None:
         """Nothing is open."""
 
+    def packed(self, rows: list[Any]) -> bytes:
+        """Things as server-sent events; the same for all feeds that are alike."""
+        return b"".join(b"id: %d\nevent: %s\ndata: %s\n\n" % (row.id, self.source.event(row).encode(), msgspec.json.encode(row))
+                        for row in rows if self.wanted(row))
+
     def heartbeat(self) -> bytes:
         """A comment, or, for a page, which sees no comments, an event; and how far it is, so that whoever comes again goes on there."""
         return b"id: %d\nevent: beat\ndata: {}\n\n" % self.sent if self.named else b"id: %d\n: still here\n\n" % self.sent
-
-
-def packed(feed: Feed, rows: list[Any]) -> bytes:
-    """Things as server-sent events."""
-    source = feed.source
-    return b"".join(b"id: %d\nevent: %s\ndata: %s\n\n" % (row.id, source.event(row).encode(), msgspec.json.encode(row))
-                    for row in rows if feed.wanted(row))
 
 
 def document(feed: Feed) -> Document:
@@ -145,6 +144,14 @@ class Feeds:
             if raw and feed in self.open and feed.channel:
                 feed.told = time.monotonic()
                 feed.channel.push(raw)
+                self._end(feed)
+
+    def _end(self, feed: Feed) -> None:
+        """One that has said its last is closed once that is sent."""
+        if feed.over and feed.channel and feed in self.open:
+            feed.channel.close_when_flushed = True
+            if not feed.channel.total_outbufs_len:
+                feed.channel.handle_close()
 
     def look_after(self, most: int) -> None:
         """Once a second: heartbeats, and, of some, whether whoever reads may still."""
@@ -153,6 +160,7 @@ class Feeds:
             feed.told = moment
             if feed.channel and not feed.channel.total_outbufs_len:
                 feed.channel.push(feed.heartbeat())
+                self._end(feed)
         for feed in list(self.open)[:most]:
             del self.open[feed]  # and to the end of the line
             self.open[feed] = None
@@ -233,7 +241,7 @@ class Feeds:
             if not rows:
                 continue
             if (at, feed.alike) not in made:
-                made[at, feed.alike] = packed(feed, rows)
+                made[at, feed.alike] = feed.packed(rows)
             feed.position = rows[-1].id
             self.written.append((feed, made[at, feed.alike], feed.position))
 

@@ -43,6 +43,7 @@ Status = Literal["todo", "in_progress", "review", "done", "blocked", "archived"]
 Priority = Literal["P0", "P1", "P2", "P3"]
 Type = Literal["feature", "bug", "research", "ops", "infra", "content", "other"]
 OVER = ("done", "archived")
+ASKS = "question"  # the reason of a task in review that waits for a person's answer; the question is its last_error
 SAME = {"duplicate": True, "message": "There is an open task like this one, which is answered instead; send \"dedupe\": false to make another"}
 RANK = {"P0": 0, "P1": 1, "P2": 2, "P3": 3}  # the job's priority: lower runs first
 LEASE, ATTEMPTS = 300, 3
@@ -304,7 +305,8 @@ def change(id: int, patch: TaskPatch) -> Task:
     if patch.blocked_by is not UNSET:
         links.refuse_circle(id, patch.blocked_by or [])
         links.put(id, patch.blocked_by or [])
-    if values.get("assignee", before.assignee) != before.assignee or (status == "todo" and before.status == "blocked"):
+    again = status == "todo" and (before.status == "blocked" or before.reason == ASKS)  # whoever asked may still be at it, without the answer
+    if values.get("assignee", before.assignee) != before.assignee or again:
         _drop_job(before)
     task = find(id)
     _follow(task)

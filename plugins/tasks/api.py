@@ -1,9 +1,11 @@
 """The wire of tasks."""
+import time
 from typing import Annotated, Any
 
-from orkosi import Deleted, Meta, Page, Reply, Struct, may
+from orkosi import Actor, Deleted, Meta, Page, Reply, Request, Struct, may
 from plugins import tasks
-from plugins.tasks import NewTask, Task, TaskPatch, TaskQuery, outside, plugin, reviewing
+from plugins.activity import stream
+from plugins.tasks import NewTask, Subtask, Task, TaskPatch, TaskQuery, outside, plugin, reviewing
 from plugins.tasks.reviewing import Review
 
 READ, WRITE = may("demo", "tasks:read"), may("member", "tasks:write")
@@ -19,7 +21,15 @@ class Rejection(Struct, forbid_unknown_fields=True):
     note: Annotated[str, Meta(min_length=1, max_length=4000, description="What is to be different; the next attempt is told it")]
 
 
-@plugin.get("/api/tasks", quick=True, auth=READ, raises=(400, 503))
+class TaskQuestion(Struct, forbid_unknown_fields=True):
+    question: Annotated[str, Meta(min_length=1, max_length=4000, description="All that a person must know to answer it")]
+
+
+class Patience(Struct, forbid_unknown_fields=True):
+    wait_seconds: Annotated[float, Meta(ge=0, le=300, description="How long the answer may wait for the parts that are open")] = 0
+
+
+@plugin.get("/api/tasks", quick=True, auth=READ, raises=(400, 503), tool="task_list")
 def index(query: TaskQuery) -> Page[Task]:
     """List tasks, newest first
 
@@ -30,7 +40,8 @@ def index(query: TaskQuery) -> Page[Task]:
     return tasks.page(query)
 
 
-@plugin.post("/api/tasks", quick=True, auth=WRITE, status=201, statuses=(200,), raises=(400, 402, 404, 409, 422, 429), limit="task_create", once=True)
+@plugin.post("/api/tasks", quick=True, auth=WRITE, status=201, statuses=(200,), raises=(400, 402, 404, 409, 422, 429), limit="task_create", once=True,
+             tool="task_create")
 def create(body: NewTask) -> Reply[Task]:
     """Create a task
 
@@ -45,7 +56,7 @@ def create(body: NewTask) -> Reply[Task]:
     return Reply(task, 200 if duplicate else 0, noted(task, duplicate))
 
 
-@plugin.get("/api/tasks/{id}", quick=True, auth=READ, raises=(404,))
+@plugin.get("/api/tasks/{id}", quick=True, auth=READ, raises=(404,), tool="task_show")
 def show(id: int) -> Task:
     """Show a task: what it waits for, what waits for it, its parts, and `why` it is not being worked on
 
@@ -55,7 +66,7 @@ def show(id: int) -> Task:
     return task
 
 
-@plugin.patch("/api/tasks/{id}", quick=True, auth=WRITE, raises=(404,))
+@plugin.patch("/api/tasks/{id}", quick=True, auth=WRITE, raises=(404,), tool="task_update")
 def update(id: int, body: TaskPatch) -> Reply[Task]:
     """Change a task
 
@@ -77,17 +88,44 @@ def review(id: int) -> Review:
     return reviewing.review(id)
 
 
-@plugin.post("/api/tasks/{id}/approve", auth=WRITE, raises=(403, 404, 409))
+@plugin.post("/api/tasks/{id}/approve", auth=WRITE, raises=(403, 404, 409), tool="task_approve")
 def approve(id: int, body: Approval) -> Task:
     """Say that the work on a task in review is good: it is done"""
     return reviewing.approve(id, body.note)
 
 
-@plugin.post("/api/tasks/{id}/reject", auth=WRITE, raises=(403, 404, 409))
+@plugin.post("/api/tasks/{id}/reject", auth=WRITE, raises=(403, 404, 409), tool="task_reject")
 def reject(id: int, body: Rejection) -> Reply[Task]:
     """Send a task in review back: it is to do again, and the next attempt is told the note"""
     task = reviewing.reject(id, body.note)
     return Reply(task, meta=noted(task))
+
+
+@plugin.post("/api/tasks/{id}/ask", auth=WRITE, status=200, raises=(404, 409), tool="task_ask")
+def ask(id: int, body: TaskQuestion) -> Task:
+    """Ask a person something that a task cannot go on without
+
+    It goes to review with the question as `reason` and `last_error`. `reject` sends it back with the answer, which the next attempt is told.
+    An attempt under way may end in peace; nothing is tried again before the answer."""
+    return reviewing.ask(id, body.question)
+
+
+@plugin.get("/api/tasks/{id}/subtasks", auth=READ, raises=(400, 404), tool="task_wait")
+def parts(id: int, query: Patience, request: Request, me: Actor) -> Reply[list[Subtask]]:
+    """List the parts of a task that were given away, or wait until they are over
+
+    With `wait_seconds` the answer comes once all of them are done or archived, or when that time is over: `meta.open` says how many are not."""
+    tasks.find(id)
+    place = request.waits or (stream.Waiter(stream.source, me.tenant or 0, query.wait_seconds, request.again, None) if query.wait_seconds else None)
+    found = tasks.delegation.subtasks(id)
+    left = tasks.delegation.still_open(found)
+    answer = Reply(found, meta={"open": left})
+    if place is not None:
+        place.nothing = answer
+        if left and time.monotonic() < place.until:
+            raise place
+        place.leave()
+    return answer
 
 
 @plugin.delete("/api/tasks/{id}", auth=may("admin", "tasks:delete"), raises=(400, 404))

@@ -44,11 +44,11 @@ def place(new: NewTask, assignee: str | None) -> Place:
     if me.kind != "agent":
         return TOP if new.parent_id is None else _below(_parent(new.parent_id))
     if new.parent_id is None and assignee == me.name:
-        work = _at_work(me.name)
+        work = held_by(me.name)
         return Place(None, work.root_id, work.depth) if work else TOP
     if assignee != me.name:
         _may_delegate(assignee)
-    parent = _at_work(me.name) if new.parent_id is None else _parent(new.parent_id)
+    parent = held_by(me.name) if new.parent_id is None else _parent(new.parent_id)
     if parent is None:
         raise Unprocessable(f"Agent {me.name} works on nothing of which this could be a part; claim a task, then delegate from it")
     found = _below(parent)
@@ -68,7 +68,7 @@ def _may_delegate(assignee: str | None) -> None:
         raise wrong("assignee", "An agent delegates to agents, and there is none of that name")
 
 
-def _at_work(agent: str) -> Task | None:
+def held_by(agent: str) -> Task | None:
     """The task that an agent holds, the one it claimed last where it holds several."""
     return db.one(Task, f"""
         SELECT {COLUMNS} FROM jobs JOIN tasks ON tasks.job_id = jobs.id AND tasks.tenant_id = :tenant
@@ -114,6 +114,11 @@ def subtasks(id: int) -> list[Subtask]:
     return db.all(Subtask, f"""
         SELECT id, title, assignee, status, substr(resolution, 1, {SHOWN}) AS resolution, substr(last_error, 1, {SHOWN}) AS last_error
           FROM tasks WHERE parent_id = :id AND tenant_id = :tenant ORDER BY id LIMIT 200""", id=id)
+
+
+def still_open(found: list[Subtask]) -> int:
+    """How many of these are not over yet."""
+    return sum(one.status not in ("done", "archived") for one in found)
 
 
 def waits_for_parts(id: int) -> bool:

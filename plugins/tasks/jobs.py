@@ -8,7 +8,7 @@ from orkosi import across_tenants, db, jsoned, now
 from plugins import notifications, queue
 from plugins.queue import Job
 
-from . import ATTEMPTS, COLUMNS, LEASE, RANK, Task, _tell, delegation, find, links, plugin
+from . import ASKS, ATTEMPTS, COLUMNS, LEASE, RANK, Task, _tell, delegation, find, links, plugin
 from .assignees import is_a_person
 
 
@@ -94,6 +94,10 @@ def completed(event: str, job: Job) -> None:
     if unusable:
         status = "review"
     before = _of(job)
+    if asks(before):
+        db.run("UPDATE tasks SET resolution = ifnull(:said, resolution) WHERE id = :id AND tenant_id = :tenant", id=before and before.id,
+               said=resolution if isinstance(resolution, str) else None)
+        return
     if status == "done" and before and delegation.waits_for_parts(before.id):
         status = "todo"  # once more, with what came of them
     _move(job, status, resolution=resolution if isinstance(resolution, str) or resolution is None else jsoned(resolution),
@@ -136,9 +140,18 @@ def failed(event: str, job: Job) -> None:
                              link=f"/api/tasks/{task.id}")
 
 
+def asks(task: Task | None) -> bool:
+    """Whether a task waits for a person's answer."""
+    return task is not None and task.status == "review" and task.reason == ASKS
+
+
 def _move(job: Job, status: str, *, resolution: str | None = None, error: Any = None, reason: str | None = None) -> Task | None:
     before = _of(job)
     if before is None:
+        return None
+    if asks(before):  # until it is answered, nobody tries again
+        if job.state in queue.UNFINISHED:
+            queue.cancel(job.id)
         return None
     db.run("""
         UPDATE tasks SET status = :status, resolution = ifnull(:resolution, resolution), last_error = CASE WHEN :status = 'done' THEN NULL

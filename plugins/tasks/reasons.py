@@ -7,7 +7,7 @@ from typing import Any
 from plugins import queue
 from plugins.queue import Why
 
-from . import OVER, Task, delegation, links
+from . import ASKS, OVER, Task, delegation, links
 
 NONE: list[Any] = []
 
@@ -33,6 +33,8 @@ def _why(task: Task, waits: list[int], of_job: list[Why]) -> list[Why]:
     if task.status in OVER:
         return []
     if task.status == "review":
+        if task.reason == ASKS:
+            return [Why(ASKS, f"It asks: {task.last_error}"), Why("review", "Send it back with the answer as a note: POST /api/tasks/{id}/reject")]
         found = [Why("review", "It waits for a person to look at it; set its status to done or todo")]
         return [Why(task.reason, task.last_error or ""), *found] if task.reason else found
     if task.assignee is None:

@@ -1,10 +1,10 @@
 """Reviewing: what an agent did for a task, and a person's word on it."""
 from orkosi import Conflict, Denied, Struct, current, db, emit, now, seconds, writes
-from plugins import logs
+from plugins import logs, notifications
 from plugins.files.versions import Change, changes
 from plugins.queue import iso
 
-from . import Task, TaskPatch, change, find
+from . import ASKS, OVER, Task, TaskPatch, _tell, change, find
 
 AFTER = 5.0   # seconds after the end of a run within which the sync has seen what it left
 LINES = 50    # of the log
@@ -56,6 +56,24 @@ def reject(id: int, note: str) -> Task:
     _require(id)
     task = change(id, TaskPatch(status="todo", note=note))
     emit("task.rejected", task, note=note)
+    return task
+
+
+@writes
+def ask(id: int, question: str) -> Task:
+    """Ask a person something that a task cannot go on without: it is in review, with the question, until `reject` sends it back with the answer.
+
+    Whoever works on it may still end in peace: what their attempt comes to changes nothing of that. NotFound, Conflict where it is over.
+    """
+    before = find(id)
+    if before.status in OVER or (current().kind == "agent" and before.assignee != current().name):
+        raise Conflict(f"Task {id} is {before.status}, or another's; ask of an open one of your own")
+    db.run("""UPDATE tasks SET status = 'review', reason = :reason, last_error = :question, note = NULL, updated_at = :now
+               WHERE id = :id AND tenant_id = :tenant""", id=id, reason=ASKS, question=question, now=now())
+    task = find(id)
+    _tell(before, task)
+    emit("task.asked", task, note=question[:300])
+    notifications.notify(f"Task {id} asks", f"{task.title}: {question[:500]}", type="warning", source="tasks", link=f"/api/tasks/{id}")
     return task
 
 

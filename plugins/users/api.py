@@ -151,7 +151,7 @@ def logout(body: Logout, me: Actor) -> LoggedOut:
     return LoggedOut(users.end_session(me.user or 0, None if body.all_devices else int(me.credential)))
 
 
-@plugin.get("/api/auth/me", quick=True, auth=SIGNED_IN, raises=(401,))
+@plugin.get("/api/auth/me", quick=True, auth=SIGNED_IN, raises=(401,), tool="whoami")
 def me(me: Actor) -> Me:
     """Who this token or key belongs to, and what it may do"""
     person = users.find(me.user) if me.user else None

@@ -201,6 +201,20 @@ def test_the_page_of_a_task_says_what_came_of_it_and_why_it_waits(ann, client):
     assert ann.ask("GET", "/tasks/999", **{"X-Orkosi-Live": "1"}).body.startswith(b'<main id="main"')
 
 
+def test_the_page_of_a_task_shows_its_question_and_what_it_was_made_of(ann, client, anonymous):
+    hook = client.post("/hooks", {"name": "shop", "kind": "none", "title": {"pointer": "/what", "text": "A delivery"}}).data
+    made = anonymous.request("POST", "/hooks/" + hook["url"].rpartition("/")[2], raw=b'{"what": "Order <5>", "n": "</pre><script>x"}', headers={"Content-Type": "application/json"}, root="").data
+    task = made["task_id"]
+    client.post(f"/tasks/{task}/ask", {"question": "Wrap <it>?"})
+    page = ann.ask("GET", f"/tasks/{task}")
+    said = text_of(page)
+    assert said[said.index("It asks") + 1] == "Wrap <it>?" and "Answer it" in said and "Your answer" in said and "Last error" not in said
+    assert b"&lt;/pre&gt;&lt;script&gt;x" in page.body and b"<script>x" not in page.body
+    client.post(f"/tasks/{task}/reject", {"note": "Yes"})
+    said = text_of(ann.ask("GET", f"/tasks/{task}"))
+    assert "It asks" not in said and said[said.index("A note for the next time") + 1] == "Yes" and said[said.index("Last error") + 1] == "Wrap <it>?"
+
+
 @pytest.mark.story("GET /console/{hash}/{file}")
 def test_each_file_of_the_console_comes_as_it_is_and_may_be_kept(ann):
     page = ann.ask("GET", "/").body.decode()

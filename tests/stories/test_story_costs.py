@@ -271,5 +271,7 @@ exec sleep 300
 
 def test_an_agents_own_key_sets_no_budget(application, client, felix):
     own = Client(application, (settings.data / "keys" / "felix").read_text().strip())
-    assert own.put("/agents/felix/budget", {}).status == own.get("/agents/felix/budget").status == own.get("/costs").status == 403
+    client.post("/agents", {"name": "otto"})
+    assert own.put("/agents/felix/budget", {}).status == own.get("/agents/otto/budget").status == own.get("/costs").status == 403
+    assert own.get("/agents/felix/budget").data == client.get("/agents/felix/budget").data, "its own it sees"
     assert now()

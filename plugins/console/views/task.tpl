@@ -30,10 +30,18 @@
 %   end
 </ul></section>
 % end
-% for id, heading, text, kind in (("error", "Last error", task.last_error, "error"), ("result", "What came of it", task.resolution, "prose"), ("about", "What was asked for", task.description, "prose"), ("note", "A note for the next time", task.note, "prose")):
+% asks = task.status == "review" and task.reason == "question"
+% for id, heading, text, kind in (("error", "It asks" if asks else "Last error", task.last_error, "prose" if asks else "error"), ("result", "What came of it", task.resolution, "prose"), ("about", "What was asked for", task.description, "prose"), ("note", "A note for the next time", task.note, "prose")):
 %   if text:
 <section id="{{id}}"><h2>{{heading}}</h2><pre class="{{kind}}" tabindex="0">{{text[:65536]}}</pre></section>
 %   end
+% end
+% if task.data:
+<section id="data"><h2>What came from {{task.data.source}}</h2>
+%   for one in task.data.warnings:
+<p class="calmly">{{one}}</p>
+%   end
+<pre class="prose" tabindex="0">{{task.data.body[:65536]}}</pre></section>
 % end
 % if review and review.changes:
 <section id="changes"><h2>What changed in the workspace</h2>
@@ -42,7 +50,7 @@
 %   end
 </section>
 % end
-<div class="heads" id="heads">{{!act.form("Send it back", "POST /api/tasks/{id}/reject", forms.a_word(), title="Send it back with a word", say="Sent back", id=task.id) if task.status == "review" else ""}}
+<div class="heads" id="heads">{{!act.form("Answer" if asks else "Send it back", "POST /api/tasks/{id}/reject", forms.a_word(asks), title="Answer it" if asks else "Send it back with a word", say="Sent back", id=task.id) if task.status == "review" else ""}}
 {{!act.form("Save", "PATCH /api/tasks/{id}", forms.task_changes(task), title="Change it", say="Changed", id=task.id)}}</div>
 % if task.subtasks:
 <section id="parts"><h2>Parts</h2><ul class="rows thin" data-rows>

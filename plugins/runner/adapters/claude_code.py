@@ -20,7 +20,7 @@ def work_on(work: Work) -> NoReturn:
     watch = guarded(work, "/v1/models?limit=1", lambda key: {"x-api-key": key, "anthropic-version": "2023-06-01"})
     environment = work.environment(ANTHROPIC_BASE_URL=watch.url, **QUIET, **({"IS_SANDBOX": "1"} if is_root() else {}))
     argv = [work.tool.program, "-p", "--output-format", "json", "--permission-mode", "bypassPermissions", "--setting-sources", "user",
-            "--strict-mcp-config", *(["--model", work.model] if work.model else []),
+            "--strict-mcp-config", *attached(work), *(["--model", work.model] if work.model else []),
             *(["--append-system-prompt-file", str(work.soul)] if work.soul.is_file() else [])]
     before, fresh = work.session().get("session"), str(uuid.uuid4())
     work.keep_session(before or fresh)
@@ -29,6 +29,16 @@ def work_on(work: Work) -> NoReturn:
         work.keep_session(fresh)
         ran = run(work, [*argv, "--session-id", fresh], environment, work.prompt(), watch)
     conclude(work, watch, ran, understood(ran))
+
+
+def attached(work: Work) -> list[str]:
+    """How it is told of Orkosi's own tools; the key comes by its environment."""
+    if not work.door:
+        return []
+    file = work.scratch / "mcp.json"
+    file.write_text(json.dumps({"mcpServers": {"orkosi": {
+        "type": "http", "url": work.door, "headers": {"Authorization": "Bearer ${ORKOSI_MCP_TOKEN}"}}}}))
+    return ["--mcp-config", str(file)]
 
 
 def understood(ran: Ran) -> Ended:

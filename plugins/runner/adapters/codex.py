@@ -13,6 +13,8 @@ from .tool import Ran, conclude, guarded, lines, run
 from .watch import Watch
 from .work import Ended, Work
 
+WAIT = 330  # seconds: a little longer than the longest wait for parts
+
 
 def work_on(work: Work) -> NoReturn:
     """One run."""
@@ -42,10 +44,17 @@ def settings(work: Work, watch: Watch, folder: Path) -> None:
         "features.plugins": False, "features.apps": False, "features.unbounded_connection_retries": False,
         "model_providers.orkosi.name": "orkosi", "model_providers.orkosi.base_url": watch.url, "model_providers.orkosi.env_key": work.tool.key,
         "model_providers.orkosi.wire_api": "responses", "model_providers.orkosi.request_max_retries": 2,
-        "model_providers.orkosi.stream_max_retries": 2, "model_providers.orkosi.stream_idle_timeout_ms": round(2000 * work.patience)}.items())
+        "model_providers.orkosi.stream_max_retries": 2, "model_providers.orkosi.stream_idle_timeout_ms": round(2000 * work.patience),
+        **attached(work)}.items())
     tomllib.loads(text)
     (folder / "config.toml").write_text(text + "\n")
     (folder / "AGENTS.md").write_text(work.soul_text() + "\n")
+
+
+def attached(work: Work) -> dict[str, Any]:
+    """How it is told of Orkosi's own tools; the key comes by its environment."""
+    return {"mcp_servers.orkosi.url": work.door, "mcp_servers.orkosi.bearer_token_env_var": "ORKOSI_MCP_TOKEN",
+            "mcp_servers.orkosi.default_tools_approval_mode": "approve", "mcp_servers.orkosi.tool_timeout_sec": WAIT} if work.door else {}
 
 
 def thread_of(ran: Ran) -> str:

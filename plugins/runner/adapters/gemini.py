@@ -19,7 +19,7 @@ def work_on(work: Work) -> NoReturn:
     watch = guarded(work, "/v1beta/models?pageSize=1", lambda key: {"x-goog-api-key": key})
     folder = work.home / ".gemini"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (folder / "settings.json").write_text(json.dumps(SETTINGS))
+    (folder / "settings.json").write_text(json.dumps(SETTINGS | attached(work)))
     (folder / "GEMINI.md").write_text(work.soul_text() + "\n")
     environment = work.environment(GOOGLE_GEMINI_BASE_URL=watch.url, GEMINI_CLI_TRUST_WORKSPACE="true", GEMINI_CLI_NO_RELAUNCH="true",
                                    GEMINI_CLI_HOME=str(work.home))
@@ -34,6 +34,11 @@ def work_on(work: Work) -> NoReturn:
     if watch.cut and not ended.error:
         ended.error, ended.later = "An answer of its model ended before it was whole", True
     conclude(work, watch, ran, ended)
+
+
+def attached(work: Work) -> dict[str, Any]:
+    """How it is told of Orkosi's own tools; the key comes by its environment."""
+    return {"mcpServers": {"orkosi": {"httpUrl": work.door, "headers": {"Authorization": "Bearer $ORKOSI_MCP_TOKEN"}}}} if work.door else {}
 
 
 def understood(ran: Ran) -> Ended:

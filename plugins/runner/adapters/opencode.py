@@ -4,7 +4,7 @@ Done is a last step that ended with `stop`, and no error. Text is that of the la
 are the sum over its steps, of this run alone. Costs are only known of models whose prices it is told.
 """
 import json
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .tool import Ran, conclude, guarded, lines, run
 from .watch import Watch
@@ -39,9 +39,15 @@ def settings(work: Work, watch: Watch) -> dict[str, object]:
     options = {"baseURL": watch.url, "apiKey": f"{{env:{work.tool.key}}}", "timeout": 300_000, "chunkTimeout": round(2000 * work.patience)}
     return {"model": model, "small_model": model, "autoupdate": False, "share": "disabled",
             "instructions": [str(work.soul)] if work.soul.is_file() else [],
-            "permission": {"*": "allow", "external_directory": "deny", "question": "deny"},
+            **attached(work), "permission": {"*": "allow", "external_directory": "deny", "question": "deny"},
             "provider": {"orkosi": {"npm": "@ai-sdk/openai-compatible", "name": "orkosi", "options": options,
                                     "models": {work.model: {"name": work.model}}}}}
+
+
+def attached(work: Work) -> dict[str, Any]:
+    """How it is told of Orkosi's own tools; the key comes by its environment."""
+    return {"mcp": {"orkosi": {"type": "remote", "url": work.door, "oauth": False, "timeout": 330_000, "headers": {
+        "Authorization": "Bearer {env:ORKOSI_MCP_TOKEN}"}}}} if work.door else {}
 
 
 def understood(ran: Ran) -> Ended:

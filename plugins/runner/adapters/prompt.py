@@ -14,6 +14,9 @@ DELEGATING = """For each part: curl -s "$ORKOSI_URL/api/tasks" -H "Authorization
   -H 'Content-Type: application/json' -d '{"title": "…", "description": "…", "assignee": "…"}'
 They know nothing of your task but what you write. Do not wait for them: end, and you are called again with what came of every part."""
 
+TOOLS = """Orkosi is among your tools: task_show is your task, task_create gives a part of it to another agent where you may, task_ask puts a \
+question to a person. After task_ask, end: you are called again with the answer."""
+
 
 def first_line(name: str, role: str) -> str:
     """How every prompt begins."""
@@ -31,8 +34,8 @@ def from_outside(data: dict[str, Any]) -> str:
             "The message, as a quoted JSON string:\n\n" + json.dumps(quoted, ensure_ascii=False, indent=1))
 
 
-def composed(name: str, role: str, told: dict[str, Any], soul: str = "") -> str:
-    """The whole prompt; `soul` only for tools that take it in no other way."""
+def composed(name: str, role: str, told: dict[str, Any], soul: str = "", door: bool = False) -> str:
+    """The whole prompt; `soul` only for tools that take it in no other way, `door` where Orkosi is among its tools."""
     task, job = told.get("task"), told.get("job") or {}
     parts = [first_line(name, role), soul]
     if rules := [rule["rule"] for rule in told.get("rules") or ()]:
@@ -47,6 +50,8 @@ def composed(name: str, role: str, told: dict[str, Any], soul: str = "") -> str:
                      + json.dumps(task["subtasks"], ensure_ascii=False, indent=1))
     if others := told.get("agents"):
         parts.append("You may give parts of your task to these agents:\n" + json.dumps(others, ensure_ascii=False) + "\n" + DELEGATING)
+    if door and task:
+        parts.append(TOOLS)
     if task and task.get("note"):
         parts.append(f"A person sent it back, and says:\n\n{json.dumps(task['note'], ensure_ascii=False)}")
     if task and task.get("last_error"):

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -47,6 +48,8 @@ class Work:
         self.home, self.workspace = Path.home(), Path.cwd()
         self.report_file = Path(os.environ["ORKOSI_REPORT"])
         self.scratch = self.report_file.parent
+        self.door_key = ""
+        self._door: str | None = None
         (self.scratch / "tmp").mkdir(exist_ok=True)
         self.soul = self.workspace / "SOUL.md"
         task = self.told.get("task")
@@ -59,7 +62,7 @@ class Work:
 
     def prompt(self, with_soul: bool = False) -> str:
         """What its tool is told."""
-        return prompt.composed(self.name, self.role, self.told, self.soul_text() if with_soul else "")
+        return prompt.composed(self.name, self.role, self.told, self.soul_text() if with_soul else "", bool(self._door))
 
     def soul_text(self) -> str:
         """Who the agent is."""
@@ -69,7 +72,31 @@ class Work:
 
     def environment(self, **more: str) -> dict[str, str]:
         """What its tool gets: all that a brain gets, a temporary folder of its own, and this."""
-        return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"TMPDIR": str(self.scratch / "tmp")} | more
+        own = {"TMPDIR": str(self.scratch / "tmp")} | ({"ORKOSI_MCP_TOKEN": self.door_key} if self.door else {})
+        return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | own | more
+
+    # ── Orkosi among its tools ──
+
+    @property
+    def door(self) -> str:
+        """Where its tool finds Orkosi's own tools; "" where it is of no use to offer them, which is looked into once."""
+        if self._door is None:
+            self._door = self._try_door()
+        return self._door
+
+    def _try_door(self) -> str:
+        """Ask the server whether the key is good: of a wrong one, no tool says a word."""
+        url = os.environ.get("ORKOSI_URL", "")
+        try:
+            self.door_key = Path(os.environ["ORKOSI_KEY_FILE"]).read_text().strip()
+            asked = urllib.request.Request(f"{url}/mcp", json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"}).encode(), {
+                "Authorization": f"Bearer {self.door_key}", "Content-Type": "application/json"})
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(asked, timeout=5) as answer:
+                json.load(answer)["result"]
+        except (OSError, ValueError, KeyError) as error:
+            print(f"Orkosi's own tools are not offered: {url}/mcp does not let this agent in ({error})", file=sys.stderr, flush=True)
+            return ""
+        return f"{url}/mcp"
 
     # ── its session ──
 
