@@ -1084,6 +1084,73 @@ CREATE TABLE vault_keys (                       -- data keys, wrapped; the newes
   created_at TEXT NOT NULL
 ) STRICT;
 
+-- ══════════════════════════ webhooks ═════════════════════════════
+
+CREATE TABLE webhooks (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL,
+  url TEXT NOT NULL,
+  description TEXT NOT NULL,
+  types TEXT NOT NULL,                          -- JSON: types of events, and beginnings of them that end in .*; [] is all
+  status TEXT NOT NULL CHECK (status IN ('active', 'paused')),
+  paused_for TEXT CHECK (paused_for IN ('asked', 'failing', 'gone')),
+  seen INTEGER NOT NULL,                        -- the activity up to which deliveries are made
+  failures INTEGER NOT NULL DEFAULT 0,          -- in a row
+  failing_since TEXT,
+  held_until TEXT,                              -- after a failure, nothing is sent there before
+  last_sent_at TEXT,
+  last_response INTEGER,                        -- the status it answered; NULL where there was no answer
+  last_took_ms INTEGER,
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL
+) STRICT;
+-- webhooks.everything
+CREATE INDEX idx_webhooks_by_id ON webhooks (tenant_id, id);
+
+CREATE TABLE webhook_secrets (
+  webhook_id INTEGER NOT NULL REFERENCES webhooks (id) ON DELETE CASCADE,
+  version INTEGER NOT NULL,
+  vault_key_id INTEGER NOT NULL,
+  nonce BLOB NOT NULL,
+  sealed BLOB NOT NULL,
+  until TEXT,                                   -- of one that was rotated away: signs as well, until then
+  PRIMARY KEY (webhook_id, version)
+) STRICT;
+
+CREATE TABLE webhook_deliveries (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id INTEGER NOT NULL,
+  webhook_id INTEGER NOT NULL REFERENCES webhooks (id) ON DELETE CASCADE,
+  event_id INTEGER,                             -- the activity; NULL for a test
+  message_id TEXT NOT NULL,                     -- webhook-id: the same at each attempt and replay
+  type TEXT NOT NULL,
+  entity TEXT NOT NULL,                         -- what it speaks of: of two with the same, the earlier is sent first
+  body TEXT NOT NULL,
+  status TEXT NOT NULL CHECK (status IN ('waiting', 'sending', 'delivered', 'dead')),
+  attempts INTEGER NOT NULL DEFAULT 0,
+  due_at TEXT NOT NULL,
+  job_id INTEGER,                               -- the job that sends it
+  first_sent_at TEXT,
+  sent_at TEXT,
+  took_ms INTEGER,
+  response_status INTEGER,
+  response_headers TEXT,                        -- JSON
+  response_body TEXT,                           -- its first 4 KiB
+  error TEXT,
+  created_at TEXT NOT NULL,
+  UNIQUE (webhook_id, event_id)
+) STRICT;
+-- webhooks.page
+CREATE INDEX idx_webhook_deliveries_by_webhook_id ON webhook_deliveries (webhook_id, id);
+-- webhooks.page by status
+CREATE INDEX idx_webhook_deliveries_by_webhook_id_status ON webhook_deliveries (webhook_id, status, id);
+-- webhooks.sending.NEXT
+CREATE INDEX idx_webhook_deliveries_waiting_by_webhook_id_due_at ON webhook_deliveries (webhook_id, due_at, id) WHERE status = 'waiting';
+-- webhooks.sending.NEXT, for what is before it
+CREATE INDEX idx_webhook_deliveries_unfinished_by_webhook_id_entity ON webhook_deliveries (webhook_id, entity, id) WHERE status IN ('waiting', 'sending');
+-- webhooks.sending.prune
+CREATE INDEX idx_webhook_deliveries_by_created_at ON webhook_deliveries (created_at);
+
 -- ══════════════════════════ credentials ══════════════════════════
 
 CREATE TABLE credentials (

@@ -156,6 +156,14 @@ def bull_job(cast, n, cancelled=False, **more):
     return {"queue": n, "id": id}, None
 
 
+def dead_delivery(cast, n):
+    """A delivery that was given up."""
+    id = cast.make("/webhooks", {"url": "https://example.com/" + n})["id"]
+    delivery = cast.make(f"/webhooks/{id}/test", None)["id"]
+    db.write(lambda: db.run("UPDATE webhook_deliveries SET status = 'dead' WHERE id = :id", id=delivery))
+    return {"id": id, "deliveryId": delivery}, None
+
+
 def scheduled(cast, n):
     cast.make("/bull-queue/submit-scheduled", {"queue": n, "name": n, "data": {}, "every": 60_000})
     return {"name": n}, None
@@ -230,6 +238,10 @@ ANEW = {
     **{f"POST /api/tasks/{{id}}/{word}": lambda cast, who, n: ({"id": cast.make("/tasks", {"title": n, "status": "review"})["id"]}, {"note": n})
        for word in ("approve", "reject")},
     "DELETE /api/files/{id}": lambda cast, who, n: ({"id": cast.make("/files", {"name": n, "path": n})["id"]}, None),
+    "POST /api/webhooks": lambda cast, who, n: ({}, {"url": "https://example.com/" + n}),
+    "PATCH /api/webhooks/{id}": lambda cast, who, n: ({"id": cast.make("/webhooks", {"url": "https://example.com/" + n})["id"]}, {"description": n}),
+    "POST /api/webhooks/{id}/deliveries/{deliveryId}/replay": lambda cast, who, n: dead_delivery(cast, n),
+    "DELETE /api/webhooks/{id}": lambda cast, who, n: ({"id": cast.make("/webhooks", {"url": "https://example.com/" + n})["id"]}, None),
     "POST /api/schedules": lambda cast, who, n: ({}, {"name": n, "every_ms": 60_000, "queue_name": n}),
     "DELETE /api/schedules/{id}": lambda cast, who, n: ({"id": cast.make("/schedules", {"name": n, "every_ms": 60_000, "queue_name": n})["id"]}, None),
     "POST /api/tasks/{id}/ask": lambda cast, who, n: ({"id": cast.make("/tasks", {"title": n, "assignee": "felix"})["id"]}, {"question": n}),
@@ -419,6 +431,8 @@ def theirs(client, data, stripe):
     db.write(lambda: db.run("INSERT INTO plan_grants (tenant_id, tier, granted_by, granted_at) VALUES (1, 'free', 'system', :now)", now=now()))
     with acting(system()):
         credits.move_credits(me, "purchase", 10_000, MARK)
+    ids["webhooks"] = made("/webhooks", {"url": "https://example.com/" + MARK})
+    made(f"/webhooks/{ids['webhooks']['id']}/test", None)
     ids["schedules"] = made("/schedules", {"name": MARK, "every_ms": 60_000, "queue_name": MARK + ".", "payload": {"x": MARK}})
     ids["hooks"] = made("/hooks", {"name": MARK, "kind": "none", "title": {"text": MARK}})
     assert client.post(ids["hooks"]["url"].partition("/hooks/")[1] + ids["hooks"]["url"].partition("/hooks/")[2], {"x": MARK}, root="/").status == 201
@@ -432,7 +446,7 @@ def theirs(client, data, stripe):
         backups.making.make(backup, "manual")
     return ids | {"backups": {"filename": backup}, "organizations": {"id": org, "orgId": org}, "teams": {"id": team}, "tasks": {"id": task}, "task-queue": {"id": job}, "users": {"id": me}, "credentials": {"key": MARK.upper()},
                   "templates": {"id": template}, "auth": {"id": db.value("SELECT min(id) FROM sessions WHERE user_id = :id", id=me)},
-                  "*": {"name": "felix", "orgId": org, "keyId": key.id, "slug": f"{MARK}-shop", "id": 1, "userId": me, "inviteId": invite, "token": "none", "file": "pages.js", "page": "done"}}
+                  "*": {"name": "felix", "deliveryId": 1, "orgId": org, "keyId": key.id, "slug": f"{MARK}-shop", "id": 1, "userId": me, "inviteId": invite, "token": "none", "file": "pages.js", "page": "done"}}
 
 
 def rows():

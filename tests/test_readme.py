@@ -8,6 +8,8 @@ import sys
 import pytest
 from browser import required
 from conftest import HOME, eventually
+from receiver import Receiver
+from standardwebhooks.webhooks import Webhook
 
 
 def blocks():
@@ -156,6 +158,21 @@ def test_hooks_go_as_written(server, tmp_path):
     assert done.stderr == "" and '"error":' not in done.stdout, done.stdout + done.stderr
     assert '"outcome":"made"' in done.stdout and '"outcome":"repeated"' in done.stdout and done.stdout.count('"title":"The door squeaks"') == 1
     assert '"received":2,"made":1' in done.stdout and '"enabled":false' in done.stdout and '"deleted":true' in done.stdout
+
+
+@pytest.mark.slow
+def test_webhooks_go_as_written(server, tmp_path):
+    required("curl", "curl")
+    with Receiver((200, "thank you")) as receiver:
+        running = server(env={"ORKOSI_WEBHOOKS_PRIVATE": "1"})
+        script = next(block for block in blocks() if "rotate_secret" in block).replace("http://127.0.0.1:3001", running.url)
+        script = script.replace("https://hooks.example/in", receiver.url)
+        done = subprocess.run(["sh", "-c", f"T={server.admin(running)}\n{script}"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.stderr == "" and '"error":{' not in done.stdout, done.stdout + done.stderr
+        secrets = re.findall(r'"secret":"(whsec_[^"]+)"', done.stdout)
+        assert [Webhook(secrets[0]).verify(body, headers)["type"] for _, headers, body in receiver.got[:2]] == ["webhook.test", "task.created"]
+    assert len(set(secrets)) == 2 and done.stdout.count('"response_body":"thank you"') >= 2 and '"status":"paused"' in done.stdout
+    assert '"deleted":true' in done.stdout
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ from datetime import date, timedelta
 from typing import Any
 from urllib.parse import parse_qsl
 
+from bottle import html_escape as esc
+
 from orkosi import PUBLIC, Document, Invalid, NotFound, Paging, Problem, Request, may, now, settings
 from plugins import agents, costs, dashboard, health, users
 from plugins.agents.rows import everyone
@@ -30,7 +32,7 @@ from plugins.console import (
     today,
     work,
 )
-from plugins.console.rooms import ROOMS, Room
+from plugins.console.rooms import DELIVERIES, ROOMS, Room, of_webhook
 from plugins.dashboard import needs
 from plugins.health import machine
 from plugins.users import cookies
@@ -226,6 +228,17 @@ def api_keys(request: Request, org_id: str) -> Document:
     """The API keys of an organization: made, shown once, rotated, revoked"""
     found = asking.answer("GET /api/organizations/{orgId}/api-keys", request, {"org_id": org_id}, limit=200)
     return page(request, "keys", "API keys", found=found, org=org_id)
+
+
+@plugin.get("/webhooks/{id}", auth=PUBLIC, statuses=(304,), raises=(400, 401, 403, 404))
+@shown("GET /api/webhooks/{id}/deliveries")
+def webhook(request: Request, id: int) -> Document:
+    """A webhook: what was sent, and what came back"""
+    one, given = asking.answer("GET /api/webhooks/{id}", request, {"id": str(id)}), asked(request)
+    found = asking.answer(DELIVERIES.operation, request, {"id": str(id)}, **_many(request))
+    room = DELIVERIES._replace(path=f"/webhooks/{id}", title=f"Webhook {id}", head=lambda act: of_webhook(one, act))
+    return page(request, "room", room.title, room=room, found=found, given=given,
+                note=f"{look.state(one.status)} {esc(one.url)}")
 
 
 @plugin.get("/health", auth=PUBLIC, statuses=(304,), raises=(401, 403))

@@ -107,6 +107,18 @@ def flip(one: Any, act: Acts, operation: str, **names: Any) -> str:
                say=f"{'On' if to else 'Off'}: {one.name}", **names)
 
 
+def of_webhook(one: Any, act: Acts) -> str:
+    """What may be done with a webhook."""
+    change, to = "PATCH /api/webhooks/{id}", "active" if one.status == "paused" else "paused"
+    return (act("Resume" if to == "active" else "Pause", change, {"status": to}, undo=change, undo_body={"status": one.status},
+                say="Resumed" if to == "active" else "Paused", id=one.id)
+            + (act("Test", "POST /api/webhooks/{id}/test", say="A test is sent", id=one.id) if one.status == "active" else "")
+            + act("New secret", change, {"rotate_secret": True}, show="secret", say="The secret is another",
+                  sure="A new secret? The one before signs as well for some hours more.", id=one.id)
+            + act("Delete", "DELETE /api/webhooks/{id}", sure="Delete this webhook, and all that is kept of its deliveries?", say="Deleted",
+                  id=one.id))
+
+
 KINDS = ("github", "stripe", "slack", "standard", "token", "none")
 ROLES = ("demo", "viewer", "member", "builder", "editor", "admin")
 ROOMS = (
@@ -140,6 +152,16 @@ ROOMS = (
              Field("title.pointer", "Title, where it stands in the body", help="A JSON pointer, such as /issue/title"),
              Field("title.text", "Title, where there is none", value="A delivery", required=True),
              Field("assignee", "For")), title="Add a hook that makes tasks", say="Added", show="url")),
+    Room("/webhooks", "Webhooks", "Which addresses outside are told of what happens here", "GET /api/webhooks",
+         (("State", state("status")), ("Address", lambda one: f'<a href="/webhooks/{one.id}">{esc(look.first_line(one.url, 100))}</a>', "clip"),
+          ("Types", lambda one: esc(", ".join(one.types) or "all")), ("For", text("description"), "lesser"), ("Paused", text("paused_for")),
+          ("Last", age("last_sent_at")), ("Answered", text("last_response"), "num"), ("Failing", lambda one: look.age(one.failing_since)
+           if one.failing_since else "–", "lesser")),
+         "No address outside is told of anything.", live="webhook", group="Server", acts=of_webhook,
+         head=lambda act: act.form("Add", "POST /api/webhooks", (
+             Field("url", "Address", "url", required=True, help="https://…"),
+             Field("types", "Types of events", "list", help="Such as task.done, or task.*, with commas between; all, if empty"),
+             Field("description", "For")), title="Add a webhook", say="Added", show="secret")),
     Room("/backups", "Backups", "Copies, and whether they can be restored", "GET /api/backups",
          (("Made", age("created_at")), ("File", text("filename")), ("Kind", text("kind"), "lesser"),
           ("Size", lambda one: look.size(one.size_bytes), "num"),
@@ -247,3 +269,19 @@ ROOMS = (
          head=lambda act: act.form("Add", "POST /api/organizations", (Field("name", "Name", required=True),),
                                    title="Add an organization", say="Added")),
 )
+
+
+def of_delivery(one: Any, act: Acts) -> str:
+    """A delivery is sent again where it is over."""
+    return act("Replay", "POST /api/webhooks/{id}/deliveries/{deliveryId}/replay", say=f"{one.type} is sent again", id=one.webhook_id,
+               deliveryId=one.id) if one.status in ("delivered", "dead") else ""
+
+
+DELIVERIES = Room(
+    "/webhooks/{id}", "Deliveries", "What was sent, and what came back; kept for 14 days", "GET /api/webhooks/{id}/deliveries",
+    (("State", state("status")), ("Type", text("type")), ("Event", text("event_id"), "lesser"), ("Attempts", many("attempts"), "num"),
+     ("Last", age("sent_at")), ("Took", lambda one: f"{one.took_ms} ms" if one.took_ms is not None else "–", "num lesser"),
+     ("Answered", text("response_status"), "num"),
+     ("With", text("response_body"), "clip"), ("Error", text("error"), "clip"), ("Due", lambda one: look.coming(one.due_at)
+      if one.status == "waiting" else "–", "lesser")),
+    "Nothing was sent in the last 14 days.", chips=("status", ("waiting", "sending", "delivered", "dead")), acts=of_delivery, live="*")

@@ -17,7 +17,7 @@ from plugins.products import find as products_find
 from plugins.queue import Why
 from plugins.rules import Rule
 
-plugin = Plugin("Dashboard", layer="views", needs=("billing", "health"))
+plugin = Plugin("Dashboard", layer="views", needs=("billing", "health", "webhooks"))
 
 TASKS = ("todo", "in_progress", "review", "done", "blocked", "archived")
 PRIORITIES = ("P0", "P1", "P2", "P3")

@@ -6,9 +6,10 @@ import re
 import time
 from collections.abc import Iterable
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from orkosi import HOST_TENANT, RANKS, Struct, current, db, now
-from plugins import agents, health, queue, vault
+from plugins import agents, health, queue, vault, webhooks
 from plugins.agents.rows import everyone
 from plugins.agents.state import Glance
 
@@ -17,7 +18,7 @@ from . import plugin
 MOST = 200       # tasks of one status that are looked at
 REVIEWS = 12     # that are shown each by itself
 COUNTED = 10_000
-Kind = Literal["review", "blocked", "dead", "agent", "queue", "budget", "server", "held", "paused"]
+Kind = Literal["review", "blocked", "dead", "agent", "queue", "budget", "server", "webhook", "held", "paused"]
 STILL = ("held", "paused")
 
 
@@ -53,7 +54,7 @@ class Needs(Struct):
 def needs(staff: list[Glance] | None = None) -> Needs:
     """All of it; `staff` where whoever asks has looked at the agents already."""
     people = agents.state.glance(everyone()) if staff is None else staff
-    found = [*reviews(), *blocked(), *dead(), *of_agents(people), *unclaimed(), *budgets(), *of_server()]
+    found = [*reviews(), *blocked(), *dead(), *of_agents(people), *unclaimed(), *budgets(), *of_webhooks(), *of_server()]
     return Needs([one for one in found if one.kind not in STILL], [one for one in found if one.kind in STILL])
 
 
@@ -183,6 +184,30 @@ def budgets() -> list[Need]:
         else:
             continue
         found.append(Need("budget", f"m{agent}", "paused", title, detail, at, f"/agents/{agent}", 1, [agent], []))
+    return found
+
+
+# ── who is told of things outside ──
+
+CHANGE = "PATCH /api/webhooks/{id}"
+KEPT = "what happens is kept for it, and sent when resumed"
+
+
+def of_webhooks() -> list[Need]:
+    """Webhooks that are paused. For editors and above; by the host's name alone, since whoever knows an address may write there."""
+    if current().rank < RANKS["editor"]:
+        return []
+    found = []
+    for one in webhooks.everything():
+        kind, state, since, detail = {
+            "failing": ("webhook", "error", one.failing_since, f"Nothing got through for three days; {KEPT}"),
+            "gone": ("webhook", "error", one.last_sent_at, "It answered 410: it wants no more. Delete it, or resume it"),
+            "asked": ("paused", "paused", one.updated_at, f"It was paused; {KEPT}"),
+            None: ("", "", None, "")}[one.paused_for]
+        if kind:
+            found.append(Need(kind, f"k{one.id}", state, f"The webhook to {urlsplit(one.url).hostname} is paused", detail, since,  # type: ignore[arg-type]
+                              f"/webhooks/{one.id}", 1, [str(one.id)],
+                              [NeedStep("Resume", CHANGE, {"status": "active"}, CHANGE, {"status": "paused"})]))
     return found
 
 

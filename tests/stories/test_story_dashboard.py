@@ -64,6 +64,10 @@ def test_needs_are_what_waits_for_a_person(client, as_, monkeypatch):
     for name, more in (("ada", {"over": "5 of 5 tokens of this day are used", "over_until": "2999-01-01T00:00:00.000Z"}),
                        ("felix", {"warned": "near tokens_per_day 2999-01-01T00:00:00.000Z"}), ("half", {"warned": "near tokens_per_day 2001-01-01T00:00:00.000Z"})):
         put("agent_budgets", tenant_id=1, agent=name, runs_without_progress=5, updated_at=OLD, **more)
+    webhook = {"tenant_id": 1, "description": "", "types": [], "status": "paused", "seen": 0, "created_at": OLD}
+    for host, why, more in (("a.example", "failing", {"failing_since": OLD}), ("b.example", "gone", {"last_sent_at": OLD}), ("c.example", "asked", {})):
+        put("webhooks", url=f"https://{host}:8443/s3cret", paused_for=why, updated_at="2026-11-06T10:00:00.000Z" if more else OLD, **webhook, **more)
+    put("webhooks", url="https://d.example/", updated_at=OLD, **webhook | {"status": "active"})
     client.post("/credentials", {"key": "A_KEY", "value": "a value of some length"})
     monkeypatch.setattr(vault, "confirmed", lambda: False)
     monkeypatch.setitem(orkosi.plugins["mail"].checks, "mail", lambda: Check(False, "3 letters wait"))
@@ -73,6 +77,7 @@ def test_needs_are_what_waits_for_a_person(client, as_, monkeypatch):
     do = lambda label, operation, undo=None, body=None: {"label": label, "operation": f"POST /api/{operation}", "body": body or {},  # noqa: E731
                                                          "undo": undo and f"POST /api/{undo}", "undo_body": {}}
     fields = ("kind", "key", "state", "title", "detail", "since", "link", "count", "ids", "steps")
+    resume = {"label": "Resume", "operation": "PATCH /api/webhooks/{id}", "body": {"status": "active"}, "undo": "PATCH /api/webhooks/{id}", "undo_body": {"status": "paused"}}
     again = [patch("Try again", "todo", "blocked")]
     rows = [
         ("review", "t1", "review", "Look", "All is well", "2026-11-01T10:00:00.000Z", "/tasks/1", 1, ["1"], [patch("Done", "done", "review"), patch("Back to do", "todo", "review")]),
@@ -87,14 +92,20 @@ def test_needs_are_what_waits_for_a_person(client, as_, monkeypatch):
         ("queue", "wimages", "waiting", "1 waiting in images", Like("No worker has claimed from images.*"), OLD, "/task-queue?queue_name=images", 1, ["images"], []),
         ("budget", "mada", "paused", "ada has used up its budget", "5 of 5 tokens of this day are used; it goes on at 2999-01-01T00:00:00.000Z", OLD, "/agents/ada", 1, ["ada"], []),
         ("budget", "mfelix", "paused", "felix nears its budget", "Four fifths of tokens per day are used", OLD, "/agents/felix", 1, ["felix"], []),
+        ("webhook", "k1", "error", "The webhook to a.example is paused", "Nothing got through for three days; what happens is kept for it, and sent when resumed", OLD,
+         "/webhooks/1", 1, ["1"], [resume]),
+        ("webhook", "k2", "error", "The webhook to b.example is paused", "It answered 410: it wants no more. Delete it, or resume it", OLD, "/webhooks/2", 1, ["2"], [resume]),
         ("server", "hmail", "error", "Mail does not go out", "3 letters wait", None, "/health", 1, ["mail"], []),
         ("server", "hkey", "review", "The recovery key is not kept yet", Like("Write it down.*vault confirm"), None, "/credentials", 1, ["recovery-key"], [])]
     still = [
         ("held", "aada", "paused", "2 tasks wait for ada", "ada is paused: lunch", OLD, "/agents/ada", 2, ["ada"], [do("Resume", "agents/{name}/resume", "agents/{name}/pause")]),
         ("paused", "wstill", "paused", "1 waiting in still", "The queue still is paused", OLD, "/task-queue?queue_name=still", 1, ["still"],
-         [do("Resume", "bull-queue/{queue}/resume", "bull-queue/{queue}/pause")])]
+         [do("Resume", "bull-queue/{queue}/resume", "bull-queue/{queue}/pause")]),
+        ("paused", "k3", "paused", "The webhook to c.example is paused", "It was paused; what happens is kept for it, and sent when resumed", OLD, "/webhooks/3", 1, ["3"],
+         [resume])]
     assert client.get("/dashboard/needs").data == {"needs": [dict(zip(fields, row, strict=True)) for row in rows], "still": [dict(zip(fields, row, strict=True)) for row in still]}
-    assert [one["kind"] for one in as_("vera", role="viewer").get("/dashboard/needs").data["needs"]] == [row[0] for row in rows if row[0] != "server"]
+    assert [one["kind"] for one in as_("vera", role="viewer").get("/dashboard/needs").data["needs"]] == [row[0] for row in rows if row[0] not in ("server", "webhook")]
+    assert [one["kind"] for one in as_("edith", role="editor").get("/dashboard/needs").data["needs"]] == [row[0] for row in rows if row[0] != "server"]
     assert as_("nils", tenant=None).get("/dashboard/needs").data == {"needs": [], "still": []}
 
 

@@ -55,6 +55,10 @@ def company(client, data):
         tokens.credit(1000, "bonus", "x")
     client.post("/schedules", {"name": HOSTILE[:50], "cron": "0 8 * * 1-5", "task": {"title": HOSTILE[:100]}})
     client.post("/hooks", {"name": HOSTILE[:50], "kind": "none", "title": {"text": HOSTILE[:100]}})
+    told = client.post("/webhooks", {"url": "https://gull.example/<i>", "types": ["task.*"], "description": HOSTILE[:100]}).data["id"]
+    client.post(f"/webhooks/{told}/test"), client.post(f"/webhooks/{told}/test")
+    db.write(lambda: db.run("""UPDATE webhook_deliveries SET status = 'dead', attempts = 15, response_status = 500, response_body = :body, error = :body
+                               WHERE id = 1""", body=HOSTILE))
     client.post("/credentials", {"key": "SHOP_TOKEN", "value": "a value nobody sees", "description": HOSTILE[:100], "grants": ["felix"]})
     client.post("/discovery-engines", {"name": "Safety net", "layer": "tasks", "description": HOSTILE[:100]})
     client.post("/notifications", {"title": HOSTILE[:100], "message": HOSTILE, "link": "/api/tasks/1"})
@@ -62,7 +66,7 @@ def company(client, data):
     client.post("/files", {"name": "gull.md", "path": "agents/felix/workspace/gull.md", "content": HOSTILE})
     org = client.post("/organizations", {"name": "Gulls <b>&"}).data["id"]
     client.post(f"/organizations/{org}/api-keys", {"name": "gull <i>", "scopes": ["tasks:read"]})
-    return ids | {"org": org, "run": run.id, "job": job}
+    return ids | {"told": told, "org": org, "run": run.id, "job": job}
 
 
 def sound(page, path):
@@ -78,12 +82,12 @@ def sound(page, path):
 
 
 @pytest.mark.story("GET /tasks", "GET /agents", "GET /agent-runs", "GET /task-queue", "GET /costs", "GET /more", "GET /health", "GET /settings", "GET /billing",
-                   "GET /search", "GET /logs", "GET /schedules", "GET /hooks", "GET /backups", "GET /notifications", "GET /credentials", "GET /discovery-engines", "GET /factory-workers", "GET /integrations", "GET /products", "GET /rules", "GET /changelog", "GET /automations", "GET /files", "GET /activity-log", "GET /users", "GET /teams", "GET /organizations")
+                   "GET /search", "GET /logs", "GET /schedules", "GET /hooks", "GET /webhooks", "GET /backups", "GET /notifications", "GET /credentials", "GET /discovery-engines", "GET /factory-workers", "GET /integrations", "GET /products", "GET /rules", "GET /changelog", "GET /automations", "GET /files", "GET /activity-log", "GET /users", "GET /teams", "GET /organizations")
 @pytest.mark.parametrize("full", [False, True])
 def test_every_page_is_sound_for_everybody_empty_and_full(request, person, client, full, application):
     """The same page as an administrator, an editor, a viewer, the role demo, and somebody of another tenant; and each says what its operation answers."""
     ids = request.getfixturevalue("company") if full else {}
-    paths = PAGES + ([f"/tasks/{ids['review']}", f"/agent-runs/{ids['run']}", "/agents/felix", f"/task-queue/{ids['job']}", f"/organizations/{ids['org']}/api-keys"] if full else [])
+    paths = PAGES + ([f"/tasks/{ids['review']}", f"/agent-runs/{ids['run']}", "/agents/felix", f"/task-queue/{ids['job']}", f"/organizations/{ids['org']}/api-keys", f"/webhooks/{ids['told']}"] if full else [])
     for name, role, tenant in (("anna", "admin", 1), ("edith", "editor", 1), ("vera", "viewer", 1), ("dora", "demo", 1), ("otto", "member", None)):
         one = person(name, role, tenant)
         for path in paths:
@@ -183,6 +187,26 @@ def test_keys_are_made_rotated_and_revoked_and_their_secrets_never_stand_in_a_pa
     assert ann.ask("GET", f"/organizations/{company['org']}/api-keys").status in (403, 404)
 
 
+@pytest.mark.story("GET /webhooks/{id}")
+def test_a_webhook_has_its_deliveries_and_a_dead_one_is_sent_again(ann, client, company, person):
+    where = f"/webhooks/{company['told']}"
+    page = ann.ask("GET", where)
+    said, raw = text_of(page), sound(page, "a webhook")
+    found = client.get(f"{where}/deliveries").data
+    assert re.findall(r'<tr id="row-([^"]+)"', raw) == [str(one["id"]) for one in found] == ["2", "1"]
+    assert {"webhook.test", "15", "500", "dead", "waiting", "Webhook 1"} <= set(said) and "https://gull.example/<i>" in page.body.decode().replace("&lt;", "<").replace("&gt;", ">")
+    change = f"PATCH /api{where}"
+    mine = [("Pause", change), ("Test", f"POST /api{where}/test"), ("New secret", change), ("Delete", f"DELETE /api{where}")]
+    assert buttons(page) == [*mine, ("Replay", f"POST /api{where}/deliveries/1/replay")]
+    assert buttons(ann.ask("GET", "/webhooks")) == mine and 'data-show="secret"' in raw and "whsec_" not in raw
+    assert re.findall(r'<tr id="row-([^"]+)"', ann.ask("GET", f"{where}?status=dead").body.decode()) == ["1"]
+    client.patch(where, {"status": "paused"})
+    assert [label for label, _ in buttons(ann.ask("GET", where))] == ["Resume", "New secret", "Delete", "Replay"]
+    assert "The webhook to gull.example is paused" in text_of(ann.ask("GET", "/"))
+    assert buttons(person("edith", "editor").ask("GET", where)) == [] and person("vera", "viewer").ask("GET", where).status == 403
+    assert ann.ask("GET", "/webhooks/99").status == 404 and ann.ask("GET", f"{where}?status=nonsense").status == 400
+
+
 def test_what_a_room_shows_is_what_its_operation_answers(application, client, company):
     """Row by row, by the ids of its rows; and a value of the vault is on none of them."""
     root = Browser(application)
@@ -241,7 +265,7 @@ def test_no_address_of_a_page_is_an_error_of_ours(ann, company):
 
 def test_every_button_of_a_page_is_an_operation_that_there_is(ann, company):
     known = {re.sub(r"\{\w+\}", "*", name) for name in asking.operations()}
-    for path in [*PAGES, f"/tasks/{company['review']}", f"/agent-runs/{company['run']}", "/agents/felix", f"/task-queue/{company['job']}"]:
+    for path in [*PAGES, f"/tasks/{company['review']}", f"/agent-runs/{company['run']}", "/agents/felix", f"/task-queue/{company['job']}", f"/webhooks/{company['told']}"]:
         raw = ann.ask("GET", path).body.decode()
         for operation in re.findall(r'data-(?:do|undo|form)="([^"]+)"', raw):
             method, _, where = operation.partition(" ")
