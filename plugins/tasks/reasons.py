@@ -34,7 +34,7 @@ def _why(task: Task, waits: list[int], of_job: list[Why]) -> list[Why]:
         return []
     if task.status == "review":
         if task.reason == ASKS:
-            return [Why(ASKS, f"It asks: {task.last_error}"), Why("review", "Send it back with the answer as a note: POST /api/tasks/{id}/reject")]
+            return [Why(ASKS, f"It asks: {task.last_error}"), Why("review", f"Send it back with the answer: POST /api/tasks/{task.id}/reject")]
         found = [Why("review", "It waits for a person to look at it; set its status to done or todo")]
         return [Why(task.reason, task.last_error or ""), *found] if task.reason else found
     if task.assignee is None:

@@ -195,7 +195,7 @@ def test_a_question_waits_for_a_person_and_the_answer_reaches_the_next_attempt(c
     assert {name: value for name, value in asked.items() if name not in ("updated_at", "why")} == {
         name: value for name, value in (before | changed).items() if name not in ("updated_at", "why", "subtasks", "data")}
     assert [(one["code"], one["sentence"]) for one in shown["why"]] == [
-        ("question", "It asks: Red or blue?"), ("review", "Send it back with the answer as a note: POST /api/tasks/{id}/reject")]
+        ("question", "It asks: Red or blue?"), ("review", f"Send it back with the answer: POST /api/tasks/{id}/reject")]
     told = client.get("/notifications").data[0]
     assert (told["title"], told["message"], told["type"]) == (f"Task {id} asks", "Paint: Red or blue?", "warning")
     need = next(one for one in client.get("/dashboard/needs").data["needs"] if one["kind"] == "review")
