@@ -323,6 +323,16 @@ def test_an_unknown_agent_is_one_sentence(company):
 
 
 @pytest.mark.slow
+def test_the_agents_own_key_is_in_nothing_that_is_kept(company):
+    company.brain('cat "$ORKOSI_KEY_FILE"; cat "$ORKOSI_KEY_FILE" >&2')
+    id = company.task()
+    company.run()
+    key = (company.folder / "keys" / "felix").read_text().strip()
+    assert company.show(id)["resolution"] == "[ORKOSI_MCP_TOKEN]"
+    assert not [path for path in company.home.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
+
+
+@pytest.mark.slow
 def test_a_granted_credential_is_in_the_brains_environment_and_in_nothing_that_is_kept(company):
     """Printed plainly, in base64 at every place in a group, URL-encoded, as JSON, cut by long lines: nothing of it is in the data folder."""
     secrets = {"STRIPE_KEY": "sk_live_51H8xQ+/z?=&ü", "PEM_KEY": "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0B\nAQEFAASCBKcwggSjAgEAAoIB\n-----END KEY-----\n"}

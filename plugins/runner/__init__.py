@@ -202,7 +202,8 @@ class Runner:
             granted = self.wallet.open()
         except Refused as refused:
             return self._settle(lease, run, self._put_off(lease, str(refused), task), {"status": "retry", "error": str(refused)})
-        limit, blot = float(task.get("max_duration_seconds") or 3600) if task else 3600.0, Blotter(granted)
+        limit = float(task.get("max_duration_seconds") or 3600) if task else 3600.0
+        blot = Blotter(granted | {"ORKOSI_MCP_TOKEN": self.key_file.read_text().strip()})  # which its tool has in its environment
         with tempfile.TemporaryDirectory(dir=self.scratch) as scratch:
             report_file = Path(scratch, "report.json")
             environment = granted | self._environment(task, run, report_file) | self._for_adapter(limit)
