@@ -461,7 +461,8 @@ def test_no_door_that_takes_text_keeps_a_secret(server, stripe_outside, tmp_path
     told = json.dumps([running.call("GET", path, None, admin)[1] for path in ("/activity-log", "/agent-runs", "/notifications", "/tasks", "/logs?limit=200", "/rules", "/products")])
     said = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout + json.dumps([one[2] for one in stripe_outside.requests])
     backup = running.call("POST", "/backups/trigger", None, admin)[1]["data"]["filename"]
-    eventually(lambda: backup in [one["filename"] for one in running.call("GET", "/backups", None, admin)[1]["data"]])
+    state = lambda: {one["filename"]: one["verification"] for one in running.call("GET", "/backups", None, admin)[1]["data"]}.get(backup)  # noqa: E731
+    assert eventually(lambda: state() == "ok", 30), "a trial restore that is cut off would leave its copy beside"
     running.end()
     said += running.process.communicate(timeout=20)[0]
     key = {"ORKOSI_MASTER_KEY_FILE": str(running.folder.parent / "master.key")}
