@@ -75,8 +75,12 @@ class Browser:
     def soon(self, script, patience):
         end = time.monotonic() + patience
         while time.monotonic() < end:
-            if found := self.run(script):
-                return found
+            try:
+                if found := self.run(script):
+                    return found
+            except AssertionError as error:  # the page that was asked is just being left: the next one is
+                if "navigated or closed" not in str(error):
+                    raise
             time.sleep(0.1)
         return None
 
