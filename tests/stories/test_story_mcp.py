@@ -115,7 +115,13 @@ def test_a_key_sees_the_tools_that_it_may_call_and_no_others(client, crew, key_f
     assert set(all_["run_note"]["inputSchema"]["properties"]) == {"id", "note"}
     refused = use(ada, "agent_list")
     assert refused["code"] == "forbidden" and "agents:read" in refused["message"]
-    assert say(as_("vera", "viewer"), "tools/call", {"name": "task_create", "arguments": {"title": "x"}}).json["result"]["isError"]
+    for who, role in (("vera", "viewer"), ("dan", "demo")):  # the door is open to them, and nothing that writes behind it
+        one = as_(who, role)
+        assert all(tool["annotations"]["readOnlyHint"] for tool in listed(one).values())
+        for name, tool in all_.items():
+            if not tool["annotations"]["readOnlyHint"]:
+                assert use(one, name, id=1, title="x", name="x")["code"] == "forbidden", (role, name)
+    assert db.value("SELECT count(*) FROM tasks") == db.value("SELECT count(*) FROM jobs") == 0
 
 
 @pytest.mark.story("POST /mcp")
