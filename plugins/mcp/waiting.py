@@ -4,6 +4,7 @@ A call that waits stands aside as any parked request does. Where its client asks
 waited, every few seconds, and its result at the end. It ends where the client cancels, or hangs up. Surprise: who may cancel is who called: the
 numbers of calls are the clients' own, and two of them may use the same.
 """
+import logging
 import threading
 import time
 import weakref
@@ -19,6 +20,7 @@ from plugins.server.parked import Parked
 
 from .rpc import Message
 
+log = logging.getLogger("orkosi")
 PACE = 2.0  # seconds between two words of progress
 Place = tuple[str, str, int | str]
 
@@ -79,6 +81,9 @@ class Following(Feed):
             return b""
         except Problem as problem:
             made = problem
+        except Exception:  # one that fails ends alone: all feeds have one pump
+            log.exception("what a client of MCP waits for cannot be told")
+            made = Problem("Internal error")
         return self._last(made)
 
     def heartbeat(self) -> bytes:
