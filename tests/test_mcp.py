@@ -11,13 +11,20 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import msgspec
 import pytest
 from conftest import HOME, command
 
+from orkosi import acting, system
+from plugins.activity import stream
+from plugins.mcp.rpc import Message
+from plugins.mcp.waiting import Following
 from plugins.mcp.words import WORDS
+from plugins.server.feeds import Waiter
 
 pytestmark = pytest.mark.slow
 NEW, OLD = "2026-07-28", "2025-11-25"
+EVENT = stream.Event(1, "", "task", "1", "system", "", None, "")
 
 
 def tool(*place, how):
@@ -198,6 +205,16 @@ def test_a_stream_tells_its_progress_and_ends_with_the_result(company):
     *progress, last = told
     assert progress and {(one["method"], one["params"]["progressToken"]) for one in progress} == {("notifications/progress", 7)}
     assert last["id"] == 1 and last["result"]["structuredContent"]["meta"] == {"open": 0} and last["result"]["structuredContent"]["data"][0]["status"] == "done"
+
+
+def test_a_wait_whose_question_fails_ends_alone(data, caplog):
+    happened = [msgspec.structs.replace(EVENT, type=type) for type in ("agent.started", "task.changed")]
+    with acting(system()):
+        message = Message("tools/call", {"_meta": {"progressToken": 7}}, 1, OLD)
+        feed = Following(message, lambda: {}["gone"], lambda made: str(made).encode(), Waiter(stream.source, 1, 60.0, lambda: None, "nothing"))
+    assert (feed.packed(happened[:1]), feed.over) == (b"", False), "it is no task"
+    assert (feed.packed(happened), feed.over) == (b"event: message\ndata: Internal error\n\n", True)
+    assert "KeyError: 'gone'" in caplog.text and feed.packed(happened) == b""
 
 
 def test_large_calls_and_many_at_once(company):

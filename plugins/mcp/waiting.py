@@ -4,11 +4,11 @@ A call that waits stands aside as any parked request does. Where its client asks
 waited, every few seconds, and its result at the end. It ends where the client cancels, or hangs up. Surprise: who may cancel is who called: the
 numbers of calls are the clients' own, and two of them may use the same.
 """
-import logging
 import threading
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,11 +16,11 @@ import msgspec
 from orkosi import Document, Problem, acting, current
 from plugins.activity import stream
 from plugins.server.feeds import Feed, Waiter, document
+from plugins.server.lanes import guarded
 from plugins.server.parked import Parked
 
 from .rpc import Message
 
-log = logging.getLogger("orkosi")
 PACE = 2.0  # seconds between two words of progress
 Place = tuple[str, str, int | str]
 
@@ -72,19 +72,21 @@ class Following(Feed):
         """Something happened: perhaps what is waited for."""
         if self.over or not any(row.type.startswith("task.") for row in rows):
             return b""
+        told: list[Any] = []
+        if not guarded(partial(self._ask, told)):  # one that fails ends alone: all feeds have one pump
+            told = [Problem("Internal error")]
+        return self._last(told[0]) if told else b""
+
+    def _ask(self, told: list[Any]) -> None:
+        """Add what is answered by now, if anything is."""
         try:
             with acting(self.me):
-                made = self.again()
+                told.append(self.again())
         except Parked as parked:
             parked.leave()
             self.nothing = parked.nothing
-            return b""
         except Problem as problem:
-            made = problem
-        except Exception:  # one that fails ends alone: all feeds have one pump
-            log.exception("what a client of MCP waits for cannot be told")
-            made = Problem("Internal error")
-        return self._last(made)
+            told.append(problem)
 
     def heartbeat(self) -> bytes:
         """How long it has waited; at the end of its time, what there is."""
