@@ -400,7 +400,7 @@ class Database:
             raise Unavailable(f"SQLite {apsw.sqlite_lib_version()} has the WAL-reset bug; 3.51.3 or newer is needed")
         self.folder, self.min_free, self.vfs = folder, 0, vfs
         self._full = "NORMAL" if durability == "process" else "FULL"
-        self._sync, self._free_until, self.commits = "", 0.0, 0
+        self._sync, self._free_until, self.commits, self._idle = "", 0.0, 0, []
         self._builders.clear()
         self.writer = self.connect()
 
@@ -562,7 +562,7 @@ class Database:
         if threading.get_ident() == self._writer_thread:
             return self._rows(self.writer, kind, sql, params)
         try:
-            con = self._idle.pop()
+            con = (idle := self._idle).pop()  # and back into the same: another folder may be open by then
         except IndexError:
             con = self._reader()
         try:
@@ -570,7 +570,7 @@ class Database:
         except (apsw.Error, OverflowError) as error:
             raise translate(error) from None
         finally:
-            self._idle.append(con)
+            idle.append(con)
 
     def one(self, kind: Any, sql: str, /, **params: Any) -> Any:
         """The first row as `kind`, or None."""

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 from conftest import eventually
 
-from orkosi import HOME, Invalid, Settings, TooMany, acting, db, endpoints, settings, strict, system
+from orkosi import HOME, Database, Invalid, Settings, TooMany, acting, db, endpoints, settings, strict, system
+from plugins import storage
 from plugins.fields import terms
 from plugins.server.limits import Limiter, parse_rate
 from plugins.storage import Refused, upgrade
@@ -215,6 +216,30 @@ def test_the_description_is_written_once(client):
         assert client.get("/openapi.json").body is not None and client.get("/openapi.json").body == first
         took.append(time.perf_counter() - began)
     assert min(took) < 0.05
+
+
+def test_a_read_that_outlives_its_folder_leaves_no_connection_to_the_next(data, tmp_path, monkeypatch):
+    reads, closed, plain = threading.Event(), threading.Event(), Database._rows
+
+    def slowly(self, con, kind, sql, params):
+        if sql == "SELECT 1":
+            reads.set()
+            assert closed.wait(10)
+        return plain(self, con, kind, sql, params)
+
+    def look():
+        with acting(system()):
+            db.value("SELECT 1")
+    monkeypatch.setattr(Database, "_rows", slowly)
+    reader = threading.Thread(target=look)
+    reader.start()
+    assert reads.wait(10)
+    storage.close_data()
+    settings.load(data=tmp_path / "next")
+    storage.open_data(exclusive=True)
+    closed.set()
+    reader.join()
+    assert db.value("SELECT file FROM pragma_database_list WHERE name = 'main'") == str(tmp_path / "next/orkosi.db")
 
 
 def test_every_write_runs_once_also_where_one_of_a_batch_fails(data):

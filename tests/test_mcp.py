@@ -211,7 +211,9 @@ def test_a_wait_whose_question_fails_ends_alone(data, caplog):
     happened = [msgspec.structs.replace(EVENT, type=type) for type in ("agent.started", "task.changed")]
     with acting(system()):
         message = Message("tools/call", {"_meta": {"progressToken": 7}}, 1, OLD)
-        feed = Following(message, lambda: {}["gone"], lambda made: str(made).encode(), Waiter(stream.source, 1, 60.0, lambda: None, "nothing"))
+        waiter = Waiter(stream.source, 1, 60.0, lambda: None, "nothing")
+        waiter.leave()
+        feed = Following(message, lambda: {}["gone"], lambda made: str(made).encode(), waiter)
     assert (feed.packed(happened[:1]), feed.over) == (b"", False), "it is no task"
     assert (feed.packed(happened), feed.over) == (b"event: message\ndata: Internal error\n\n", True)
     assert "KeyError: 'gone'" in caplog.text and feed.packed(happened) == b""
