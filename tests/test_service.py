@@ -129,7 +129,7 @@ def test_bundle_install_upgrade_and_the_way_back(tree, tmp_path, launchctl):
     become(tree, "0.3.0", **{"plugins/demo/__init__.py": ('def remember(', 'def remember(event: str, folder: object, **_: Any) -> None:\n    raise SystemExit(7)\n\n\ndef unused(')})
     bundle.make(tmp_path / "third.zip", tree)
     broken = orkosi("upgrade", str(tmp_path / "third.zip"), check=False)
-    assert broken.returncode and "0.3.0 did not run, and 0.2.0 is in its place again" in broken.stderr
+    assert broken.returncode and "0.3.0 did not run, and 0.2.0 is in its place again: The server ended 3 times, the last time with 7" in broken.stderr
     assert json.loads(orkosi("service", "status", "--json").stdout)["version"] == "0.2.0" and done("After all")
     bad = bytearray((tmp_path / "second.zip").read_bytes())
     bad[len(bad) // 2] ^= 1

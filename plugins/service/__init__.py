@@ -28,6 +28,7 @@ STARTER = """for python in "$0/.venv/bin/python" "$2" /opt/homebrew/bin/python3 
 done
 exit 78"""
 READY = 60.0  # seconds that a server has to say that it is well
+STARTS = 3    # of a server that ends each time, until it is not waited for any longer
 
 
 class Installed(Struct):
@@ -158,17 +159,26 @@ def _get(url: str) -> bytes:
 
 
 def wait_until_well(version: str | None = None) -> str:
-    """Wait until a server answers, of that version where one is named; its address. Unavailable after a minute, with the end of its log."""
-    end = time.monotonic() + READY
+    """Wait until a server answers, of that version where one is named; its address.
+
+    Unavailable, with the end of its log, after a minute, or once launchd has seen it end three times: it would end each time.
+    """
+    end, looked, first = time.monotonic() + READY, 0.0, launchd.driver.status(plist()).runs
+    fault = f"did not say that it is well within {READY:.0f} s"
     while time.monotonic() < end:
         if (url := running()) and version in (None, version_of(url)):
             return url
+        if time.monotonic() - looked > 1:
+            seen, looked = launchd.driver.status(plist()), time.monotonic()
+            if not seen.pid and seen.last_exit and first is not None and (seen.runs or 0) >= first + STARTS - 1:
+                fault = f"ended {STARTS} times, the last time with {seen.last_exit}"
+                break
         time.sleep(0.2)
     try:
         said = log_file().read_text(errors="replace").strip().splitlines()[-3:]
     except OSError:
         said = []
-    raise Unavailable(f"The server did not say that it is well within {READY:.0f} s" + (f"; its log ends: {' / '.join(said)}" if said else ""))
+    raise Unavailable(f"The server {fault}" + (f"; its log ends: {' / '.join(said)}" if said else ""))
 
 
 from . import commands as commands  # noqa: E402  # the last line: it uses what is above

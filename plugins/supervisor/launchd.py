@@ -99,7 +99,8 @@ class Launchd:
         pid = re.search(r"^\s*pid = (\d+)", done.stdout, re.M)
         code = re.search(r"^\s*last exit code = (-?\d+)", done.stdout, re.M)
         name = re.search(r"^\s*last terminating signal = .*?(\d+)", done.stdout, re.M)
-        return Status(True, int(pid[1]) if pid else None, int(code[1]) if code else -int(name[1]) if name else None)
+        runs = re.search(r"^\s*runs = (\d+)", done.stdout, re.M)
+        return Status(True, int(pid[1]) if pid else None, int(code[1]) if code else -int(name[1]) if name else None, int(runs[1]) if runs else None)
 
     def statuses(self, plists: list[Path]) -> list[Status]:
         done = self._call("list")  # one call for all of them; print would be one each
