@@ -268,7 +268,7 @@ class Server:
 
     def __init__(self, folder, *arguments, env=None, wait=True):
         self.folder = Path(folder)
-        self.is_new = not self.folder.exists()
+        self.is_new = not (self.folder / "orkosi.db").exists()
         self.env = os.environ | {"ORKOSI_LIMIT_LOGIN": "off", "ORKOSI_LIMIT_KEY_MANAGEMENT": "off", "ORKOSI_SUPERVISOR": "embedded", "ORKOSI_NO_INSTALL": "1",
                                  "ORKOSI_MASTER_KEY_FILE": str(self.folder.parent / "master.key")} | (env or {})
         self.process = subprocess.Popen([sys.executable, str(HOME / "orkosi.py"), "serve", "--port", "0", "--data", str(folder), *arguments],

@@ -4,6 +4,7 @@ Every operation, as everybody: its own fields and others, with values that have 
 seed is fixed, so that what fails once, fails again.
 """
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -50,7 +51,7 @@ GOOD = {"title": "Fix it", "name": "thing", "task_type": "t", "worker_id": "w", 
 
 
 def good(field):
-    """A value that a field may well accept, so that some of it gets through."""
+    """Values that a field may well accept, so that some of it gets through."""
     kinds = [field.type]
     while kinds:
         kind = kinds.pop(0)
@@ -69,34 +70,54 @@ RAW = st.one_of(st.binary(max_size=200), st.sampled_from([
     b'{"title":"' + b'\\"' * 20_000, b'{"a":"' + b"x" * 200_000 + b'"}', b'{"payload":' + b'{"a":' * 31 + b"1" + b"}" * 32, b'{"n":' + b"9" * 5000 + b"}"]))
 
 
+# What is drawn from is made once: made anew for each request, it would take longer than the request.
+ROUTE, INNER, SAFE = st.sampled_from(ROUTES), st.one_of(st.sampled_from(["1", "2", "3", "felix", "job_1", "job_2"]), TEXTS), st.sampled_from(["", "/.%"])
+EITHER, MANY, KIND, SOMETIMES = st.booleans(), st.sampled_from([0, 1, 3]), st.sampled_from(["good", "mixed", "bad"]), st.integers(0, 3).map(lambda number: number == 2)
+HEADERS = st.dictionaries(st.sampled_from(["Idempotency-Key", "X-Request-Id", "Accept", "Expect", "Range", "X-Forwarded-For", "Cookie"]),
+                          st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30), max_size=1)
+CONTENT = st.sampled_from(["application/json"] * 12 + ["text/plain", "application/json; charset=latin-1"])
+METHOD = st.sampled_from(["HEAD", "OPTIONS", "PUT", "TRACE", "BREW", "DELETE"])
+
+
+@functools.cache
+def queries(method, path, odd, most):
+    """What may stand behind the question mark of a route."""
+    kind = ENDPOINTS[method, path].query_type
+    names = [one.encode_name for one in msgspec.structs.fields(kind)] if kind else []
+    return st.dictionaries(st.sampled_from([*names, "limit", *(["x"] if odd else [])]), TEXTS, max_size=most)
+
+
+@functools.cache
+def fields_of(kind):
+    """(name, whether it must be there, good values) of each field of a body."""
+    return [(one.encode_name, one.required, good(one)) for one in msgspec.structs.fields(kind)]
+
+
 @st.composite
 def asked(draw):
     """(method, path, body, headers) of one request."""
-    method, path = draw(st.sampled_from(ROUTES))
+    method, path = draw(ROUTE)
     endpoint = ENDPOINTS[method, path]
+    query = draw(queries(method, path, draw(RARELY), draw(MANY)))
     for wire in endpoint.path_names.values():
-        text = draw(st.one_of(st.sampled_from(["1", "2", "3", "felix", "job_1", "job_2"]), TEXTS))
-        path = path.replace("{%s}" % wire, quote(text.encode(errors="replace").decode(), safe=draw(st.sampled_from(["", "/.%"]))) or "x")
-    names = [one.encode_name for one in msgspec.structs.fields(endpoint.query_type)] if endpoint.query_type else []
-    query = draw(st.dictionaries(st.sampled_from([*names, "limit", *(["x"] if draw(RARELY) else [])]), TEXTS, max_size=draw(st.sampled_from([0, 1, 3]))))
+        text = draw(INNER)
+        path = path.replace("{%s}" % wire, quote(text.encode(errors="replace").decode(), safe=draw(SAFE)) or "x")
     if query.get("wait_seconds", "0") in ("2", "25"):
         query["wait_seconds"] = "0.1"  # it would be late on purpose
     if query:
         path += "?" + "&".join(f"{name}={quote(value.encode(errors='replace'))}" for name, value in query.items())
     body = b""
     if endpoint.body_type and not draw(RARELY):
-        fields = msgspec.structs.fields(endpoint.body_type)
-        kind = draw(st.sampled_from(["good", "mixed", "bad"]))
-        given_fields = {one.encode_name: draw(good(one) if kind == "good" or (kind == "mixed" and draw(st.booleans())) else VALUES)
-                        for one in fields if one.required or draw(st.integers(0, 3)) == 2}
+        kind = draw(KIND)
+        given_fields = {name: draw(values if kind == "good" or (kind == "mixed" and draw(EITHER)) else VALUES)
+                        for name, required, values in fields_of(endpoint.body_type) if required or draw(SOMETIMES)}
         if "wait_seconds" in given_fields:
             given_fields["wait_seconds"] = 0.1  # a claim may wait for 25 s, and then it is late on purpose
         body = draw(RAW) if draw(RARELY) else json.dumps(given_fields, allow_nan=True).encode("utf-8", "replace")
-    headers = draw(st.dictionaries(st.sampled_from(["Idempotency-Key", "X-Request-Id", "Accept", "Expect", "Range", "X-Forwarded-For", "Cookie"]),
-                                   st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30), max_size=1))
-    headers["Content-Type"] = draw(st.sampled_from(["application/json"] * 12 + ["text/plain", "application/json; charset=latin-1"]))
+    headers = dict(draw(HEADERS))
+    headers["Content-Type"] = draw(CONTENT)
     if draw(RARELY):
-        method = draw(st.sampled_from(["HEAD", "OPTIONS", "PUT", "TRACE", "BREW", "DELETE"]))
+        method = draw(METHOD)
     return method, path, body, headers
 
 
