@@ -163,14 +163,14 @@ def wait_until_well(version: str | None = None) -> str:
 
     Unavailable, with the end of its log, after a minute, or once launchd has seen it end three times: it would end each time.
     """
-    end, looked, first = time.monotonic() + READY, 0.0, launchd.driver.status(plist()).runs
+    end, looked, first = time.monotonic() + READY, 0.0, launchd.driver.runs(plist())
     fault = f"did not say that it is well within {READY:.0f} s"
     while time.monotonic() < end:
         if (url := running()) and version in (None, version_of(url)):
             return url
         if time.monotonic() - looked > 1:
-            seen, looked = launchd.driver.status(plist()), time.monotonic()
-            if not seen.pid and seen.last_exit and first is not None and (seen.runs or 0) >= first + STARTS - 1:
+            runs, seen, looked = launchd.driver.runs(plist()), launchd.driver.status(plist()), time.monotonic()
+            if not seen.pid and seen.last_exit and runs >= first + STARTS - 1:
                 fault = f"ended {STARTS} times, the last time with {seen.last_exit}"
                 break
         time.sleep(0.2)

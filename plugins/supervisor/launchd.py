@@ -99,8 +99,12 @@ class Launchd:
         pid = re.search(r"^\s*pid = (\d+)", done.stdout, re.M)
         code = re.search(r"^\s*last exit code = (-?\d+)", done.stdout, re.M)
         name = re.search(r"^\s*last terminating signal = .*?(\d+)", done.stdout, re.M)
-        runs = re.search(r"^\s*runs = (\d+)", done.stdout, re.M)
-        return Status(True, int(pid[1]) if pid else None, int(code[1]) if code else -int(name[1]) if name else None, int(runs[1]) if runs else None)
+        return Status(True, int(pid[1]) if pid else None, int(code[1]) if code else -int(name[1]) if name else None)
+
+    def runs(self, plist: Path) -> int:
+        """How often a job was started since it was loaded; 0 where launchd does not say."""
+        found = re.search(r"^\s*runs = (\d+)", self._call("print", f"{domain()}/{plist.stem}").stdout, re.M)
+        return int(found[1]) if found else 0
 
     def statuses(self, plists: list[Path]) -> list[Status]:
         done = self._call("list")  # one call for all of them; print would be one each

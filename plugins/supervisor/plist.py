@@ -13,11 +13,10 @@ from orkosi import Struct, Unprocessable, settings
 
 
 class Status(Struct):
-    """What the supervisor knows of one job. `runs`: how often it was started; None where that is not counted."""
+    """What the supervisor knows of one job."""
     loaded: bool = False
     pid: int | None = None
     last_exit: int | None = None
-    runs: int | None = None
 
 
 def folder_hash() -> str:
