@@ -31,8 +31,9 @@ from plugins.docs.openapi import declared_errors  # noqa: E402
 from plugins.server.application import Application  # noqa: E402
 from plugins.server.limits import limiter  # noqa: E402
 
-# Every test opens a data folder, and each has the same schema to be compared with.
+# Every test opens a data folder, and each has the same schema to be compared with; and the same endpoints.
 sys.modules["plugins.storage.upgrade"].model_of = functools.cache(storage.model_of)
+orkosi.Endpoint.bind = functools.cache(orkosi.Endpoint.bind)
 
 
 class Answer:
@@ -347,9 +348,16 @@ def ending():
 @pytest.fixture
 def server(tmp_path, ending):
     """Starts servers that end with the test: `server()`; `server.admin(s)` logs an administrator in."""
+    with servers(tmp_path, ending) as start:
+        yield start
+
+
+@contextlib.contextmanager
+def servers(place, ending):
+    """What the fixture gives, for as long as one likes, in `place`."""
     started = []
 
-    def start(*arguments, folder=tmp_path / "data", **options):
+    def start(*arguments, folder=place / "data", **options):
         started.append(Server(folder, *arguments, **options))
         return started[-1]
 

@@ -1,4 +1,5 @@
 """Adapters with the real tools: claude, codex, gemini and opencode against a scripted model on loopback, and the three that need none."""
+import contextlib
 import json
 import os
 import shutil
@@ -8,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import HOME, eventually
+from conftest import HOME, eventually, servers
 from fake_model import IN, OUT, Model
 from test_runner import Company
 
@@ -41,20 +42,39 @@ def model():
 @pytest.fixture
 def house(server, tmp_path, model):
     """Makes a company whose agent felix is an adapter before the scripted model."""
-    def build(adapter, key="dummy-key-of-a-test", toml="", **fields):
-        tool = ADAPTERS[adapter]
-        bin = tmp_path / "bin"
-        bin.mkdir()
-        if tool.program:
-            (bin / tool.program).symlink_to(program(tool.program))
-        base = model.url + ("/v1" if adapter in ("codex", "opencode", "openai-compatible") else "")
-        agent = {"name": "felix", "adapter": adapter, "interval_sec": 3600} | (
-            {} if adapter == "shell" else {"model": "fake", "base_url": base}) | fields
-        folder = tmp_path / "data"
-        folder.mkdir()
-        (folder / "orkosi.toml").write_text(f'agent_path = "{bin}"\n{toml}')
-        return Adapted(server, folder, agent, tool.key, key)
-    return build
+    return lambda adapter, **how: build(server, tmp_path, model, adapter, **how)
+
+
+def build(server, place, model, adapter, key="dummy-key-of-a-test", toml="", **fields):
+    tool, bin, folder = ADAPTERS[adapter], place / "bin", place / "data"
+    bin.mkdir()
+    if tool.program:
+        (bin / tool.program).symlink_to(program(tool.program))
+    base = model.url + ("/v1" if adapter in ("codex", "opencode", "openai-compatible") else "")
+    agent = {"name": "felix", "adapter": adapter, "interval_sec": 3600} | (
+        {} if adapter == "shell" else {"model": "fake", "base_url": base}) | fields
+    folder.mkdir()
+    (folder / "orkosi.toml").write_text(f'agent_path = "{bin}"\n{toml}')
+    return Adapted(server, folder, agent, tool.key, key)
+
+
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory, ending):
+    """Companies that meet one trouble after the other: `troubled(adapter)` is the same one each time, with nothing left to do."""
+    model, known = Model(), {}
+    with contextlib.ExitStack() as stack:
+        stack.callback(model.close)
+
+        def of(adapter, **how):
+            if adapter not in known:
+                place = tmp_path_factory.mktemp(adapter)
+                known[adapter] = build(stack.enter_context(servers(place, ending)), place, model, adapter, toml=BRIEF, **how)
+                known[adapter].call("PUT", "/agents/felix/budget", {"runs_without_progress": 100})
+            model.given.clear()
+            for task in known[adapter].call("GET", "/tasks"):
+                known[adapter].call("PATCH", f"/tasks/{task['id']}", {"status": "archived"})
+            return known[adapter]
+        yield of
 
 
 class Adapted(Company):
@@ -116,9 +136,9 @@ TROUBLES = {
 
 @pytest.mark.parametrize("trouble", TROUBLES)
 @pytest.mark.parametrize("adapter", FOUR)
-def test_what_becomes_of_trouble_with_the_model(house, model, adapter, trouble):
+def test_what_becomes_of_trouble_with_the_model(troubled, adapter, trouble):
     script, ends, job_ends, back_in, said = TROUBLES[trouble]
-    company = house(adapter, toml=BRIEF)
+    company = troubled(adapter)
     task, run, took = company.do(script)
     job = company.call("GET", f"/task-queue/{task['job_id']}")
     print(f"{adapter}, {trouble}: task {task['status']}, run {run['status']} after {took:.1f} s: {task['last_error']}")
@@ -257,8 +277,8 @@ def test_with_another_tenants_key_it_sees_nothing_and_a_wrong_one_is_said(house,
     ("status 429 99 120", "retry", "todo", "refused with 429"), ("status 503", "retry", "todo", "refused with 503"),
     ("hang", "retry", "todo", "said nothing for 8 s"), ("stall", "retry", "todo", "said nothing for 8 s"), ("cut", "retry", "todo", "ended before it was whole"),
     ("short", "retry", "todo", "half of it")])
-def test_one_question_and_its_answer(house, model, adapter, script, run, task, said):
-    company = house(adapter, toml=BRIEF, key=None)
+def test_one_question_and_its_answer(troubled, adapter, script, run, task, said):
+    company = troubled(adapter, key=None)
     shown, made, took = company.do(script)
     assert (made["status"], shown["status"]) == (run, task) and (said is None or said in shown["last_error"]), shown["last_error"]
     if run == "done":
