@@ -87,8 +87,7 @@ def _differences(model: apsw.Connection, space: str) -> Iterator[tuple[str, str]
         if old is not None and kind == "table":
             yield from _new_columns(space, name, _parts(sql), _parts(old))
         elif old is None or _plain(old) != _plain(sql):
-            yield f"create {kind} {name}", re.sub(
-                rf"^(CREATE (?:UNIQUE |VIRTUAL )?\w+ )(?:IF NOT EXISTS )?{name}\b", rf"\1{space}.{name}", sql, count=1)
+            yield f"create {kind} {name}", re.sub(r"^(CREATE (?:UNIQUE |VIRTUAL )?\w+ )(?:IF NOT EXISTS )?(?=\w)", rf"\1{space}.", sql, count=1)
 
 
 def _new_columns(space: str, table: str, wanted: list[str], old: list[str]) -> Iterator[tuple[str, str]]:
