@@ -125,6 +125,8 @@ def test_bundle_install_upgrade_and_the_way_back(tree, tmp_path, launchctl):
     bundle.make(tmp_path / "second.zip", tree)
     assert "Version 0.2.0 runs now" in orkosi("upgrade", str(tmp_path / "second.zip")).stdout
     assert json.loads(orkosi("service", "status", "--json").stdout)["version"] == "0.2.0" and done("After")
+    assert "pip" in subprocess.run([home / ".venv/bin/pip", "--version"], capture_output=True, text=True, check=True).stdout, "it knows where it is now"
+    assert not (home / "releases/next").exists()
 
     become(tree, "0.3.0", **{"plugins/demo/__init__.py": ('def remember(', 'def remember(event: str, folder: object, **_: Any) -> None:\n    raise SystemExit(7)\n\n\ndef unused(')})
     bundle.make(tmp_path / "third.zip", tree)

@@ -142,9 +142,16 @@ def _swap(backup: str, served: bool) -> None:
             os.rename(home / name, before / name)
         if (fresh / name).exists():
             os.replace(fresh / name, home / name)
-    shutil.rmtree(home / ".venv", ignore_errors=True)  # it has its place in it, and is made anew where it stands
+    _at_home(home / ".venv", fresh / ".venv")
     folders.write_whole(_journal(), json.dumps({"stage": "trying"}))
     shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _at_home(venv: Path, made_at: Path) -> None:
+    """Tell the programs of an environment that was moved where it is now. (Its Python knows by itself.)"""
+    for program in venv.glob("bin/*"):
+        if program.is_file() and not program.is_symlink() and os.fsencode(made_at) in (said := program.read_bytes()):
+            program.write_bytes(said.replace(os.fsencode(made_at), os.fsencode(venv)))
 
 
 def back(say: Say, start: bool) -> None:
