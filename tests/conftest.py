@@ -7,19 +7,20 @@ import contextlib
 import email
 import email.policy
 import functools
+import http.client
 import io
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
-from emptied import pytest_addoption, pytest_cmdline_main, pytest_collection_modifyitems, pytest_runtestloop  # noqa: F401
+from emptied import narrow, pytest_addoption, pytest_cmdline_main, pytest_runtestloop  # noqa: F401
 
 import orkosi
 from orkosi import HOST_TENANT, acting, db, emit, seconds, settings, system
@@ -34,6 +35,18 @@ from plugins.server.limits import limiter  # noqa: E402
 # Every test opens a data folder, and each has the same schema to be compared with; and the same endpoints.
 sys.modules["plugins.storage.upgrade"].model_of = functools.cache(storage.model_of)
 orkosi.Endpoint.bind = functools.cache(orkosi.Endpoint.bind)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Real tools mostly wait: one of their tests after each other file, and the machine is never idle for all that wait at once."""
+    waiting, rest = [one for one in items if one.path.name == "test_adapters.py"], [one for one in items if one.path.name != "test_adapters.py"]
+    items[:] = []
+    for _, file in itertools.groupby(rest, lambda one: one.path):
+        items += [*file, *waiting[:1]]
+        del waiting[:1]
+    items += waiting
+    narrow(config, items)
 
 
 class Answer:
@@ -296,16 +309,11 @@ class Server:
 
     def call(self, method, path, body=None, token="", timeout=30):
         """(status, parsed JSON) of one request over HTTP."""
-        request = urllib.request.Request(self.url + "/api" + path, method=method,
-                                         data=None if body is None else json.dumps(body).encode())
-        request.add_header("Content-Type", "application/json")
-        if token:
-            request.add_header("Authorization", f"Bearer {token}")
-        try:
-            with urllib.request.urlopen(request, timeout=timeout) as answer:
-                return answer.status, json.loads(answer.read() or b"null")
-        except urllib.error.HTTPError as error:
-            return error.code, json.loads(error.read() or b"null")
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        with contextlib.closing(http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=timeout)) as connection:
+            connection.request(method, "/api" + path, None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read() or b"null")
 
     def kill(self):
         self.process.kill()

@@ -58,7 +58,7 @@ def build(server, place, model, adapter, key="dummy-key-of-a-test", toml="", **f
     return Adapted(server, folder, agent, tool.key, key)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def troubled(tmp_path_factory, ending):
     """Companies that meet one trouble after the other: `troubled(adapter)` is the same one each time, with nothing left to do."""
     model, known = Model(), {}
