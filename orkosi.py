@@ -16,6 +16,7 @@ that was started, and once by the plugins.
 """
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -103,6 +104,7 @@ def _install(venv: str, python: str, stamp: str, pins: list) -> None:
 
 if __name__ == "__main__":
     enter_environment()
+    gc.disable()  # until all is loaded, which stays: to look through it again and again took a fifth of a start
     from orkosi import main  # type: ignore[attr-defined]  # the copy that plugins import; this one only starts it
     sys.exit(main())
 
@@ -111,6 +113,7 @@ import functools
 import importlib
 import inspect
 import itertools
+import json
 import logging
 import operator
 import pkgutil
@@ -125,8 +128,6 @@ import typing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from json import JSONDecodeError
-from json import loads as parse_json
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from urllib.parse import parse_qsl
@@ -151,7 +152,6 @@ log = logging.getLogger("orkosi")
 
 class Problem(Exception):
     """Something failed inside Orkosi; the log has it under the request id."""
-
     status = 500
     code = "internal_error"
     exit_code = 1  # of a command
@@ -304,8 +304,7 @@ settings.declare("min_free_mb", int, 64, "Below this much free disk, in MiB, wri
 
 def now(ahead: float = 0.0) -> str:
     """The time, `ahead` seconds from now: ISO 8601, UTC, milliseconds, Z. Such texts sort as times do."""
-    moment = time.time() + ahead
-    whole = int(moment)
+    whole = int(moment := time.time() + ahead)
     return f"{_whole_second(whole)}.{int((moment - whole) * 1000):03d}Z"
 
 
@@ -1057,11 +1056,10 @@ class Request:
 def strict(raw: bytes) -> Any:
     """Parse JSON that has no duplicate keys, no NaN, no NUL, no lone surrogates, and nests at most 32 deep."""
     try:
-        text = raw.decode()
-        found = parse_json(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        found = json.loads(text := raw.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
     except UnicodeDecodeError:
         raise Invalid("The body is not UTF-8") from None
-    except JSONDecodeError as error:
+    except json.JSONDecodeError as error:
         raise Invalid(f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:
         raise Invalid(f"The body nests deeper than {MAX_DEPTH}") from None
@@ -1390,6 +1388,8 @@ def main() -> int:  # type: ignore[no-redef]  # the one above is this one, impor
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.umask(0o077)  # whatever this process makes, nobody else reads
     load()
+    gc.freeze()
+    gc.enable()
     for command in [one for plugin in plugins.values() for one in plugin.commands]:
         cli.add_command(command)
     try:
