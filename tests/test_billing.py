@@ -760,7 +760,8 @@ class Money(RuleBasedStateMachine):
         return found[0] if found else None
 
     def subscriptions(self):
-        return [one for one in self.stripe.subscriptions.values() if one["customer"] == self.customer()]
+        mine = self.customer()
+        return [one for one in self.stripe.subscriptions.values() if one["customer"] == mine]
 
     def live(self):
         return [one for one in self.subscriptions() if one["status"] in ("active", "past_due")]
