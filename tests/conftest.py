@@ -4,6 +4,7 @@ Surprise: an answer whose status the endpoint does not declare fails the test th
 the OpenAPI page cannot fall behind the code.
 """
 import contextlib
+import copy
 import email
 import email.policy
 import functools
@@ -30,6 +31,7 @@ orkosi.load()
 from plugins import storage, supervisor  # noqa: E402
 from plugins.docs.openapi import declared_errors  # noqa: E402
 from plugins.server.application import Application  # noqa: E402
+from plugins.server.hosts import Hosts  # noqa: E402
 from plugins.server.limits import limiter  # noqa: E402
 
 # Every test opens a data folder, and each has the same schema to be compared with; and the same endpoints.
@@ -210,9 +212,15 @@ def data(tmp_path, monkeypatch):
         storage.close_data()
 
 
+whole = functools.cache(Application)
+
+
 @pytest.fixture
 def application(data):
-    return Application()
+    """An application with nothing of another test's but the router, which is the same in all."""
+    one = copy.copy(whole())
+    one.hosts, one.watchers = Hosts(), list(one.watchers)
+    return one
 
 
 @pytest.fixture

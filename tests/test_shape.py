@@ -1,5 +1,6 @@
 """The shape of the house, tested and not hoped for: layers, ownership, tenancy, sizes, words."""
 import ast
+import functools
 import hashlib
 import inspect
 import itertools
@@ -21,6 +22,12 @@ HOME = Path(orkosi.HOME)
 SCHEMA = (HOME / "schema.sql").read_text()
 FILES = sorted(HOME.glob("plugins/*/*.py"))
 KERNEL_LINES, FILE_LINES, FUNCTION_LINES = 1400, 400, 40
+
+
+@functools.cache
+def parsed(file):
+    """A file of the code as a tree, which nobody here changes."""
+    return ast.parse(file.read_text())
 
 
 def owners():
@@ -53,7 +60,7 @@ def statements():
     """Every SQL text of every plugin: plain, or an f-string over the module's own constants."""
     found = []
     for file in FILES:
-        tree = ast.parse(file.read_text())
+        tree = parsed(file)
         name = f"plugins.{file.parent.name}" + ("" if file.stem == "__init__" else f".{file.stem}")
         world = vars(sys.modules[name]) if name in sys.modules else {}
         marked = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
@@ -136,7 +143,7 @@ def test_a_statement_stays_in_its_tenant_or_says_that_it_does_not(one):
 
 def test_tables_are_named_by_their_owner_in_calls_too():
     for file in FILES:
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in ast.walk(parsed(file)):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("db.insert", "db.patch", "db.delete"):
                 table = node.args[0 if ast.unparse(node.func) == "db.delete" else 1].value
                 assert OWNERS[table] == file.parent.name, f"{file}: {table}"
@@ -229,7 +236,7 @@ def test_the_version_rises_with_the_schema():
 
 
 def imports(file):
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             if node.module == "plugins":
                 yield from ((alias.name, "") for alias in node.names)
@@ -285,7 +292,7 @@ def test_sizes_and_openings(file):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.name}")
 def test_public_functions_say_what_they_do_and_nobody_catches_everything(file):
-    tree = ast.parse(file.read_text())
+    tree = parsed(file)
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and file.name == "__init__.py":
             assert ast.get_docstring(node) or len(node.body) == 1, f"{node.name} has no docstring"
@@ -363,7 +370,7 @@ def test_every_connection_is_set_up_to_the_last_pragma(data):
 def calls(*names):
     """Every call of such a function in the plugins: (file, node)."""
     for file in FILES:
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in ast.walk(parsed(file)):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in names:
                 yield file, node
 
@@ -410,7 +417,7 @@ def test_every_setting_that_is_asked_for_is_declared():
     own = {name for name in dir(orkosi.Settings) if not name.startswith("__")} | {"known", "values", "origins"}
     asked = set()
     for file in FILES:
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in ast.walk(parsed(file)):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("settings", "orkosi.settings"):
                 asked.add((f"{file.parent.name}/{file.name}", node.attr))
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr" and ast.unparse(node.args[0]) == "settings" and isinstance(node.args[1], ast.Constant):
@@ -430,7 +437,7 @@ def test_every_struct_of_the_wire_has_a_name_of_its_own():
 
 def test_what_is_written_by_one_statement_is():
     """A verb that is `single` has no savepoint to be undone to: a second statement could leave the first one's rows behind."""
-    single = [node for file in FILES for node in ast.walk(ast.parse(file.read_text()))
+    single = [node for file in FILES for node in ast.walk(parsed(file))
               if isinstance(node, ast.FunctionDef) and any(ast.unparse(one) == "writes(single=True)" for one in node.decorator_list)]
     assert single
     for verb in single:
@@ -457,7 +464,7 @@ def test_verbs_take_what_they_say():
     """No bare Struct, object or Any as what a verb of a plugin's face takes: mypy would see nothing."""
     vague = []
     for file in FILES:
-        for node in ast.parse(file.read_text()).body:
+        for node in parsed(file).body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and any("writes" in ast.unparse(one) for one in node.decorator_list):
                 vague += [f"{file.parent.name}/{file.name}: {node.name}({arg.arg})" for arg in [*node.args.args, *node.args.posonlyargs, *node.args.kwonlyargs]
                           if arg.annotation is not None and ast.unparse(arg.annotation) in ("Struct", "object") and arg.arg not in ("folder",)]
@@ -467,14 +474,14 @@ def test_verbs_take_what_they_say():
 def test_the_runner_never_touches_the_database():
     """It is another process, beside the server: what it knows, it asks for over HTTP."""
     for file in (HOME / "plugins/runner").glob("*.py"):
-        names = {one.id for one in ast.walk(ast.parse(file.read_text())) if isinstance(one, ast.Name)}
+        names = {one.id for one in ast.walk(parsed(file)) if isinstance(one, ast.Name)}
         assert not names & {"db", "apsw", "sqlite3", "writes", "storage"}, file
 
 
 def test_verbs_ask_who_acts_and_are_not_told():
     """`current()` is the one way."""
     told_who = {f"{file.parent.name}/{file.name}:{node.name}" for file in FILES if file.name != "api.py" and file.parent.name not in ("server",)
-                for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+                for node in parsed(file).body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
                 and any(arg.annotation is not None and ast.unparse(arg.annotation) == "Actor" for arg in node.args.args)}
     assert not told_who
     assert not [1 for _, node in calls("emit") if any(word.arg == "by" for word in node.keywords)], "events do not say who: the activity asks, too"
@@ -488,7 +495,7 @@ def test_verbs_have_one_vocabulary():
     for file in FILES:
         if file.name == "api.py" or file.parent.name in ("server", "fields"):
             continue
-        for node in ast.parse(file.read_text()).body:
+        for node in parsed(file).body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
                 returns = ast.unparse(node.returns) if node.returns else ""
                 if (returns.startswith("Page[") and node.name != "page" and node.name not in PARTS) or node.name in ("update", "index", "listed", "entries"):
