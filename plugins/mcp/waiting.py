@@ -95,7 +95,7 @@ class Following(Feed):
         waited = time.monotonic() - self.began
         return _event(msgspec.json.encode({"jsonrpc": "2.0", "method": "notifications/progress", "params": {
             "progressToken": self.message.meta["progressToken"], "progress": round(waited, 3), "total": round(self.until - self.began, 3),
-            "message": f"Waiting since {waited:.0f} s"}}))
+            "message": f"Waiting for {waited:.0f} s"}}))
 
     def _last(self, made: Any) -> bytes:
         self.over = True
