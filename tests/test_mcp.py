@@ -245,6 +245,6 @@ def test_the_bridge_says_where_no_server_runs(tmp_path):
     assert done.returncode != 0 and "python3 orkosi.py serve" in done.stderr
     (tmp_path / "key").write_text("k")
     said = command("mcp", "--stdio", "--url", "http://127.0.0.1:9", "--key-file", str(tmp_path / "key"), folder=tmp_path / "none",
-                   stdin='{"jsonrpc":"2.0","id":5,"method":"ping"}\nnonsense\n')
+                   stdin='{"jsonrpc":"2.0","method":"notifications/cancelled","params":[5]}\n{"jsonrpc":"2.0","id":5,"method":"ping"}\nnonsense\n')
     first = json.loads(said.stdout.splitlines()[0])
     assert first["id"] == 5 and "does not answer" in first["error"]["message"]

@@ -63,7 +63,8 @@ class Bridge:
             message = {}
         said = message if isinstance(message, dict) else {}
         if said.get("method") == "notifications/cancelled":
-            self._cancel((said.get("params") or {}).get("requestId"))
+            params = said.get("params")
+            self._cancel(params.get("requestId") if isinstance(params, dict) else None)
         if "id" not in said or said.get("method") == "initialize":
             self.pass_on(line, said)
         else:
