@@ -259,6 +259,15 @@ def key_for(application, people):
 
 
 @pytest.fixture
+def crew(application, client):
+    """Agents by name, each with a client of its own key; `crew("ada", delegates=True)`."""
+    def hire(name, **more):
+        client.post("/agents", {"name": name, "role": f"{name}'s role", **more})
+        return Client(application, (settings.data / "keys" / name).read_text().strip())
+    return hire
+
+
+@pytest.fixture
 def anonymous(application):
     return Client(application)
 

@@ -4,20 +4,11 @@ import subprocess
 import sys
 
 import pytest
-from conftest import HOME, Client, eventually
+from conftest import HOME, eventually
 
 from orkosi import db, now, settings
 from plugins import queue
 from plugins.queue import executor
-
-
-@pytest.fixture
-def crew(application, client):
-    """Agents by name, each with a client of its own key; `crew("ada", delegates=True)`."""
-    def hire(name, **more):
-        client.post("/agents", {"name": name, "role": f"{name}'s role", **more})
-        return Client(application, (settings.data / "keys" / name).read_text().strip())
-    return hire
 
 
 def claim(agent, name):

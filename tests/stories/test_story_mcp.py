@@ -4,24 +4,15 @@ import threading
 import time
 
 import pytest
-from conftest import Client, eventually, put
+from conftest import eventually, put
 
-from orkosi import VERSION, db, settings
+from orkosi import VERSION, db
 
 NEW, OLD = "2026-07-28", "2025-11-25"
 META = "io.modelcontextprotocol/"
 AGENTS = {"whoami", "task_list", "task_show", "task_create", "task_update", "task_ask", "task_wait", "search", "file_search", "file_read", "rule_list",
           "budget_show", "credential_list", "credential_get", "log_write", "job_claim", "job_complete", "job_fail", "job_release", "job_heartbeat",
           "job_show", "run_list", "run_note", "needs"}
-
-
-@pytest.fixture
-def crew(application, client):
-    """Agents by name, each with a client of its own key."""
-    def hire(name, **more):
-        client.post("/agents", {"name": name, "role": f"{name}'s role", **more})
-        return Client(application, (settings.data / "keys" / name).read_text().strip())
-    return hire
 
 
 def say(client, method, params=None, id=1, **headers):
