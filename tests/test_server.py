@@ -1,13 +1,17 @@
 """Where a request is answered: a quick read by the loop, a quick write by the writer, all else by a lane, and what waits by nobody."""
 import http.client
 import json
+import os
 import select
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
-from conftest import eventually
+from conftest import HOME, eventually
 
 import orkosi
 from orkosi import db, here
@@ -15,7 +19,34 @@ from plugins import queue, tasks
 from plugins.server import lanes, loop, writer
 from plugins.server.lanes import Lane, Line
 
+FIRST = """
+import contextlib, sys, threading
+import msgspec, orkosi
+orkosi.load()
+from plugins.server.application import understand_structs
+if sys.argv[1] == "understood":
+    understand_structs()
+sys.setswitchinterval(1e-6)
+kinds = [msgspec.Struct]
+for kind in kinds:
+    kinds += kind.__subclasses__()
+    together = threading.Barrier(4)
+    def read():
+        together.wait()
+        with contextlib.suppress(msgspec.ValidationError, TypeError):
+            msgspec.convert({name: None for name in kind.__struct_fields__}, kind, strict=False)
+    crew = [threading.Thread(target=read) for _ in range(4)] if kind.__module__.startswith("plugins") else []
+    for one in crew: one.start()
+    for one in crew: one.join()
+"""
 ENDLESS = "WITH RECURSIVE count (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM count WHERE x < 1000000000) SELECT max(x) FROM count"
+
+
+def test_two_threads_may_read_a_kind_of_struct_for_the_first_time_at_once():
+    def ended(how):
+        return subprocess.run([sys.executable, "-c", FIRST, how], cwd=HOME, env=os.environ | {"ORKOSI_NO_INSTALL": "1"}, timeout=60).returncode
+    assert ended("understood") == 0
+    assert any(ended("new") == -signal.SIGSEGV for _ in range(5)), "this msgspec ends no process any more: understand_structs() may go"
 
 
 class Listening:

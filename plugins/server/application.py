@@ -8,9 +8,11 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import bottle
+import msgspec
 
 from orkosi import (
     NOBODY,
@@ -20,6 +22,7 @@ from orkosi import (
     NotFound,
     Problem,
     Request,
+    Struct,
     Unauthorized,
     clean,
     endpoints,
@@ -53,10 +56,22 @@ class Router(bottle.Router):
             super()._compile(method)
 
 
+def understand_structs() -> None:
+    """Have msgspec look through each kind of struct now, in this one thread: of two that are the first to read one at once, one finds
+    half of what the other is still writing down, and the process is gone (msgspec 0.22). Takes 11 ms."""
+    kinds: list[type] = [Struct]
+    for kind in kinds:  # which grows
+        kinds += kind.__subclasses__()
+        if kind.__module__.startswith(("orkosi", "plugins.")):
+            with suppress(TypeError):  # one that nobody reads may have fields that no JSON has
+                msgspec.json.Decoder(kind)
+
+
 class Application:
     """Every endpoint by its path, and who may be asked for whom a request is from."""
 
     def __init__(self) -> None:
+        understand_structs()
         self.router = Router()
         self.hosts = Hosts()
         lists.before_large = flow.enter
