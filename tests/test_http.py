@@ -426,6 +426,32 @@ def test_where_a_send_ends_does_not_matter(wire, ask, jobs, size):
     in_order(one, plan, 2)
 
 
+def test_the_same_head_again_is_a_request_of_its_own(wire, ask, jobs):
+    one, other = wire(), wire()
+    for number in range(3):  # the first of them is understood; what follows, of whatever connection, is known
+        for mine, kind in ((one, f"a{number}"), (other, f"b{number}")):
+            mine.send(ask("POST", "/api/task-queue/submit", body=jobs.submit(kind))).answer()
+    assert jobs.types() == ["a0", "b0", "a1", "b1", "a2", "b2"]
+    for query, many in (("limit=2", 2), ("limit=3", 3)) * 2:
+        assert len(one.send(ask("GET", f"/api/task-queue?queue_name={jobs.name}&{query}")).answer().data) == many
+    head = ask("HEAD", "/api/ready")
+    assert one.send(head, head, head).answer("HEAD").status == one.answer("HEAD").status == one.answer("HEAD").status == 200
+    expecting = ask("POST", "/api/task-queue/submit", "Expect: 100-continue", body=jobs.submit("c"))
+    for mine in (one, other, one):
+        head, _, body = expecting.partition(b"\r\n\r\n")
+        assert mine.send(head + b"\r\n\r\n").answer().status == 100 and mine.send(body).answer().status == 201
+    closing = ask("GET", "/api/ready", "Connection: close")
+    for mine in (one, other):
+        assert mine.send(closing).answer().status == 200 and mine.closed()
+
+
+def test_however_many_heads_there_are_each_is_understood(wire, ask, jobs):
+    one, kept = wire(), ask("GET", "/api/ready", id="kept")
+    for number in range(600):
+        assert one.send(ask("GET", "/api/ready", id=f"n{number}")).answer().id == f"n{number}"
+        assert number % 50 or one.send(kept).answer().id == "kept"
+
+
 @pytest.mark.slow
 def test_requests_behind_a_long_poll_wait_for_it_and_none_of_them_is_done_before(wire, ask, jobs):
     one = wire()

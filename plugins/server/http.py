@@ -113,7 +113,9 @@ class Channel(HTTPChannel):
 
     def environment(self, request: Any) -> dict[str, Any]:
         """What a request on this connection says, as WSGI has it."""
-        return dict(Work(self, request).get_environment())
+        environ: dict[str, Any] = request.environment()
+        environ["REMOTE_ADDR"] = self.addr[0]
+        return environ
 
     # ── in the loop ──
 

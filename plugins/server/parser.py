@@ -3,25 +3,35 @@
 What two programs could read differently is refused and its connection closed, so that no byte behind it is ever taken
 for a request: a coding beside a length, a coding twice or in HTTP/1.0, a chunk or a trailer out of shape. What can
 never become a request, a TLS hello for example, is refused at its first byte.
+Surprise: programs send the same head again and again. What was understood of one is kept, and taken for the next that is the same.
 """
 import re
+from typing import Any
 
 from waitress.buffers import OverflowableBuffer
 from waitress.parser import HTTPRequestParser, ParsingError
-from waitress.receiver import ChunkedReceiver
+from waitress.receiver import ChunkedReceiver, FixedStreamReceiver
 from waitress.utilities import BadRequest
 
 LONGEST_LINE = 4096  # bytes before a chunk
+HEADS, LONGEST_HEAD = 256, 2048  # heads that are kept, and bytes of one
+UNDERSTOOD = ("first_line", "request_uri", "command", "version", "proxy_scheme", "proxy_netloc", "path", "query", "fragment", "url_scheme",
+              "connection_close", "expect_continue", "content_length", "headers", "said")  # all that parsing a head sets, but for the body
+NAMED = {"CONTENT_TYPE": "CONTENT_TYPE", "CONTENT_LENGTH": "CONTENT_LENGTH"}  # the others have a prefix
 _LINE = re.compile(rb"[^ ]+ [^ #]+ HTTP/(\d)\.(\d)")
 _CODING = re.compile(rb"\r\ntransfer-encoding:([^\r]*)", re.IGNORECASE)
 _LENGTH = re.compile(rb"(?<=\r\ncontent-length:)[ \t]*\d{19,}[ \t]*(?=\r\n)", re.IGNORECASE)
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
+_heads: dict[bytes, dict[str, Any]] = {}
+
+
 class Parser(HTTPRequestParser):
     """A request as it comes in. `error` is set where it is none, and then it is the last of its connection."""
 
     begun = False
+    said: dict[str, Any]  # the head, as WSGI has it
 
     def received(self, data: bytes) -> int:
         if not self.begun and (first := data.lstrip(b"\r\n")[:1]):
@@ -36,7 +46,26 @@ class Parser(HTTPRequestParser):
             self.expect_continue = False  # nobody is asked for more
         return consumed
 
+    def environment(self) -> dict[str, Any]:
+        """The request as WSGI has it, as much of it as anybody reads."""
+        said = self._said() if self.chunked else self.said  # how long a chunked body is, is known by now
+        return {**said, "wsgi.input": self.get_body_stream()}
+
+    def _said(self) -> dict[str, Any]:
+        path = "/" + self.path.lstrip("/") if self.path.startswith("/") else self.path
+        return {"REQUEST_METHOD": self.command.upper(), "PATH_INFO": path, "QUERY_STRING": self.query, "SERVER_PROTOCOL": f"HTTP/{self.version}",
+                **{NAMED.get(name, "HTTP_" + name): value for name, value in self.headers.items()}}
+
     def parse_header(self, header_plus: bytes) -> None:
+        known = _heads.get(header_plus)
+        if known is None:
+            return self._parse_header(header_plus)
+        self.__dict__.update(known)
+        if self.content_length:
+            self.body_rcv = FixedStreamReceiver(self.content_length, OverflowableBuffer(self.adj.inbuf_overflow))
+
+    def _parse_header(self, raw: bytes) -> None:
+        header_plus = raw
         line, _, _ = header_plus.partition(b"\r\n")
         self.command, self.path = "HEAD" if line.startswith(b"HEAD ") else "", "/"  # for what looks at a request that could not be parsed
         found = _LINE.fullmatch(line.rstrip())
@@ -52,8 +81,14 @@ class Parser(HTTPRequestParser):
         self._hosted()
         if self.chunked:
             self.body_rcv = Chunks(OverflowableBuffer(self.adj.inbuf_overflow))
-        elif not self.content_length:
+            return
+        if not self.content_length:
             self.expect_continue = False  # there is nothing to wait for
+        self.said = self._said()
+        if len(raw) <= LONGEST_HEAD:
+            if len(_heads) >= HEADS:
+                _heads.clear()
+            _heads[raw] = {name: getattr(self, name) for name in UNDERSTOOD}
 
     @staticmethod
     def _framed(header_plus: bytes, *, old: bool) -> None:
