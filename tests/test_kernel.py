@@ -1,6 +1,8 @@
 """The kernel's own promises: limits, upgrades, requests, the rate of a rule."""
 import functools
 import re
+import subprocess
+import sys
 import threading
 import time
 
@@ -240,6 +242,28 @@ def test_a_read_that_outlives_its_folder_leaves_no_connection_to_the_next(data, 
     closed.set()
     reader.join()
     assert db.value("SELECT file FROM pragma_database_list WHERE name = 'main'") == str(tmp_path / "next/orkosi.db")
+
+
+OTHER = "import apsw, sys; con = apsw.Connection(sys.argv[1]); con.execute(\"INSERT INTO signing_secrets VALUES ('other', x'00')\")"
+
+
+def test_a_stamp_holds_until_anybody_commits(data):
+    def changed():
+        before, first = db.stamp(), stamps[-1]
+        stamps.append(before)
+        return before != first
+    stamps = [db.stamp()]
+    assert not changed() and not changed()
+    db.write(lambda: db.run("INSERT INTO signing_secrets VALUES ('one', x'00')"))
+    assert changed() and not changed()
+    subprocess.run([sys.executable, "-c", OTHER, str(data / "orkosi.db")], check=True, timeout=30)  # a process that is none of ours
+    assert changed() and not changed()
+    assert db.write(lambda: db.stamp() == db.stamp()) is False  # in the middle of a write, nothing may be kept
+    kept = db._idle.pop()  # a connection that counts for itself: the next one knows nothing of this one's stamps
+    try:
+        assert changed()
+    finally:
+        db._idle.append(kept)
 
 
 def test_every_write_runs_once_also_where_one_of_a_batch_fails(data):

@@ -266,6 +266,14 @@ def test_an_expired_key_is_dead(application, monkeypatch, ann, make):
     assert not speaks(application, made["key"])
 
 
+def test_a_key_is_looked_up_once_between_two_commits(application, monkeypatch, make):
+    asked, made, plain = [], make(), keys._row
+    monkeypatch.setattr(keys, "_row", lambda digest, moment: asked.append(digest) or plain(digest, moment))
+    assert speaks(application, made["key"]) and speaks(application, made["key"]) and len(asked) == 1
+    db.write(lambda: db.run("UPDATE api_keys SET is_active = 0 WHERE id = :id", id=made["id"]))  # by whatever way
+    assert not speaks(application, made["key"]) and len(asked) == 2
+
+
 # ── rotating ──
 
 
