@@ -6,9 +6,11 @@ leap; at the change back, a slot of a fixed hour comes once and one of every few
 import itertools
 import math
 import os
+import time
 import zoneinfo
 from collections.abc import Iterator
 from datetime import datetime
+from functools import lru_cache
 
 import cronsim
 
@@ -77,9 +79,14 @@ def checked(cron: str | None, every: int | None, tz: str, start: float, *, field
 
 
 def here() -> str:
-    """The name of this machine's time zone; UTC where it has none that is known by name."""
+    """The name of this machine's time zone; UTC where it has none that is known by name. Looked at anew after some seconds: a Mac travels."""
+    return _here(os.environ.get("TZ", ""), int(time.monotonic()) >> 3)
+
+
+@lru_cache(maxsize=1)
+def _here(named: str, moment: int) -> str:
     place = os.path.realpath("/etc/localtime")
-    name = os.environ.get("TZ", "").removeprefix(":") or (place.rpartition("zoneinfo/")[2] if "zoneinfo/" in place else "")
+    name = named.removeprefix(":") or (place.rpartition("zoneinfo/")[2] if "zoneinfo/" in place else "")
     try:
         return zoneinfo.ZoneInfo(name).key if name else "UTC"  # to ask for the list of all zones takes 50 ms
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
