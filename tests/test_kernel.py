@@ -1,5 +1,7 @@
 """The kernel's own promises: limits, upgrades, requests, the rate of a rule."""
+import contextlib
 import functools
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import pytest
 from conftest import eventually
 
 from orkosi import HOME, Database, Invalid, Settings, TooMany, acting, db, endpoints, settings, strict, system
-from plugins import storage
+from plugins import storage, tasks
 from plugins.fields import terms
 from plugins.server.limits import Limiter, parse_rate
 from plugins.storage import Refused, upgrade
@@ -242,6 +244,27 @@ def test_a_read_that_outlives_its_folder_leaves_no_connection_to_the_next(data, 
     closed.set()
     reader.join()
     assert db.value("SELECT file FROM pragma_database_list WHERE name = 'main'") == str(tmp_path / "next/orkosi.db")
+
+
+def test_taking_tasks_back_needs_no_file(data):
+    if not os.path.exists("/proc/self/fd"):
+        pytest.skip("only /proc tells which files are open")
+
+    def files():
+        names = set()
+        for fd in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                names.add(os.readlink(f"/proc/self/fd/{fd}"))
+        return names
+
+    def in_the_middle():
+        for number in range(16):
+            tasks.create(tasks.NewTask(title=f"Task {number} {'word ' * 20}", assignee="a"))
+        return files()
+    with acting(system()):
+        db.write(lambda: db.run_many("""INSERT INTO tasks (tenant_id, title, title_key, assignee, created_by, created_at, updated_at)
+                                        VALUES (1, :n, :n, :n, 'x', :n, :n)""", ({"n": f"{n * 7919 % 5003} of {n}"} for n in range(5000))))
+        assert db.write(in_the_middle) <= files() | {str(data / "logs.db-wal"), str(data / "logs.db-shm")}
 
 
 OTHER = "import apsw, sys; con = apsw.Connection(sys.argv[1]); con.execute(\"INSERT INTO signing_secrets VALUES ('other', x'00')\")"
