@@ -400,10 +400,10 @@ def test_a_request_does_not_write_its_own_use(application, make):
 def test_uses_are_forgotten_after_thirty_days_and_kept_to_a_number_of_each_key(data, monkeypatch):
     monkeypatch.setattr(uses, "KEEP_EACH", 3)
     monkeypatch.setattr(uses, "BATCH", 2)
-    one = {"method": "GET", "route": "/api/tasks", "status": 200, "address": "local"}
+    one = ("GET", "/api/tasks", 200, "local")
     uses._uses.clear()
-    uses._uses.extend([one | {"key": "old", "at": now(-31 * 86400)} for _ in range(5)])
-    uses._uses.extend([one | {"key": key, "at": now()} for key in ("a", "b", "a", "a", "a", "a")])
+    uses._uses.extend([("old", *one, now(-31 * 86400)) for _ in range(5)])
+    uses._uses.extend([(key, *one, now()) for key in ("a", "b", "a", "a", "a", "a")])
     uses.flush()
     uses.prune()
     assert db.all(tuple, "SELECT key_id, count(*) FROM api_key_uses GROUP BY key_id ORDER BY key_id") == [("a", 3), ("b", 1)]
