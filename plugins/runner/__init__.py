@@ -73,8 +73,9 @@ class Lease:
         threading.Thread(target=self._beat, daemon=True).start()
 
     def _beat(self) -> None:
-        """Beat three times in a lease, and listen in between."""
-        refused, wait, rest = 0, min(LISTEN, self.width / 3), 0.0
+        """Beat three times in a lease, and listen in between; what is done within half a second needs none."""
+        refused, wait = 0, min(LISTEN, self.width / 3)
+        rest = min(0.5, wait / 2)
         while not self._closed.wait(rest) and self.verdict is None:
             began = time.monotonic()
             try:

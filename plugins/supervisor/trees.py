@@ -47,12 +47,9 @@ class Seen(dict[int, tuple[int, int, str, str]]):
 
 def _linux() -> Iterable[tuple[int, tuple[int, int, str, str]]]:
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            name, _, rest = Path(f"/proc/{pid}/stat").read_text(errors="replace").partition("(")[2].rpartition(")")
-        except OSError:  # it ended meanwhile
-            continue
+        name, _, rest = _read(f"/proc/{pid}/stat", 1024).decode(errors="replace").partition("(")[2].rpartition(")")
         fields = rest.split()
-        if fields[0] not in "ZX":
+        if fields and fields[0] not in "ZX":
             yield int(pid), (int(fields[1]), int(fields[2]), fields[19], name)
 
 
@@ -73,17 +70,29 @@ def carrying(mark: str, seen: Seen) -> set[Process]:
     """Processes of ours in whose environment a variable begins with `mark`, which names it: `NAME=beginning`."""
     if LINUX:
         needle = b"\0" + os.fsencode(mark)
-        return {Process(pid, facts[2]) for pid, facts in seen.items() if pid != os.getpid() and needle in b"\0" + _environment(pid)}
+        return {Process(pid, facts[2]) for pid, facts in seen.items()
+                if pid != os.getpid() and needle in b"\0" + _read(f"/proc/{pid}/environ", 1 << 17)}
     # The environment stands behind the arguments there, and only of one's own processes.
     pids = [int(line.split(maxsplit=1)[0]) for line in _ps("-x", "-E", "-ww", "-o", "pid=,command=") if f" {mark}" in line]
     return {Process(pid, seen[pid][2]) for pid in pids if pid in seen and pid != os.getpid()}
 
 
-def _environment(pid: int) -> bytes:
+def _read(path: str, most: int) -> bytes:
+    """What a file of /proc says, without what Python's own files do beside: there are two for each process of the machine at each look. Empty
+    where it is another user's, or its process has ended."""
     try:
-        return Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:  # another user's, or it ended meanwhile
+        fd = os.open(path, os.O_RDONLY)
+    except OSError:
         return b""
+    try:
+        said = piece = os.read(fd, most)
+        while piece:
+            said += (piece := os.read(fd, most))
+        return said
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
 
 
 def end(mark: str, grace: float, roots: Iterable[Process] = (), reap: Callable[[], object] = lambda: None) -> list[str]:
