@@ -278,9 +278,10 @@ def _finish(done: list[tuple[Job, str, Any]]) -> None:
     bare = [row for row in rows.values() if row["result"] is None]
     if len(bare) > 16:  # one statement for all; for few, reading their list costs more than it saves
         db.run(FINISH_ALL, ids=jsoned([row["id"] for row in bare]), now=moment)
-    else:
+    elif bare:
         db.run_many(FINISH, bare)
-    db.run_many(FINISH_WITH, [row for row in rows.values() if row["result"] is not None])
+    if len(bare) < len(rows):
+        db.run_many(FINISH_WITH, [row for row in rows.values() if row["result"] is not None])
     working.tell_of(*rows)
     for job, _, _ in done:
         if rows.pop(job.id, None):
