@@ -206,8 +206,8 @@ class Tailer:
             start, used, moment = known[key].offset, 0, now()
             most = BATCH * 2 if size - start > FLOOD else BATCH
             for lines, used, midline in batches(os.pread(fd, BLOCK, start), known[key].midline, ended, most):
-                rows = [row for line in lines if (row := parse(canaries.blotted(line), moment, file, agent))
-                        and not (file == _SERVER and line[24:37] == _ANSWERED)]
+                rows = [row for line in lines if not (file == _SERVER and line[24:37] == _ANSWERED)
+                        and (row := parse(canaries.blotted(line), moment, file, agent))]
                 mark = replace(known[key], offset=start + used, midline=midline, head=head[:start + used])
                 logs.take(rows, mark)
                 known[key] = mark  # only now: what was not kept will be read again

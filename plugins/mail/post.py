@@ -7,18 +7,19 @@ import contextlib
 import errno
 import os
 import re
-import smtplib
 import socket
 import ssl
 import sys
 from datetime import datetime
-from email.message import EmailMessage
-from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from orkosi import Invalid, Unavailable, Unprocessable
 from plugins.mail import Letter
+
+if TYPE_CHECKING:
+    import smtplib  # imported when first used, as email's policies are: they take 2 MB, and not every server sends mail
 
 PATIENCE = 30.0
 MYSELF = socket.gethostname().encode("ascii", "ignore").decode() or "localhost"  # not getfqdn: on a Mac, that asks the network for half a minute
@@ -29,6 +30,8 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 def composed(letter: Letter, sender: str) -> bytes:
     """`letter` as a message: plain text, and with `html` both. Unprocessable where a header would take in another."""
+    from email.message import EmailMessage
+    from email.policy import SMTP
     message = EmailMessage(policy=SMTP)
     domain = parseaddr(sender)[1].partition("@")[2] or "localhost"
     try:
@@ -47,6 +50,7 @@ def composed(letter: Letter, sender: str) -> bytes:
 
 def hand_in(message: bytes, to: str, url: str) -> None:
     """Give a message to the mail server. Unavailable where later may help, Unprocessable where it is refused for good."""
+    import smtplib
     try:
         with contextlib.closing(_connected(url)) as server:
             server.sendmail(parseaddr(_sender(message))[1], [to], message)
@@ -64,7 +68,8 @@ def hand_in(message: bytes, to: str, url: str) -> None:
         raise Unavailable(f"The mail server did not take it: {type(error).__name__}: {_without(str(error), to)}{hint}") from None
 
 
-def _connected(url: str) -> smtplib.SMTP:
+def _connected(url: str) -> "smtplib.SMTP":
+    import smtplib
     parts = urlsplit(url)
     if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
         raise Invalid("smtp_url: Write smtp://user:password@host:port, or smtps://…")
@@ -91,6 +96,7 @@ def _connected(url: str) -> smtplib.SMTP:
 
 def _sender(message: bytes) -> str:
     from email import message_from_bytes
+    from email.policy import SMTP
     return str(message_from_bytes(message, policy=SMTP)["From"])
 
 

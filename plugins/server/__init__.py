@@ -30,7 +30,7 @@ from plugins.vault import canaries
 
 from . import gauges
 
-SHORT = 200  # characters of a path that the access log shows
+SHORT, ENOUGH = 200, 500  # characters of a path that the access log shows; answers that it takes at once
 
 plugin = Plugin("Server", layer="ground", needs=("storage", "fields", "folders", "once", "vault", "lists"))
 plugin.setting("host", str, "127.0.0.1", "The address to listen on; other machines reach it only on 0.0.0.0 or ::")
@@ -44,6 +44,7 @@ plugin.setting("log_level", str, "INFO", "What goes to logs/orkosi.log: DEBUG, I
 
 log = logging.getLogger("orkosi")
 _answered: deque[tuple] = deque(maxlen=50_000)
+_enough = threading.Event()  # so many are written at once: what a busy half second leaves are megabytes
 
 
 def url() -> str:
@@ -141,6 +142,7 @@ def _run(listener: Any, began: float, links: list[str], said: list[str]) -> None
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         log.info("stopping")
         orkosi.stopping.set()
+        _enough.set()
         listener.shutdown()
         orkosi.stop_services(10)
         with acting(system()), contextlib.suppress(Problem):  # a full disk must not keep the files from being closed
@@ -210,19 +212,23 @@ def remember(request: Request, status: int, took: float, size: int) -> None:
     """Note one answer for the access log."""
     gauges.answered[f"{status // 100}xx"] += 1
     _answered.append((now(), status, request.method, request.path, request.actor.ref, request.id, took, size))
+    if len(_answered) == ENOUGH:
+        _enough.set()
 
 
 @plugin.service
 def write_access_log(stop: threading.Event) -> None:
-    """Write the access log in batches."""
-    while not stop.wait(0.5):
+    """Write the access log in batches, twice a second and whenever enough was answered."""
+    while not stop.is_set():
+        _enough.wait(0.5)
+        _enough.clear()
         flush()
 
 
 def flush() -> None:
     """Write what was answered since the last time."""
-    while _answered:  # some hundreds at a time: all of a busy half second are megabytes
-        logging.getLogger("orkosi.access").info("\n".join(_lines(500)))
+    while _answered:
+        logging.getLogger("orkosi.access").info("\n".join(_lines(ENOUGH)))
 
 
 def _lines(most: int) -> Iterator[str]:
