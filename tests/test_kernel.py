@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from conftest import eventually
 
-from orkosi import HOME, Database, Invalid, Settings, TooMany, acting, db, endpoints, settings, strict, system
+from orkosi import HOME, Database, Invalid, Settings, TooMany, Write, acting, db, endpoints, settings, strict, system
 from plugins import storage, tasks
 from plugins.fields import terms
 from plugins.server.limits import Limiter, parse_rate
@@ -246,6 +246,12 @@ def test_a_read_that_outlives_its_folder_leaves_no_connection_to_the_next(data, 
     assert db.value("SELECT file FROM pragma_database_list WHERE name = 'main'") == str(tmp_path / "next/orkosi.db")
 
 
+def fill_with_tasks():
+    with acting(system()):
+        db.write(lambda: db.run_many("""INSERT INTO tasks (tenant_id, title, title_key, assignee, created_by, created_at, updated_at)
+                                        VALUES (1, :n, :n, :n, 'x', :n, :n)""", ({"n": f"{n * 7919 % 5003} of {n}"} for n in range(5000))))
+
+
 def test_taking_tasks_back_needs_no_file(data):
     if not os.path.exists("/proc/self/fd"):
         pytest.skip("only /proc tells which files are open")
@@ -261,10 +267,27 @@ def test_taking_tasks_back_needs_no_file(data):
         for number in range(16):
             tasks.create(tasks.NewTask(title=f"Task {number} {'word ' * 20}", assignee="a"))
         return files()
+    fill_with_tasks()
     with acting(system()):
-        db.write(lambda: db.run_many("""INSERT INTO tasks (tenant_id, title, title_key, assignee, created_by, created_at, updated_at)
-                                        VALUES (1, :n, :n, :n, 'x', :n, :n)""", ({"n": f"{n * 7919 % 5003} of {n}"} for n in range(5000))))
         assert db.write(in_the_middle) <= files() | {str(data / "logs.db-wal"), str(data / "logs.db-shm")}
+
+
+def test_crowds_of_tasks_are_created_in_few_transactions(data):
+    fill_with_tasks()
+    commits = db.commits
+
+    def at_once(turn):
+        bell, told = threading.Lock(), []
+        bell.acquire()
+        crowd = [Write(functools.partial(tasks.create, tasks.NewTask(title=f"One of a crowd, {turn}-{n}", dedupe=False)), system(), True,
+                       lambda item: told.append(item) or (bell.release() if len(told) == 64 else None)) for n in range(64)]
+        db.write_all(crowd, bell)
+        assert [item.error for item in crowd] == [None] * 64
+    for turn in range(40):  # now and then, one of them merges what the search index has in pieces
+        at_once(turn)
+    assert db.commits - commits < 40 * 16
+    with acting(system()):
+        assert db.value("SELECT count(*) FROM tasks WHERE title LIKE 'One of a crowd%'") == 40 * 64
 
 
 OTHER = "import apsw, sys; con = apsw.Connection(sys.argv[1]); con.execute(\"INSERT INTO signing_secrets VALUES ('other', x'00')\")"

@@ -11,21 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import apsw
-
 from orkosi import Conflict, NotFound, Plugin, Unavailable, acting, db, emit, settings, system
 
 from .upgrade import Refused, model_of, read_columns, upgrade
 
 plugin = Plugin("Storage", layer="ground")
 _lock_file: Any = None
-
-# Of the whole process, and before there is a connection. What SQLite writes down to take a statement back stays in memory, up to so many
-# bytes: beyond its own 64 KiB it opens a file in each transaction, and the row of a task with all its indexes takes twice as long.
-apsw.shutdown()
-apsw.config(apsw.SQLITE_CONFIG_STMTJRNL_SPILL, 1 << 20)
-apsw.config(apsw.SQLITE_CONFIG_MEMSTATUS, 0)  # nobody asks how much memory it has; counting takes a lock at each allocation
-apsw.initialize()
 
 
 class AlreadyRunning(Conflict):
@@ -59,6 +50,10 @@ def open_data(*, exclusive: bool = False, vfs: str | None = None) -> list[str]:
     emit("opening", folder, exclusive=exclusive)
     db.open(folder, durability=settings.durability, vfs=vfs)
     done = upgrade() if alone else read_columns()
+    # Only now, for an upgrade may change every page. What SQLite writes down to take a statement back stays in memory: beyond 64 KiB it opens a
+    # file for it in each transaction, and a task with all its indexes takes twice as long. (Its own bound for this must stay below 128 KiB: the
+    # piece of memory is written into a file by one call that takes no more, and says that the disk is full.)
+    db.writer.execute("PRAGMA temp_store = memory")
     if alone:
         with acting(system()):
             db.write(lambda: emit("opened", folder))
