@@ -274,7 +274,7 @@ def test_the_worst_day(server, tmp_path):
 
     wrong = command(running.folder, key, "restore", "--remote", str(remote_path), "--yes", check=False)
     assert wrong.returncode and "recovery key" in wrong.stderr and not running.folder.exists()
-    typo = command(running.folder, key, "restore", "--remote", str(remote_path), "--yes", "--recovery-key-stdin", stdin=f"{recovery[:-1]}X\n", check=False)
+    typo = command(running.folder, key, "restore", "--remote", str(remote_path), "--yes", "--recovery-key-stdin", stdin=f"{recovery[:-1]}{'Y' if recovery[-1] == 'X' else 'X'}\n", check=False)
     assert typo.returncode and "no recovery key" in typo.stderr and not running.folder.exists()
     done = command(running.folder, key, "restore", "--remote", str(remote_path), "--yes", "--recovery-key-stdin", stdin=f"{recovery}\n")
     assert "is as it was at" in done.stdout and not list(running.folder.parent.glob("*.restoring"))
