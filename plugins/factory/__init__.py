@@ -129,9 +129,10 @@ def forget(one: Worker) -> None:
 @plugin.on("job.failed")
 def count(event: str, job: queue.Job) -> None:
     """An attempt of a worker's is over. Inside the write that ended it."""
-    name, _, slot = (job.worker_id or "").partition("/")
-    number = name.removeprefix("factory-")
-    if not slot or number == name or not number.isdecimal() or len(number) > 2:
+    if not (job.worker_id or "").startswith("factory-"):
+        return
+    number, _, slot = (job.worker_id or "").removeprefix("factory-").partition("/")
+    if not slot or not number.isdecimal() or len(number) > 2:
         return
     done = int(event == "job.completed")
     took = round(1000 * max(0.0, seconds(now()) - seconds(job.claimed_at or now())))

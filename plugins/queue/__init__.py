@@ -192,6 +192,8 @@ def _claim(queue: str, worker: str, task_type: str | None = None, batch: int = 1
     _polled[current().tenant, queue] = time.monotonic()
     batch = 0 if shut(queue) else batch if batch <= 16 else _that_fit(queue, task_type, batch)
     jobs = db.all(Job, NEXT_OF_TYPE if task_type else NEXT, queue=queue, task_type=task_type, batch=batch)
+    if not jobs:
+        return jobs
     moment, tokens = now(), leases.tokens([job.id for job in jobs])
     ends = {seconds: now(seconds) for seconds in {job.timeout_seconds for job in jobs}}
     for job, token in zip(jobs, tokens, strict=True):
@@ -274,8 +276,9 @@ def _finish(done: list[tuple[Job, str, Any]]) -> None:
         if job.state == "active":
             job.state, job.result, job.finished_at, job.lease_expires_at, job.error = "completed", result, moment, None, None
             rows[job.id] = {"id": job.id, "tenant": job.tenant_id, "now": moment, "result": None if result is None else jsoned_any(result)}
-    shares.require(bytes=sum(len(row["result"] or "") for row in rows.values()))
     bare = [row for row in rows.values() if row["result"] is None]
+    if len(bare) < len(rows):
+        shares.require(bytes=sum(len(row["result"] or "") for row in rows.values()))
     if len(bare) > 16:  # one statement for all; for few, reading their list costs more than it saves
         db.run(FINISH_ALL, ids=jsoned([row["id"] for row in bare]), now=moment)
     elif bare:
