@@ -192,8 +192,6 @@ def _claim(queue: str, worker: str, task_type: str | None = None, batch: int = 1
     _polled[current().tenant, queue] = time.monotonic()
     batch = 0 if shut(queue) else batch if batch <= 16 else _that_fit(queue, task_type, batch)
     jobs = db.all(Job, NEXT_OF_TYPE if task_type else NEXT, queue=queue, task_type=task_type, batch=batch)
-    if not jobs:
-        return jobs
     moment, tokens = now(), leases.tokens([job.id for job in jobs])
     ends = {seconds: now(seconds) for seconds in {job.timeout_seconds for job in jobs}}
     for job, token in zip(jobs, tokens, strict=True):
@@ -268,23 +266,22 @@ def _may_finish(job: Job, token: str) -> bool:
 
 def _finish(done: list[tuple[Job, str, Any]]) -> None:
     """Make jobs completed whose lease tokens are right; of those that are, nothing changes. LeaseLost, ShareUsed: then of none."""
-    rows: dict[int, dict[str, Any]] = {}
-    moment = now()
+    rows, moment = dict[int, dict[str, Any]](), now()
     for job, token, result in done:
         if not _may_finish(job, token):
             raise _lost(job, token)
         if job.state == "active":
             job.state, job.result, job.finished_at, job.lease_expires_at, job.error = "completed", result, moment, None, None
             rows[job.id] = {"id": job.id, "tenant": job.tenant_id, "now": moment, "result": None if result is None else jsoned_any(result)}
+    told = [row for row in rows.values() if row["result"] is not None]
+    shares.require(bytes=sum(len(row["result"]) for row in told))
     bare = [row for row in rows.values() if row["result"] is None]
-    if len(bare) < len(rows):
-        shares.require(bytes=sum(len(row["result"] or "") for row in rows.values()))
     if len(bare) > 16:  # one statement for all; for few, reading their list costs more than it saves
         db.run(FINISH_ALL, ids=jsoned([row["id"] for row in bare]), now=moment)
     elif bare:
         db.run_many(FINISH, bare)
-    if len(bare) < len(rows):
-        db.run_many(FINISH_WITH, [row for row in rows.values() if row["result"] is not None])
+    if told:
+        db.run_many(FINISH_WITH, told)
     working.tell_of(*rows)
     for job, _, _ in done:
         if rows.pop(job.id, None):
