@@ -272,6 +272,8 @@ def test_a_key_is_looked_up_once_between_two_commits(application, monkeypatch, m
     assert speaks(application, made["key"]) and speaks(application, made["key"]) and len(asked) == 1
     db.write(lambda: db.run("UPDATE api_keys SET is_active = 0 WHERE id = :id", id=made["id"]))  # by whatever way
     assert not speaks(application, made["key"]) and len(asked) == 2
+    monkeypatch.setattr(type(db), "stamp", lambda self: asked.append("stamp"))
+    assert not speaks(application, "") and not speaks(application, "no key at all") and len(asked) == 2, "a stranger costs the database nothing"
 
 
 # ── rotating ──

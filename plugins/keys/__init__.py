@@ -316,11 +316,13 @@ def begin(event: str, folder: object) -> None:
 
 def of(raw: str) -> Actor | None:
     """Who a raw key is at this moment; None where it is none, or is good for nothing any more. Looked up anew after every commit, whoever's."""
-    digest, moment, stamp = tokens.digest(raw), now(), db.stamp()
-    found = _known.get(digest)
-    if found and found[0] == stamp and moment < found[1]:
+    digest, moment = tokens.digest(raw), now()
+    if (found := _known.get(digest)) and moment < found[1] and found[0] == db.stamp():
         return found[2]
-    if not tokens.is_one(raw, "live", "agt") or (row := _row(digest, moment)) is None:
+    if not tokens.is_one(raw, "live", "agt"):  # whoever shows no key costs the database nothing
+        return None
+    stamp = db.stamp()  # before the row: what is committed in between is looked up anew
+    if (row := _row(digest, moment)) is None:
         return None
     ends, old_ends, *facts = row
     if len(_known) >= 1000:
