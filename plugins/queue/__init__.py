@@ -192,12 +192,11 @@ def _claim(queue: str, worker: str, task_type: str | None = None, batch: int = 1
     _polled[current().tenant, queue] = time.monotonic()
     batch = 0 if shut(queue) else batch if batch <= 16 else _that_fit(queue, task_type, batch)
     jobs = db.all(Job, NEXT_OF_TYPE if task_type else NEXT, queue=queue, task_type=task_type, batch=batch)
-    moment, tokens = now(), leases.tokens([job.id for job in jobs])
-    ends = {seconds: now(seconds) for seconds in {job.timeout_seconds for job in jobs}}
-    for job, token in zip(jobs, tokens, strict=True):
+    moment, ends = now(), {seconds: now(seconds) for seconds in {job.timeout_seconds for job in jobs}}
+    for job in jobs:
         job.state, job.attempt, job.progress = "active", job.attempt + 1, None
         job.worker_id, job.claimed_at = worker, moment
-        job.lease_token, job.lease_expires_at = token, ends[job.timeout_seconds]
+        job.lease_token, job.lease_expires_at = leases.token(job.id), ends[job.timeout_seconds]
     db.run_many(LEASE, [{"id": job.id, "tenant": job.tenant_id, "worker": worker, "now": moment, "token": job.lease_token,
                          "until": job.lease_expires_at} for job in jobs])
     for job in jobs:

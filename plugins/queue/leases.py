@@ -5,21 +5,33 @@ one that never was, though only the present one is kept. Whether a lease holds i
 """
 import hmac
 import os
+from functools import lru_cache
 from hashlib import blake2b
 
 from plugins import signing
 
+_nonces: list[str] = []  # drawn beforehand, for each draw is a call of the system; claims are made in one thread
 
-def tokens(jobs: list[int]) -> list[str]:
-    """A new token for each of these jobs."""
-    random, key = os.urandom(8 * len(jobs)).hex(), signing.secret("leases")
-    return [(nonce := random[16 * at:16 * at + 16]) + _seal(key, nonce, job) for at, job in enumerate(jobs)]
+
+def token(job: int) -> str:
+    """A new token for a job; inside a write."""
+    if not _nonces:
+        random = os.urandom(8 * 256).hex()
+        _nonces.extend(random[at:at + 16] for at in range(0, len(random), 16))
+    return (nonce := _nonces.pop()) + _seal(nonce, job)
 
 
 def was_one(token: str, job: int) -> bool:
     """Whether a token was ever made for this job."""
-    return hmac.compare_digest(token[16:].encode(), _seal(signing.secret("leases"), token[:16], job).encode())
+    return hmac.compare_digest(token[16:].encode(), _seal(token[:16], job).encode())
 
 
-def _seal(key: bytes, nonce: str, job: int) -> str:
-    return blake2b(f"{nonce}{job}".encode(), key=key, digest_size=8).hexdigest()
+def _seal(nonce: str, job: int) -> str:
+    seal = _keyed(signing.secret("leases")).copy()
+    seal.update(f"{nonce}{job}".encode())
+    return seal.hexdigest()
+
+
+@lru_cache(maxsize=4)
+def _keyed(key: bytes) -> blake2b:
+    return blake2b(key=key, digest_size=8)
