@@ -299,12 +299,13 @@ settings = Settings()
 settings.declare("data", Path, None, "The one folder that holds everything; default: data beside orkosi.py")
 settings.declare("durability", str, "power", "power: an acknowledged write survives a power cut; process: only a kill")
 settings.declare("min_free_mb", int, 64, "Below this much free disk, in MiB, writes answer 507")
+THOUSANDTHS = [f".{rest:03d}Z" for rest in range(1000)]
 
 
 def now(ahead: float = 0.0) -> str:
     """The time, `ahead` seconds from now: ISO 8601, UTC, milliseconds, Z. Such texts sort as times do."""
-    whole = int(moment := time.time() + ahead)
-    return f"{_whole_second(whole)}.{int((moment - whole) * 1000):03d}Z"
+    whole, rest = divmod(int((time.time() + ahead) * 1000), 1000)
+    return _whole_second(whole) + THOUSANDTHS[rest]
 
 
 @functools.lru_cache(maxsize=64)
@@ -386,6 +387,7 @@ class Database:
         self.columns: dict[str, tuple[str, ...]] = {}
         self._idle: list[apsw.Connection] = []
         self._builders: dict[tuple[str, Any], Callable[[tuple], Any]] = {}
+        self._picks: dict[str, Callable[[dict[str, Any]], tuple]] = {}
         self._writer_thread = 0
         self._turn = threading.Lock()
         self._inbox: deque[Write] = deque()
@@ -557,6 +559,8 @@ class Database:
     def all(self, kind: Any, sql: str, /, **params: Any) -> list[Any]:
         """Every row as `kind`: a Struct (its fields by column name), `dict`, or `tuple`."""
         params["tenant"] = current().tenant
+        if threading.get_ident() == self._writer_thread:
+            return self._rows(self.writer, kind, sql, params)
         return self._ask(lambda con: self._rows(con, kind, sql, params))
 
     def stamp(self) -> Any:
@@ -575,14 +579,17 @@ class Database:
 
     def run(self, sql: str, /, **params: Any) -> int:
         """Execute one statement inside a write; the number of rows it changed."""
-        assert threading.get_ident() == self._writer_thread, "db.run belongs into a verb marked @writes"
-        params["tenant"] = current().tenant
-        self.writer.execute(sql, params).fetchall()
-        return self.writer.changes()
+        return self._change(sql, params)
 
     def add(self, sql: str, /, **params: Any) -> int | None:
         """Execute one INSERT inside a write; the new row's id, or None where ON CONFLICT did nothing."""
-        return self.writer.last_insert_rowid() if self.run(sql, **params) else None
+        return self.writer.last_insert_rowid() if self._change(sql, params) else None
+
+    def _change(self, sql: str, params: dict[str, Any]) -> int:
+        assert threading.get_ident() == self._writer_thread, "db.run belongs into a verb marked @writes"
+        params["tenant"] = current().tenant
+        self.writer.execute(sql, self._in_order(self.writer, sql, params)).fetchall()
+        return self.writer.changes()
 
     def run_many(self, sql: str, rows: Iterable[dict[str, Any]], /) -> None:
         """Execute one statement for every row of parameters inside a write; no `:tenant` is bound.
@@ -590,7 +597,7 @@ class Database:
         For bulk that would cost more in calls than in SQLite; keep a batch short, others wait behind it.
         """
         assert threading.get_ident() == self._writer_thread, "db.run_many belongs into a verb marked @writes"
-        self.writer.executemany(sql, rows)
+        self.writer.executemany(sql, (self._in_order(self.writer, sql, row) for row in rows))
 
     def _ask(self, ask: Callable[[apsw.Connection], Any]) -> Any:
         if threading.get_ident() == self._writer_thread:
@@ -616,7 +623,7 @@ class Database:
         return con
 
     def _rows(self, con: apsw.Connection, kind: Any, sql: str, params: dict[str, Any]) -> list[Any]:
-        cursor = con.execute(sql, params)
+        cursor = con.execute(sql, self._in_order(con, sql, params))
         if kind is tuple:
             return cursor.fetchall()
         build = self._builders.get((sql, kind))
@@ -627,6 +634,17 @@ class Database:
                 return []
             build = self._builders[sql, kind] = _builder(kind, columns)
         return [build(row) for row in cursor]
+
+    def _in_order(self, con: apsw.Connection, sql: str, params: dict[str, Any]) -> tuple:
+        """What a statement's parameters stand for, in its order: given by name, each is looked up anew, 1 µs of an INSERT's 9."""
+        pick = self._picks.get(sql)
+        if pick is None:
+            names, cursor = dict[str, tuple[str, ...]](), con.cursor()
+            cursor.exec_trace = lambda cursor, *_: names.setdefault(sql, cursor.bindings_names) is None  # False: it is not run
+            with contextlib.suppress(apsw.ExecTraceAbort):
+                cursor.execute(sql, params)
+            pick = self._picks[sql] = eval(f"lambda given: ({''.join(f'given[{name!r}], ' for name in names[sql])})")
+        return pick(params)
 
     # ── the four statement writers ──
 
@@ -1192,21 +1210,11 @@ class Endpoint:
         if missing := set(self.path_names) - set(self.takes):
             raise TypeError(f"{where}: does not take {sorted(missing)[0]!r} of its path")
         self.body_decoder = msgspec.json.Decoder(self.body_type) if self.body_type else None
+        self.fills = {"body": self._body, "query": self._query, "me": lambda request: request.actor, "request": lambda request: request}
 
     def values(self, request: Request, path: dict[str, str]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for name in self.takes:
-            if name in self.path_types:
-                values[name] = self._path_value(name, path[name])
-            elif name == "body":
-                values[name] = self._body(request)
-            elif name == "query":
-                values[name] = self._query(request.environ.get("QUERY_STRING", ""))
-            elif name == "me":
-                values[name] = request.actor
-            else:
-                values[name] = request
-        return values
+        """What the function takes, by name: parts of the path as they are typed, and what `fills` has."""
+        return {name: self._path_value(name, path[name]) if name in self.path_types else self.fills[name](request) for name in self.takes}
 
     def _path_value(self, name: str, text: str) -> Any:
         wire = self.path_names[name]
@@ -1229,10 +1237,10 @@ class Endpoint:
                 raise complain(self.body_type, given) from None
             raise Invalid(f"The body is not acceptable: {error}") from None
 
-    def _query(self, text: str) -> Any:
+    def _query(self, request: Request) -> Any:
         given: dict[str, Any] = {}
         try:
-            pairs = parse_qsl(_utf8(text, "query"), keep_blank_values=True, errors="replace", max_num_fields=100)
+            pairs = parse_qsl(_utf8(request.environ.get("QUERY_STRING", ""), "query"), keep_blank_values=True, errors="replace", max_num_fields=100)
         except ValueError:
             raise Invalid("The query has more than 100 fields") from None
         for name, value in pairs:
@@ -1306,7 +1314,6 @@ def endpoints() -> list[Endpoint]:
 
 # ──────────────────────── 8  Services and shutdown ────────────────────────
 
-
 stopping = threading.Event()  # set once the server is told to end
 _threads: list[threading.Thread] = []
 
@@ -1373,14 +1380,6 @@ def cli() -> None:
 
 
 DATA = click.option("--data", type=click.Path(path_type=Path), help="The data folder; default: data beside orkosi.py")
-
-
-@cli.command("test", context_settings={"ignore_unknown_options": True, "help_option_names": []})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def run_tests(arguments: tuple[str, ...]) -> None:
-    """Run the test suite, one more at a time than there are cores, for many wait; arguments go to pytest, where a later `-n 0` means one."""
-    os.chdir(HOME)
-    os.execv(sys.executable, [sys.executable, "-m", "pytest", "-n", str(min(1 + (os.cpu_count() or 1), 8)), "--dist", "worksteal", *arguments])
 
 
 def main() -> int:  # type: ignore[no-redef]  # the one above is this one, imported

@@ -1,11 +1,12 @@
-"""The command of the doctor."""
+"""The commands that look whether all is well: with this machine and company, and with the program itself."""
+import os
 import sys
 from pathlib import Path
 
 import click
 import msgspec
 
-from orkosi import DATA, settings
+from orkosi import DATA, HOME, settings
 
 from . import examine, mac, plugin
 
@@ -35,3 +36,11 @@ def doctor(full: bool, fix: bool, of_mac: bool, as_json: bool, data: Path | None
     for finding in () if as_json else found:
         click.echo(f"{SIGNS[finding.state]}  {finding.name:10} {finding.detail}" + (f"\n{'':17}{finding.cure}" if finding.state != "ok" else ""))
     sys.exit(any(finding.state == "fail" for finding in found))
+
+
+@plugin.command("test", context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def run_tests(arguments: tuple[str, ...]) -> None:
+    """Run the test suite, one more at a time than there are cores, for many wait; arguments go to pytest, where a later `-n 0` means one."""
+    os.chdir(HOME)
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", "-n", str(min(1 + (os.cpu_count() or 1), 8)), "--dist", "worksteal", *arguments])
