@@ -639,7 +639,8 @@ class Database:
         """What a statement's parameters stand for, in its order: given by name, each is looked up anew, 1 µs of an INSERT's 9."""
         pick = self._picks.get(sql)
         if pick is None:
-            names, cursor = dict[str, tuple[str, ...]](), con.cursor()
+            names: dict[str, tuple[str, ...]] = {}
+            cursor = con.cursor()
             cursor.exec_trace = lambda cursor, *_: names.setdefault(sql, cursor.bindings_names) is None  # False: it is not run
             with contextlib.suppress(apsw.ExecTraceAbort):
                 cursor.execute(sql, params)
