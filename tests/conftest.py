@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -189,8 +190,18 @@ def cheap_passwords(monkeypatch):
     passwords._dummy.cache_clear()
 
 
+@pytest.fixture(scope="session")
+def blank(tmp_path_factory):
+    """A data folder as it is right after its first start: to copy it takes a thirtieth of the time of making one."""
+    folder = tmp_path_factory.mktemp("blank") / "data"
+    settings.load({}, data=folder)
+    storage.open_data(exclusive=True)
+    storage.close_data()
+    return folder
+
+
 @pytest.fixture
-def data(tmp_path, monkeypatch):
+def data(tmp_path, monkeypatch, blank):
     """An open data folder, fresh for this test; no service runs."""
     for name in list(os.environ):
         if name.startswith("ORKOSI_"):
@@ -204,6 +215,7 @@ def data(tmp_path, monkeypatch):
     settings.load(data=tmp_path / "data")
     limiter.__init__()
     supervisor.embedded.driver.jobs.clear()
+    shutil.copytree(blank, settings.data)
     storage.open_data(exclusive=True)
     try:
         with acting(system()):
