@@ -1,6 +1,7 @@
 """The kernel's own promises: limits, upgrades, requests, the rate of a rule."""
 import contextlib
 import functools
+import gc
 import os
 import re
 import subprocess
@@ -159,12 +160,14 @@ WORST = {  # each of the largest size that a body may have, in the shape that co
 
 @pytest.mark.parametrize("body", WORST.values(), ids=WORST)
 def test_no_body_takes_long_to_be_looked_at(body):
+    gc.freeze()  # as a server does: what a thousand tests have left behind is not looked through for garbage meanwhile
     began = time.process_time()
     try:
-        strict(body)
-    except Invalid:
-        pass
-    assert time.process_time() - began < 1.5
+        with contextlib.suppress(Invalid):
+            strict(body)
+        assert time.process_time() - began < 1.5
+    finally:
+        gc.unfreeze()
 
 
 @pytest.mark.parametrize("body, field", [
