@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Hashable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -141,9 +142,10 @@ class Feeds:
         """Write what the pump has made."""
         while self.written:
             feed, raw, feed.sent = self.written.popleft()
-            if raw and feed in self.open and feed.channel:
+            if feed in self.open and feed.channel and (raw or feed.over):
                 feed.told = time.monotonic()
-                feed.channel.push(raw)
+                if raw:
+                    feed.channel.push(raw)
                 self._end(feed)
 
     def _end(self, feed: Feed) -> None:
@@ -217,7 +219,7 @@ class Feeds:
         with self._lock:
             waiting = {place: list(line) for place, line in self._waiters.items()}
         for place in {*groups, *waiting}:
-            self._feed(place, groups.get(place, []))
+            guarded(partial(self._feed, place, groups.get(place, [])))
             head, before = place[0].head(place[1]), self._heads.get(place)
             self._heads[place] = head
             for waiter in waiting.get(place, []) if head != before else []:
@@ -228,9 +230,9 @@ class Feeds:
     def _feed(self, place: tuple[Source, int], group: list[Feed]) -> None:
         source, tenant = place
         pages: dict[int, list[Any]] = {}
-        made: dict[tuple[int, Hashable], bytes] = {}
+        made: dict[tuple[int, Hashable], bytes | None] = {}
         for feed in group:
-            if feed.channel is None or feed.channel.total_outbufs_len > BEHIND:
+            if feed.over or feed.channel is None or feed.channel.total_outbufs_len > BEHIND:
                 continue  # it takes what it has first
             at = feed.position
             if at not in pages:
@@ -241,9 +243,19 @@ class Feeds:
             if not rows:
                 continue
             if (at, feed.alike) not in made:
-                made[at, feed.alike] = feed.packed(rows)
-            feed.position = rows[-1].id
-            self.written.append((feed, made[at, feed.alike], feed.position))
+                made[at, feed.alike] = _told(feed, rows)
+            raw = made[at, feed.alike]
+            feed.over, feed.position = feed.over or raw is None, feed.position if raw is None else rows[-1].id
+            self.written.append((feed, raw or b"", feed.position))
+
+
+def _told(feed: Feed, rows: list[Any]) -> bytes | None:
+    """What a feed says of these. None where that fails: it ends, its client comes again where it was, and all others go on."""
+    told: list[bytes] = []
+    if guarded(lambda: told.append(feed.packed(rows))):
+        return told[0]
+    log.error("a stream of tenant %d cannot tell of %s to %s, and ends", feed.tenant, rows[0].id, rows[-1].id)
+    return None
 
 
 feeds = Feeds()
