@@ -627,3 +627,21 @@ def test_a_submission_that_fails_among_others_leaves_nothing_of_its_own(data, mo
     with acting(system(2)):
         assert db.value("SELECT count(*) FROM jobs WHERE tenant_id = :tenant") == 20
         assert db.value("SELECT jobs FROM tenant_shares WHERE tenant_id = :tenant") == 20
+
+
+def test_a_server_that_stops_waits_for_none_of_its_own_hands(data, monkeypatch):
+    monkeypatch.setattr(executor, "next_due", lambda: 60.0)
+    monkeypatch.setattr(queue.waiting, "GLANCE", 60.0)
+    hands = [threading.Thread(target=executor.sweep, args=(orkosi.stopping,), daemon=True),
+             *(threading.Thread(target=executor._hand, args=(orkosi.stopping, name, name), daemon=True) for name in queue.OWNS)]
+    try:
+        for hand in hands:
+            hand.start()
+        assert eventually(lambda: set(queue.waiting._sleepers) == {(1, name) for name in queue.OWNS})
+        orkosi.stopping.set()
+        orkosi.emit("stopping", data)
+        for hand in hands:
+            hand.join(20)
+        assert not any(hand.is_alive() for hand in hands) and not queue.waiting._sleepers
+    finally:
+        orkosi.stopping.clear()

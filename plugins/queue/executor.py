@@ -61,6 +61,13 @@ def sweep(stop: threading.Event) -> None:
         _sooner.clear()
 
 
+@plugin.on("stopping")
+def hurry(event: str, folder: object) -> None:
+    """The server stops: neither the sweeper nor a hand that waits for a job need do so any longer."""
+    _sooner.set()
+    waiting.let_go()
+
+
 _before_due: list[Callable[[], None]] = []
 _clock_ears: list[Callable[[float], None]] = []
 

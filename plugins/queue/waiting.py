@@ -79,7 +79,7 @@ def wait_and_claim(queue: str, worker: str, *, wait: float, task_type: str | Non
             return claim_or_wait(queue, worker, wait=wait, ring=bell.set, task_type=task_type, batch=batch, before=before)
         except Parked as place:
             before = place
-        while not bell.wait(GLANCE):
+        while not bell.wait(GLANCE) or stopping.is_set():
             if time.monotonic() >= before.until or stopping.is_set():
                 before.leave()
                 return []
@@ -149,6 +149,14 @@ def wake(tenant: int | None, queue: str, task_type: str) -> None:
         _awake[tenant, queue] += 1
         sleeper.woken_for = task_type
     sleeper.ring()
+
+
+def let_go() -> None:
+    """The server stops: its own hands, which wait in threads, look up."""
+    with _lock:
+        hands = [sleeper for place, line in _sleepers.items() if place[1] in OWNS for sleeper in line]
+    for sleeper in hands:
+        sleeper.ring()
 
 
 def rouse(place: Place) -> None:

@@ -142,6 +142,7 @@ def _run(listener: Any, began: float, links: list[str], said: list[str]) -> None
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         log.info("stopping")
         orkosi.stopping.set()
+        emit("stopping", settings.data)  # whoever waits for something else than that hears of it
         _enough.set()
         listener.shutdown()
         orkosi.stop_services(10)

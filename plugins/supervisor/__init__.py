@@ -84,6 +84,12 @@ def start(plist: Path) -> None:
     driver().start(plist)
 
 
+@plugin.on("stopping")
+def hurry(event: str, folder: object) -> None:
+    """The server stops: what it runs itself is ended at once."""
+    embedded.driver.hurry()
+
+
 def statuses(plists: list[Path]) -> list[Status]:
     """The same of several jobs, at the cost of one."""
     return driver().statuses(plists)

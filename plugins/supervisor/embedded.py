@@ -157,6 +157,10 @@ class Embedded:
         self._loaded(plist).due = time.monotonic()
         self._wake.set()
 
+    def hurry(self) -> None:
+        """Let `run` look at once whether it is to end."""
+        self._wake.set()
+
     def _loaded(self, plist: Path) -> Job:
         with self._lock:
             job = self.jobs.get(plist.stem)

@@ -50,10 +50,16 @@ class Sent(Struct):
 # ── from the log to deliveries to jobs ──
 
 
-@plugin.on("*", but=("job.", "log.", "run.progress", "idle.", "mail.", "opening", "opened", "serving", "closing"))
+@plugin.on("*", but=("job.", "log.", "run.progress", "idle.", "mail.", "opening", "opened", "serving", "stopping", "closing"))
 def hear(event: str, subject: Any, **facts: Any) -> None:
     """Something happened; once it is committed, it is looked for."""
     db.after_commit(news.set)
+
+
+@plugin.on("stopping")
+def hurry(event: str, folder: object) -> None:
+    """The server stops, and the pump need not wait."""
+    news.set()
 
 
 @plugin.service
