@@ -331,7 +331,7 @@ class Damaged(Unavailable):
 
 
 T = TypeVar("T")
-COUNTED = 10_000
+COUNTED, MOST_PICKS = 10_000, 2_000
 TURN = 0.01  # seconds of writes that one commit holds, if more than one
 
 
@@ -559,8 +559,6 @@ class Database:
     def all(self, kind: Any, sql: str, /, **params: Any) -> list[Any]:
         """Every row as `kind`: a Struct (its fields by column name), `dict`, or `tuple`."""
         params["tenant"] = current().tenant
-        if threading.get_ident() == self._writer_thread:
-            return self._rows(self.writer, kind, sql, params)
         return self._ask(lambda con: self._rows(con, kind, sql, params))
 
     def stamp(self) -> Any:
@@ -585,7 +583,7 @@ class Database:
         """Execute one INSERT inside a write; the new row's id, or None where ON CONFLICT did nothing."""
         return self.writer.last_insert_rowid() if self._change(sql, params) else None
 
-    def _change(self, sql: str, params: dict[str, Any]) -> int:
+    def _change(self, sql: str, params: dict[str, Any]) -> int:  # apart, for to hand on fifteen names as such takes a microsecond
         assert threading.get_ident() == self._writer_thread, "db.run belongs into a verb marked @writes"
         params["tenant"] = current().tenant
         self.writer.execute(sql, self._in_order(self.writer, sql, params)).fetchall()
@@ -644,6 +642,8 @@ class Database:
             cursor.exec_trace = lambda cursor, *_: names.setdefault(sql, cursor.bindings_names) is None  # False: it is not run
             with contextlib.suppress(apsw.ExecTraceAbort):
                 cursor.execute(sql, params)
+            if len(self._picks) >= MOST_PICKS:  # a list has a statement for each set of filters: whoever asks for all of them fills no memory
+                self._picks, self._builders = {}, {}
             pick = self._picks[sql] = eval(f"lambda given: ({''.join(f'given[{name!r}], ' for name in names[sql])})")
         return pick(params)
 

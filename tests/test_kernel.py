@@ -249,6 +249,14 @@ def test_a_read_that_outlives_its_folder_leaves_no_connection_to_the_next(data, 
     assert db.value("SELECT file FROM pragma_database_list WHERE name = 'main'") == str(tmp_path / "next/orkosi.db")
 
 
+def test_statements_without_end_fill_no_memory(data):
+    for number in range(2500):
+        assert db.one(dict, f"SELECT :word || {number} AS said", word="n") == {"said": f"n{number}"}
+    assert 0 < len(db._picks) <= 2000 and 0 < len(db._builders) <= 2000
+    with pytest.raises(KeyError):
+        db.value("SELECT :word, :other", word="n")
+
+
 def fill_with_tasks():
     with acting(system()):
         db.write(lambda: db.run_many("""INSERT INTO tasks (tenant_id, title, title_key, assignee, created_by, created_at, updated_at)
