@@ -1,5 +1,8 @@
 """Feeds: one that cannot tell what happened ends, and no other waits for it."""
+import time
+
 from orkosi import Struct
+from plugins.server import feeds as room
 from plugins.server.feeds import Feed, Feeds
 
 
@@ -42,15 +45,18 @@ def reads_three(row):
     return True
 
 
-def test_a_stream_that_fails_ends_and_all_others_go_on(caplog):
+def test_a_stream_that_fails_ends_and_all_others_go_on(caplog, monkeypatch):
+    monkeypatch.setattr(room, "GLANCE", 0.2)
     feeds, source, channels = Feeds(), Things(), [Channel() for _ in range(5)]
     feeds._start = lambda: None  # the pump is moved by hand
     for channel, (tenant, alike, wanted) in zip(channels, [(2, "all", lambda row: True), (1, "three", reads_three), (1, "three", reads_three),
                                                            (1, "all", lambda row: True), (1, "even", lambda row: row.id % 2 == 0)], strict=True):
         feeds.enter(Feed(source, tenant, alike, wanted, 0), channel, None)
+    began = time.monotonic()
     for _ in range(2):
         feeds._look()
         feeds.send()
+    assert time.monotonic() - began >= 0.4, "what fails is not tried again at once"
     lost, third, fourth, all_of_them, even = channels
     assert all_of_them.taken.count(b"event: thing") == 5 and even.taken.count(b"event: thing") == 2
     assert third.taken == fourth.taken == b"" and third.closed and fourth.closed, "each ends; its client comes again where it was"

@@ -218,14 +218,21 @@ class Feeds:
             groups[feed.source, feed.tenant].append(feed)
         with self._lock:
             waiting = {place: list(line) for place, line in self._waiters.items()}
+        well = True
         for place in {*groups, *waiting}:
-            guarded(partial(self._feed, place, groups.get(place, [])))
-            head, before = place[0].head(place[1]), self._heads.get(place)
-            self._heads[place] = head
-            for waiter in waiting.get(place, []) if head != before else []:
-                waiter.ring()
+            well &= guarded(partial(self._tell, place, groups.get(place, []), waiting.get(place, [])))
         if self.written:
             self.wake()
+        if not well:
+            time.sleep(GLANCE)  # it fails again, and says so in the log, which is followed as well: once a second is enough
+
+    def _tell(self, place: tuple[Source, int], group: list[Feed], waiters: list[Waiter]) -> None:
+        """All who stand in one place."""
+        self._feed(place, group)
+        head, before = place[0].head(place[1]), self._heads.get(place)
+        self._heads[place] = head
+        for waiter in waiters if head != before else []:
+            waiter.ring()
 
     def _feed(self, place: tuple[Source, int], group: list[Feed]) -> None:
         source, tenant = place
@@ -245,7 +252,10 @@ class Feeds:
             if (at, feed.alike) not in made:
                 made[at, feed.alike] = _told(feed, rows)
             raw = made[at, feed.alike]
-            feed.over, feed.position = feed.over or raw is None, feed.position if raw is None else rows[-1].id
+            if raw is None:
+                feed.over = True
+            else:
+                feed.position = rows[-1].id
             self.written.append((feed, raw or b"", feed.position))
 
 
