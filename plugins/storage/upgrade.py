@@ -86,7 +86,7 @@ def _differences(model: apsw.Connection, space: str) -> Iterator[tuple[str, str]
         old = existing.get((kind, name), "")
         if old and kind == "table":
             yield from _new_columns(space, name, _parts(sql), _parts(old)) if old != sql else ()
-        elif not _same(old, sql):
+        elif not (old and _same(old, sql)):
             yield f"create {kind} {name}", re.sub(r"^(CREATE (?:UNIQUE |VIRTUAL )?\w+ )(?:IF NOT EXISTS )?(?=\w)", rf"\1{space}.", sql, count=1)
 
 
