@@ -10,7 +10,7 @@ from hashlib import blake2b
 
 from plugins import signing
 
-_nonces: list[str] = []  # drawn beforehand, for each draw is a call of the system; claims are made in one thread
+_nonces: list[str] = []  # drawn beforehand, for each draw is a call of the system; one write at a time makes claims
 
 
 def token(job: int) -> str:

@@ -16,7 +16,7 @@ from plugins.fields import wrong
 from plugins.lists import Listing
 from plugins.vault import Envelope, Unreadable, canaries
 
-plugin = Plugin("Webhooks", layer="domain", needs=("fields", "lists", "outbound", "queue", "vault"))
+plugin = Plugin("Webhooks", layer="domain", needs=("activity", "fields", "lists", "outbound", "queue", "vault"))
 plugin.setting("webhooks_private", bool, False, "Whether webhooks may go to addresses of this machine (there by http, too) and its network")
 plugin.setting("webhooks_most", int, 20, "How many webhooks one tenant may have")
 plugin.setting("webhooks_grace_hours", int, 24, "For how many hours a webhook's secret signs as well after it was rotated")

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from orkosi import Problem, Struct, across_tenants, acting, db, emit, jsoned, now, seconds, settings, system, writes
-from plugins import outbound, queue
+from plugins import activity, outbound, queue
 
 from . import Webhook, find, plugin, secrets_of
 
@@ -50,7 +50,7 @@ class Sent(Struct):
 # ── from the log to deliveries to jobs ──
 
 
-@plugin.on("*", but=("job.", "log.", "run.progress", "idle.", "mail.", "opening", "opened", "serving", "stopping", "closing"))
+@plugin.on("*", but=activity.QUIET)
 def hear(event: str, subject: Any, **facts: Any) -> None:
     """Something happened; once it is committed, it is looked for."""
     db.after_commit(news.set)
