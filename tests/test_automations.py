@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from conftest import HOME, eventually
 
-from orkosi import Unavailable, Unprocessable, settings
-from plugins import supervisor
+from orkosi import Unavailable, Unprocessable, db, settings
+from plugins import agents, supervisor
+from plugins.agents import bootstrap
 from plugins.supervisor import embedded, launchd, processes
 
 NEW = {"name": "nightly", "agent_name": "felix", "type": "script", "path": "agents/felix/run.sh"}
@@ -378,3 +379,14 @@ def test_nobody_waits_for_the_dead():
     processes.end_group(leader.pid, 3.0, leader.poll)
     assert time.monotonic() - began < 1 and leader.returncode == -15 and not processes.group_lives(leader.pid)
     dead.wait()
+
+
+def test_a_folder_that_moves_keeps_its_automations_as_they_were(client, crew, data):
+    crew("ada")
+    assert client.post("/agents/ada/stop", {}).status == 200
+    before = client.get("/automations").data
+    assert {one["type"]: one["status"] for one in before} == {"script": "active", "launchagent": "inactive"}
+    db.write(lambda: db.run("UPDATE automations SET path = '/elsewhere' || path, label = 'com.orkosi.other' WHERE tenant_id = :tenant"))
+    bootstrap.lay(agents.find("ada"))
+    changed = [{name: value for name, value in one.items() if name != "updated_at"} for one in (*before, *client.get("/automations").data)]
+    assert changed[:2] == changed[2:], "the same rows, by number, and what was stopped is not made active by a move"

@@ -133,10 +133,10 @@ def _for_its_runner(agent: Agent) -> str:
 
 
 def _automations(agent: Agent) -> str:
-    automations.forget_elsewhere(agent.name, f"{settings.data}/")
     label = label_of(agent.name)
     automations.record(agent.name, "script", f"{agent.name} run script", str(folder_of(agent.name) / "run.sh"), label)
     automations.record(agent.name, LAUNCHED, f"{agent.name} launch agent", str(plist_of(agent.name)), label)
+    automations.forget_elsewhere(agent.name, f"{settings.data}/")
     return "run script and launch agent"
 
 

@@ -140,7 +140,12 @@ def delete(id: int) -> Automation:
 
 @writes
 def record(agent: str, type: str, name: str, path: str, label: str | None) -> Automation:
-    """Put an agent's own script or plist on record, or correct where it is after the folder moved."""
+    """Put an agent's own script or plist on record, or correct where it is after the folder moved: it stays the same row, active or not."""
+    db.run("""UPDATE automations SET path = :path, label = :label, updated_at = :now
+               WHERE id = (SELECT max(id) FROM automations
+                            WHERE tenant_id = :tenant AND agent_name = :agent AND type = :type AND name = :name AND label IS NOT NULL)
+                 AND NOT EXISTS (SELECT 1 FROM automations WHERE tenant_id = :tenant AND type = :type AND path = :path)""",
+           agent=agent, type=type, name=name, path=path, label=label, now=now())
     return db.one(Automation, """
         INSERT INTO automations (tenant_id, name, agent_name, type, path, label, created_at, updated_at)
         VALUES (:tenant, :name, :agent, :type, :path, :label, :now, :now)
@@ -150,7 +155,7 @@ def record(agent: str, type: str, name: str, path: str, label: str | None) -> Au
 
 @writes
 def forget_elsewhere(agent: str, folder: str) -> None:
-    """Drop an agent's own records whose path is not under `folder`: the data folder has moved."""
+    """Drop what is left of an agent's own records whose path is not under `folder`: the data folder has moved."""
     db.run("""DELETE FROM automations WHERE tenant_id = :tenant AND agent_name = :agent AND label IS NOT NULL
                AND substr(path, 1, length(:folder)) <> :folder""", agent=agent, folder=folder)
 
