@@ -16,6 +16,11 @@ def blocks():
     return re.findall(r"```sh\n(.*?)```", (HOME / "README.md").read_text(), re.S)
 
 
+def complaints(done):
+    """What the commands had to complain of, but for writes that took long: that is for the machine to answer."""
+    return "".join(line for line in done.stderr.splitlines(True) if not line.startswith("slow write "))
+
+
 @pytest.mark.slow
 def test_the_walk_through_does_what_it_says(server, tmp_path):
     required("curl", "curl")
@@ -27,7 +32,7 @@ def test_the_walk_through_does_what_it_says(server, tmp_path):
     script = script.replace("sleep 5", "sleep 6") + "\n" + "\n".join(worker)
     done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=90,
                           env=os.environ | {"ORKOSI_DATA": str(running.folder), "ORKOSI_NO_INSTALL": "1"})
-    assert done.stderr == "", done.stderr
+    assert complaints(done) == "", done.stderr
     assert '"step":10' in done.stdout
     assert '"status":"done"' in done.stdout and '"resolution":"Looked into it: all is well"' in done.stdout
     assert '"message":"thinking hard"' in done.stdout
@@ -40,7 +45,7 @@ def test_the_first_agent_goes_as_written(server, tmp_path):
     script = next(block for block in blocks() if "agent add ada" in block).replace("python3 orkosi.py", f"{sys.executable} {HOME}/orkosi.py")
     done = subprocess.run(["sh", "-c", script.replace("sleep 5", "sleep 6")], cwd=tmp_path, capture_output=True, text=True, timeout=90,
                           env=os.environ | {"ORKOSI_DATA": str(running.folder), "ORKOSI_NO_INSTALL": "1"})
-    assert done.stderr == "", done.stderr
+    assert complaints(done) == "", done.stderr
     assert "Looked around: all is well" in done.stdout and re.search(r"status\s+done", done.stdout), done.stdout
 
 
@@ -73,7 +78,7 @@ def test_secrets_and_tokens_go_as_written(server, tmp_path):
         script = next(block for block in blocks() if words in block).replace("python3 orkosi.py", f"{sys.executable} {HOME}/orkosi.py")
         script = f"U={running.url}/api; T={admin}; J='Content-Type: application/json'\n" + script
         done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=90, env=os.environ | key, input=recovery.strip()[-4:] + "\n")
-        assert done.stderr == "" and '"error"' not in done.stdout and all(one in done.stdout for one in said), done.stdout + done.stderr
+        assert complaints(done) == "" and '"error"' not in done.stdout and all(one in done.stdout for one in said), done.stdout + done.stderr
 
 
 @pytest.mark.slow
@@ -91,7 +96,7 @@ def test_billing_goes_as_written(server, stripe_outside, tmp_path):
                           env=os.environ | env | {"ORKOSI_DATA": str(running.folder), "ORKOSI_NO_INSTALL": "1",
                                                   "ORKOSI_MASTER_KEY_FILE": str(running.folder.parent / "master.key")})
     session, = stripe_outside.checkout_sessions.values()
-    assert done.stderr == "" and '"error":{' not in done.stdout, done.stdout + done.stderr
+    assert complaints(done) == "" and '"error":{' not in done.stdout, done.stdout + done.stderr
     for said in ("Tenant 2 has the plan solo now, until 2099-12-31T", '"status":"granted","limited":true', "Tenant 2 has no plan", '"verified"', session["url"],
                  '"client_secret":"pi_', '"setup_client_secret":"seti_', "day,", '"mrr_cents":0', "events were missed", "agree"):
         assert said in done.stdout, (said, done.stdout)
@@ -105,7 +110,7 @@ def test_letting_others_in_goes_as_written(server, tmp_path):
     script = script.replace("http://127.0.0.1:3001", running.url).replace("python3 orkosi.py", f"{sys.executable} {HOME}/orkosi.py")
     done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=90,
                           env=os.environ | {"ORKOSI_DATA": str(running.folder), "ORKOSI_NO_INSTALL": "1"})
-    assert done.stderr == "" and '"error"' not in done.stdout, done.stdout + done.stderr
+    assert complaints(done) == "" and '"error"' not in done.stdout, done.stdout + done.stderr
     assert '"role":"admin"' in done.stdout and '"success":true' in done.stdout and '"deleted":true' in done.stdout
     assert done.stdout.endswith("not a trace\n")
 
@@ -118,7 +123,7 @@ def test_giving_keys_goes_as_written(server, tmp_path):
     script = script.replace("http://127.0.0.1:3001", running.url).replace("python3 orkosi.py", f"{sys.executable} {HOME}/orkosi.py")
     done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=90,
                           env=os.environ | {"ORKOSI_DATA": str(running.folder), "ORKOSI_NO_INSTALL": "1"})
-    assert done.stderr == "", done.stdout + done.stderr
+    assert complaints(done) == "", done.stdout + done.stderr
     assert done.stdout.count('"title":"Pack order 7"') == 3 and done.stdout.count('"id":1,') >= 3
     assert '"scopes":["tasks:read","tasks:write"]' in done.stdout and '"route":"/api/v1/public/tasks"' in done.stdout
     assert done.stdout.count('"error"') == 1 and '"code":"unauthorized"' in done.stdout  # the revoked key
@@ -132,7 +137,7 @@ def test_schedules_go_as_written(server, tmp_path):
     script = next(block for block in blocks() if '"every_ms"' in block).replace("http://127.0.0.1:3001", running.url)
     token = server.admin(running)
     done = subprocess.run(["sh", "-c", f"T={token}\n{script}"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.stderr == "" and '"error":' not in done.stdout, done.stdout + done.stderr
+    assert complaints(done) == "" and '"error":' not in done.stdout, done.stdout + done.stderr
     assert done.stdout.count('"name":"news"') == 5 and '"coming":["' in done.stdout and '"deleted":true' in done.stdout
     assert '"cron":"30 7 * * 1-5"' in done.stdout and '"enabled":false' in done.stdout
 
@@ -145,7 +150,7 @@ def test_mcp_goes_as_written(server, tmp_path):
     script = script.replace("python3 orkosi.py", f"{sys.executable} {HOME}/orkosi.py")
     done = subprocess.run(["sh", "-c", f"T={server.admin(running)}\n{script}"], cwd=tmp_path, capture_output=True, text=True, timeout=60,
                           env=os.environ | {"ORKOSI_DATA": str(running.folder), "ORKOSI_NO_INSTALL": "1"})
-    assert done.stderr == "" and '"code":-3' not in done.stdout and '"isError":true' not in done.stdout, done.stdout + done.stderr
+    assert complaints(done) == "" and '"code":-3' not in done.stdout and '"isError":true' not in done.stdout, done.stdout + done.stderr
     assert '"name":"task_ask"' in done.stdout and "Paint the fence" in done.stdout and '"contents":[' in done.stdout and '"id":4' in done.stdout
 
 
@@ -155,7 +160,7 @@ def test_hooks_go_as_written(server, tmp_path):
     running = server()
     script = next(block for block in blocks() if "X-GitHub-Delivery" in block).replace("http://127.0.0.1:3001", running.url)
     done = subprocess.run(["sh", "-c", f"T={server.admin(running)}\n{script}"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.stderr == "" and '"error":' not in done.stdout, done.stdout + done.stderr
+    assert complaints(done) == "" and '"error":' not in done.stdout, done.stdout + done.stderr
     assert '"outcome":"made"' in done.stdout and '"outcome":"repeated"' in done.stdout and done.stdout.count('"title":"The door squeaks"') == 1
     assert '"received":2,"made":1' in done.stdout and '"enabled":false' in done.stdout and '"deleted":true' in done.stdout
 
@@ -168,7 +173,7 @@ def test_webhooks_go_as_written(server, tmp_path):
         script = next(block for block in blocks() if "rotate_secret" in block).replace("http://127.0.0.1:3001", running.url)
         script = script.replace("https://hooks.example/in", receiver.url)
         done = subprocess.run(["sh", "-c", f"T={server.admin(running)}\n{script}"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-        assert done.stderr == "" and '"error":{' not in done.stdout, done.stdout + done.stderr
+        assert complaints(done) == "" and '"error":{' not in done.stdout, done.stdout + done.stderr
         secrets = re.findall(r'"secret":"(whsec_[^"]+)"', done.stdout)
         assert [Webhook(secrets[0]).verify(body, headers)["type"] for _, headers, body in receiver.got[:2]] == ["webhook.test", "task.created"]
     assert len(set(secrets)) == 2 and done.stdout.count('"response_body":"thank you"') >= 2 and '"status":"paused"' in done.stdout
@@ -182,7 +187,7 @@ def test_discovery_goes_as_written(server, tmp_path):
     script = next(block for block in blocks() if "discovery-engines" in block)
     done = subprocess.run(["sh", "-c", f"T={server.admin(running)} U={running.url}/api J='Content-Type: application/json'\n{script}"], cwd=tmp_path,
                           capture_output=True, text=True, timeout=60)
-    assert done.stderr == "" and '"error":{' not in done.stdout, done.stdout + done.stderr
+    assert complaints(done) == "" and '"error":{' not in done.stdout, done.stdout + done.stderr
     assert '"slug":"safety-net"' in done.stdout and '"new":1' in done.stdout and '"tasks_created":1' in done.stdout
 
 
@@ -195,7 +200,7 @@ def test_costs_go_as_written(server, tmp_path):
     script = next(block for block in blocks() if "/budget" in block)
     done = subprocess.run(["sh", "-c", f"T={token} U={running.url}/api J='Content-Type: application/json'\n{script}"], cwd=tmp_path,
                           capture_output=True, text=True, timeout=60)
-    assert done.stderr == "" and '"error":{' not in done.stdout, done.stdout + done.stderr
+    assert complaints(done) == "" and '"error":{' not in done.stdout, done.stdout + done.stderr
     assert done.stdout.count('"cost_micros_per_day":5000000') == 2 and '"meta":{"from":' in done.stdout
 
 
@@ -208,7 +213,7 @@ def test_seeing_goes_as_written(server, tmp_path):
     script = next(block for block in blocks() if "/arch-health" in block).replace("python3 orkosi.py", f"{sys.executable} {HOME}/orkosi.py")
     done = subprocess.run(["sh", "-c", f"T={token} U={running.url}/api J='Content-Type: application/json'\n{script}"], cwd=tmp_path,
                           capture_output=True, text=True, timeout=60, env=os.environ | {"ORKOSI_DATA": str(running.folder), "ORKOSI_NO_INSTALL": "1"})
-    assert done.stderr == "" and '"error":{' not in done.stdout, done.stdout + done.stderr
+    assert complaints(done) == "" and '"error":{' not in done.stdout, done.stdout + done.stderr
     assert '"title":"Open the shop"' in done.stdout and 'orkosi_tasks{status="todo",priority="P2"} 1' in done.stdout
     assert '"watchers":"ok"' in done.stdout and done.stdout.endswith("every sum agrees with its rows\n")
 
@@ -222,7 +227,7 @@ def test_events_go_as_written(server, tmp_path):
     script = next(block for block in blocks() if "wait_seconds=1&" in block)
     done = subprocess.run(["sh", "-c", f"T={token} U={running.url}/api J='Content-Type: application/json'\n{script}"], cwd=tmp_path,
                           capture_output=True, text=True, timeout=60)
-    assert done.stderr == "" and '"error":{' not in done.stdout, done.stdout + done.stderr
+    assert complaints(done) == "" and '"error":{' not in done.stdout, done.stdout + done.stderr
     assert done.stdout.count("retry: 2000") == 2 and '"type":"task.created"' in done.stdout and '"reset":false' in done.stdout
 
 

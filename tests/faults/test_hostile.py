@@ -7,7 +7,9 @@ import contextlib
 import functools
 import http.client
 import json
+import math
 import os
+import random
 import socket
 import time
 import typing
@@ -34,20 +36,45 @@ APART = {("DELETE", "/api/users/me"), ("DELETE", "/api/users/{id}"), ("POST", "/
 ROUTES = sorted((one.method, one.path) for one in orkosi.endpoints() if (one.method, one.path) not in APART)
 ENDPOINTS = {(one.method, one.path): one for one in orkosi.endpoints()}
 
-TEXTS = st.one_of(
-    st.sampled_from(["", " ", "0", "-1", "1", "2", "job_1", "job_999999999999999999", "9223372036854775807", "9223372036854775808", "1e400", "NaN", "null",
-                     "felix", "ada", "me", "todo", "done,todo", "P0", "P0,P9", ",", "true", "../../etc/passwd", "..", ".", "/", "\\", "%00", "a\x00b", "\ud83d",
-                     "\u202e", "\ufeff", "'; DROP TABLE tasks; --", '"', "NEAR(", "-x", "a* OR b", "*", "(", "<script>", "{{7*7}}", "${jndi:x}", "=cmd|' /C calc'!A0",
-                     "x" * 255, "x" * 256, "x" * 5000, "é" * 300, "😀" * 80, "\r\nX-Evil: 1", "\n", "2026-11-24", "2026-99-99T99:99:99Z", "org_1", "key_1",
-                     "ork_ses_" + "0" * 38, "#3b82f6", "orkosi", "agent:felix", "default", "http://127.0.0.1:1/", "javascript:alert(1)", "a@b", "root@example.com"]),
-    st.text(max_size=40))
-RARELY = st.integers(0, 15).map(lambda number: number == 11)  # not 0, which is drawn far more often
-NUMBERS = st.one_of(st.sampled_from([0, 1, -1, 2, 25, 200, 201, 2**31, 2**53, 2**63 - 1, 2**63, -2**63, 10**400, 0.5, 1e308, -0.0]), st.integers(), st.floats(allow_nan=False))
-VALUES = st.recursive(st.one_of(TEXTS, NUMBERS, st.booleans(), st.none()),
-                      lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(TEXTS, inner, max_size=3)), max_leaves=6)
+TEXTS = ["", " ", "0", "-1", "1", "2", "job_1", "job_999999999999999999", "9223372036854775807", "9223372036854775808", "1e400", "NaN", "null",
+         "felix", "ada", "me", "todo", "done,todo", "P0", "P0,P9", ",", "true", "../../etc/passwd", "..", ".", "/", "\\", "%00", "a\x00b", "\ud83d",
+         "\u202e", "\ufeff", "'; DROP TABLE tasks; --", '"', "NEAR(", "-x", "a* OR b", "*", "(", "<script>", "{{7*7}}", "${jndi:x}", "=cmd|' /C calc'!A0",
+         "x" * 255, "x" * 256, "x" * 5000, "é" * 300, "😀" * 80, "\r\nX-Evil: 1", "\n", "2026-11-24", "2026-99-99T99:99:99Z", "org_1", "key_1",
+         "ork_ses_" + "0" * 38, "#3b82f6", "orkosi", "agent:felix", "default", "http://127.0.0.1:1/", "javascript:alert(1)", "a@b", "root@example.com"]
+NUMBERS = [0, 1, -1, 2, 25, 200, 201, 2**31, 2**53, 2**63 - 1, 2**63, -2**63, 10**400, 0.5, 1e308, -0.0, math.inf]
 GOOD = {"title": "Fix it", "name": "thing", "task_type": "t", "worker_id": "w", "email": "a@example.com", "password": "correct horse", "agent_name": "felix",
         "agent": "felix", "assignee": "felix", "slug": "thing", "path": "docs/a.md", "role": "member", "scope": "all", "actor_id": "1", "action": "did",
         "message": "hello", "rule": "be kind", "username": "Ann", "due_date": "2026-11-24", "brand_color": "#3b82f6", "domain": "example.com", "link": "/x"}
+RAW = [
+    b"{", b"[" * 3000, b'{"a":' * 100, b'{"title":"\\ud800"}', b'{"title": 1, "title": 2}', b"\xff\xfe", b"null", b"[]", b'"x"', b"NaN", b'{"title":NaN}',
+    b'{"title":"' + b'\\"' * 20_000, b'{"a":"' + b"x" * 200_000 + b'"}', b'{"payload":' + b'{"a":' * 31 + b"1" + b"}" * 32, b'{"n":' + b"9" * 5000 + b"}"]
+
+
+class Dice(random.Random):
+    """What is sent, drawn. Hypothesis, which could make what fails smaller, takes longer to draw a request than the server to answer it."""
+
+    def rarely(self):
+        return self.random() < 1 / 16
+
+    def letters(self, most, low=0, high=0x10FFFF):
+        """Up to so many characters; halves of a pair among them, and those that few have seen."""
+        top = high if high < 0x80 else self.choice([0x7F, 0xFF, 0xFFFF, high])
+        return "".join(chr(self.randint(low, top)) for _ in range(self.randint(0, most)))
+
+    def text(self):
+        return self.choice(TEXTS) if self.random() < 0.5 else self.letters(40)
+
+    def number(self):
+        return self.choice([lambda: self.choice(NUMBERS), lambda: self.randint(-10 ** self.randint(1, 40), 10 ** self.randint(1, 40)),
+                            lambda: self.uniform(-1, 1) * 10.0 ** self.randint(-300, 300)])()
+
+    def value(self, depth=0):
+        """Anything that JSON can say, three deep."""
+        kind = self.randint(0, 5 if depth < 3 else 3)
+        if kind >= 4:
+            inner = [self.value(depth + 1) for _ in range(self.randint(0, 3))]
+            return inner if kind == 4 else {self.text(): one for one in inner}
+        return [self.text, self.number, lambda: self.random() < 0.5, lambda: None][kind]()
 
 
 def good(field):
@@ -56,35 +83,13 @@ def good(field):
     while kinds:
         kind = kinds.pop(0)
         if typing.get_origin(kind) is typing.Literal:
-            return st.sampled_from(typing.get_args(kind))
+            return typing.get_args(kind)
         kinds += [one for one in typing.get_args(kind) if isinstance(one, type) or typing.get_args(one)]
         if kind in (int, float, bool, str):
-            return st.just({int: 1, float: 1, bool: True, str: GOOD.get(field.encode_name, "x")}[kind])
+            return [{int: 1, float: 1, bool: True, str: GOOD.get(field.encode_name, "x")}[kind]]
         if typing.get_origin(kind) in (list, dict) or kind in (list, dict):
-            return st.just([] if list in (kind, typing.get_origin(kind)) else {"a": 1})
-    return st.just("x")
-
-
-RAW = st.one_of(st.binary(max_size=200), st.sampled_from([
-    b"{", b"[" * 3000, b'{"a":' * 100, b'{"title":"\\ud800"}', b'{"title": 1, "title": 2}', b"\xff\xfe", b"null", b"[]", b'"x"', b"NaN", b'{"title":NaN}',
-    b'{"title":"' + b'\\"' * 20_000, b'{"a":"' + b"x" * 200_000 + b'"}', b'{"payload":' + b'{"a":' * 31 + b"1" + b"}" * 32, b'{"n":' + b"9" * 5000 + b"}"]))
-
-
-# What is drawn from is made once: made anew for each request, it would take longer than the request.
-ROUTE, INNER, SAFE = st.sampled_from(ROUTES), st.one_of(st.sampled_from(["1", "2", "3", "felix", "job_1", "job_2"]), TEXTS), st.sampled_from(["", "/.%"])
-EITHER, MANY, KIND, SOMETIMES = st.booleans(), st.sampled_from([0, 1, 3]), st.sampled_from(["good", "mixed", "bad"]), st.integers(0, 3).map(lambda number: number == 2)
-HEADERS = st.dictionaries(st.sampled_from(["Idempotency-Key", "X-Request-Id", "Accept", "Expect", "Range", "X-Forwarded-For", "Cookie"]),
-                          st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30), max_size=1)
-CONTENT = st.sampled_from(["application/json"] * 12 + ["text/plain", "application/json; charset=latin-1"])
-METHOD = st.sampled_from(["HEAD", "OPTIONS", "PUT", "TRACE", "BREW", "DELETE"])
-
-
-@functools.cache
-def queries(method, path, odd, most):
-    """What may stand behind the question mark of a route."""
-    kind = ENDPOINTS[method, path].query_type
-    names = [one.encode_name for one in msgspec.structs.fields(kind)] if kind else []
-    return st.dictionaries(st.sampled_from([*names, "limit", *(["x"] if odd else [])]), TEXTS, max_size=most)
+            return [[] if list in (kind, typing.get_origin(kind)) else {"a": 1}]
+    return ["x"]
 
 
 @functools.cache
@@ -93,32 +98,41 @@ def fields_of(kind):
     return [(one.encode_name, one.required, good(one)) for one in msgspec.structs.fields(kind)]
 
 
-@st.composite
-def asked(draw):
+def query(dice, endpoint):
+    """What stands behind the question mark, if anything."""
+    kind, odd = endpoint.query_type, dice.rarely()
+    names = [*([one.encode_name for one in msgspec.structs.fields(kind)] if kind else []), "limit", *(["x"] if odd else [])]
+    given = {dice.choice(names): dice.text() for _ in range(dice.randint(0, dice.choice([0, 1, 3])))}
+    if given.get("wait_seconds", "0") in ("2", "25"):
+        given["wait_seconds"] = "0.1"  # it would be late on purpose
+    return "?" + "&".join(f"{name}={quote(value.encode(errors='replace'))}" for name, value in given.items()) if given else ""
+
+
+def body(dice, endpoint):
+    if not endpoint.body_type or dice.rarely():
+        return b""
+    kind = dice.choice(["good", "mixed", "bad"])
+    given = {name: dice.choice(values) if kind == "good" or (kind == "mixed" and dice.random() < 0.5) else dice.value()
+             for name, required, values in fields_of(endpoint.body_type) if required or dice.random() < 0.25}
+    if "wait_seconds" in given:
+        given["wait_seconds"] = 0.1  # a claim may wait for 25 s, and then it is late on purpose
+    if dice.rarely():
+        return dice.choice(RAW) if dice.random() < 0.5 else dice.randbytes(dice.randint(0, 200))
+    return json.dumps(given, allow_nan=True).encode("utf-8", "replace")
+
+
+def asked(dice):
     """(method, path, body, headers) of one request."""
-    method, path = draw(ROUTE)
+    method, path = dice.choice(ROUTES)
     endpoint = ENDPOINTS[method, path]
-    query = draw(queries(method, path, draw(RARELY), draw(MANY)))
     for wire in endpoint.path_names.values():
-        text = draw(INNER)
-        path = path.replace("{%s}" % wire, quote(text.encode(errors="replace").decode(), safe=draw(SAFE)) or "x")
-    if query.get("wait_seconds", "0") in ("2", "25"):
-        query["wait_seconds"] = "0.1"  # it would be late on purpose
-    if query:
-        path += "?" + "&".join(f"{name}={quote(value.encode(errors='replace'))}" for name, value in query.items())
-    body = b""
-    if endpoint.body_type and not draw(RARELY):
-        kind = draw(KIND)
-        given_fields = {name: draw(values if kind == "good" or (kind == "mixed" and draw(EITHER)) else VALUES)
-                        for name, required, values in fields_of(endpoint.body_type) if required or draw(SOMETIMES)}
-        if "wait_seconds" in given_fields:
-            given_fields["wait_seconds"] = 0.1  # a claim may wait for 25 s, and then it is late on purpose
-        body = draw(RAW) if draw(RARELY) else json.dumps(given_fields, allow_nan=True).encode("utf-8", "replace")
-    headers = dict(draw(HEADERS))
-    headers["Content-Type"] = draw(CONTENT)
-    if draw(RARELY):
-        method = draw(METHOD)
-    return method, path, body, headers
+        inner = dice.choice(["1", "2", "3", "felix", "job_1", "job_2"]) if dice.random() < 0.5 else dice.text()
+        path = path.replace("{%s}" % wire, quote(inner.encode(errors="replace").decode(), safe=dice.choice(["", "/.%"])) or "x")
+    headers = {"Content-Type": dice.choice(["application/json"] * 12 + ["text/plain", "application/json; charset=latin-1"])}
+    if dice.random() < 0.5:
+        headers[dice.choice(["Idempotency-Key", "X-Request-Id", "Accept", "Expect", "Range", "X-Forwarded-For", "Cookie"])] = dice.letters(30, 32, 126)
+    path, said = path + query(dice, endpoint), body(dice, endpoint)
+    return dice.choice(["HEAD", "OPTIONS", "PUT", "TRACE", "BREW", "DELETE"]) if dice.rarely() else method, path, said, headers
 
 
 class Attacker:
@@ -178,12 +192,9 @@ def test_nothing_hostile_gets_a_500_or_stops_the_work(server, stripe_outside):
     tokens["agent"] = (running.folder / "keys/felix").read_text().strip()
     attacker = Attacker(running.url, tokens)
 
-    @seed(SEED)
-    @settings(max_examples=REQUESTS, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
-    @given(st.sampled_from([*tokens, "admin", "admin"]), asked())
-    def attack(who, request):
-        attacker.ask(who, request)
-    attack()
+    dice = Dice(SEED)
+    for _ in range(REQUESTS):
+        attacker.ask(dice.choice([*tokens, "admin", "admin"]), asked(dice))
     raw(running, attacker)
 
     print(f"\n{attacker.count} requests: {dict(sorted(attacker.statuses.items()))}; the slowest took {attacker.slowest[0]:.2f} s: {attacker.slowest[1]}")
