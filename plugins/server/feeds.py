@@ -108,6 +108,7 @@ class Feeds:
         self.bell, self.wake = threading.Event(), lambda: None
         self._waiters: dict[tuple[Source, int], dict[Waiter, None]] = {}
         self._heads: dict[tuple[Source, int], int] = {}
+        self._resting: dict[tuple[Source, int], float] = {}  # places that could not be read, until when they are left alone
         self._lock = threading.Lock()
         self._pump: threading.Thread | None = None
 
@@ -218,13 +219,14 @@ class Feeds:
             groups[feed.source, feed.tenant].append(feed)
         with self._lock:
             waiting = {place: list(line) for place, line in self._waiters.items()}
-        well = True
-        for place in {*groups, *waiting}:
-            well &= guarded(partial(self._tell, place, groups.get(place, []), waiting.get(place, [])))
+        began = time.monotonic()
+        # One that failed fails again, and says so in the log, which is followed as well: once a second is enough. The others wait for none.
+        self._resting = {place: until for place, until in self._resting.items() if until > began}
+        for place in {*groups, *waiting} - self._resting.keys():
+            if not guarded(partial(self._tell, place, groups.get(place, []), waiting.get(place, []))):
+                self._resting[place] = began + GLANCE
         if self.written:
             self.wake()
-        if not well:
-            time.sleep(GLANCE)  # it fails again, and says so in the log, which is followed as well: once a second is enough
 
     def _tell(self, place: tuple[Source, int], group: list[Feed], waiters: list[Waiter]) -> None:
         """All who stand in one place."""
