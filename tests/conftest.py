@@ -373,6 +373,11 @@ def command(*arguments, folder, stdin="", env=None, check=True):
     return done
 
 
+def complaints(done):
+    """What commands had to complain of, but for writes that took long: that is for the machine to answer."""
+    return "".join(line for line in done.stderr.splitlines(True) if not line.startswith("slow write "))
+
+
 @pytest.fixture(scope="session")
 def ending():
     """Servers that were told to end: the next test does not wait for them, but whoever runs the tests does."""

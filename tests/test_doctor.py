@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import HOME, eventually
+from conftest import HOME, complaints, eventually
 
 from plugins.service import bundle
 
@@ -15,7 +15,7 @@ def doctor(folder, *arguments, key=None, **env):
     done = subprocess.run([sys.executable, f"{HOME}/orkosi.py", "doctor", "--json", "--data", str(folder), *arguments], capture_output=True, text=True,
                           env={name: value for name, value in os.environ.items() if not name.startswith("ORKOSI_")}
                           | {"ORKOSI_NO_INSTALL": "1", "ORKOSI_MASTER_KEY_FILE": str(key or folder.parent / "master.key")} | env)
-    assert done.stderr == "", done.stderr
+    assert complaints(done) == "", done.stderr
     return done.returncode, json.loads(done.stdout)
 
 

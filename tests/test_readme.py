@@ -7,18 +7,13 @@ import sys
 
 import pytest
 from browser import required
-from conftest import HOME, eventually
+from conftest import HOME, complaints, eventually
 from receiver import Receiver
 from standardwebhooks.webhooks import Webhook
 
 
 def blocks():
     return re.findall(r"```sh\n(.*?)```", (HOME / "README.md").read_text(), re.S)
-
-
-def complaints(done):
-    """What the commands had to complain of, but for writes that took long: that is for the machine to answer."""
-    return "".join(line for line in done.stderr.splitlines(True) if not line.startswith("slow write "))
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from conftest import HOME, Server, command
+from conftest import HOME, Server, command, complaints
 
 
 def serve(folder, *arguments, **more):
@@ -24,7 +24,7 @@ def serve(folder, *arguments, **more):
 
 def one_sentence(done, *words):
     assert done.returncode != 0 and "Traceback" not in done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    lines = [line for line in complaints(done).splitlines() if line.strip()]
     assert len(lines) == 1 and all(word in lines[0] for word in words), done.stderr
 
 
