@@ -10,12 +10,13 @@ import sys
 import tarfile
 import threading
 
+import apsw
 import pytest
 from browser import required
 from conftest import HOME, eventually
 from stories.test_story_backups import made, on, remote, work  # noqa: F401  # fixtures
 
-from orkosi import NoSpace, acting, now, settings, system
+from orkosi import NoSpace, acting, db, now, settings, system
 from plugins import backups, users
 from plugins.backups import making, restoring, sealed
 from plugins.vault import master
@@ -136,6 +137,40 @@ def test_two_who_make_one_at_once_both_make_one(client, tmp_path):
     for name in names:
         with unpacked(backups.at(name), tmp_path / name) as manifest:
             assert manifest["rows"]["orkosi.db/users"] == 1
+
+
+def test_both_databases_are_of_one_moment_however_much_is_written_between_their_pieces(client, monkeypatch, tmp_path):
+    """Each write adds a row to both. Between the pieces of a copy there is always one more."""
+    moments = []
+
+    def write():
+        db.run("INSERT INTO activity (tenant_id, actor_type, actor_id, action, created_at) VALUES (1, 'system', '0', 'both', :now)", now=now())
+        db.run("INSERT INTO logs.log_lines (source, level, message, created_at) VALUES ('db', 'info', 'both', :now)", now=now())
+
+    class Piece(sealed.Settling):
+        def wrote(self, size):
+            super().wrote(size)
+            moments.append(size)
+            assert len(moments) < 1000, "the copy begins again each time"
+            db.write(write)
+    db.write(write)
+    monkeypatch.setattr(making, "LOOSE", 1 << 16)
+    monkeypatch.setattr(making, "Settling", Piece)
+    making.make("orkosi-20261128-000000-manual.backup", "manual")
+    assert len(moments) > 5
+    with unpacked(backups.at("orkosi-20261128-000000-manual.backup"), tmp_path / "there") as manifest:
+        assert {name: rows_of(tmp_path / "there" / file, table) for name, file, table in
+                (("main", "orkosi.db", "activity WHERE action = 'both'"), ("logs", "logs.db", "log_lines WHERE message = 'both'"))} == {"main": 1, "logs": 1}
+        assert manifest["rows"]["logs.db/log_lines"] == rows_of(tmp_path / "there/logs.db", "log_lines")
+    assert not (making.folder() / ".making").exists()
+
+
+def rows_of(path, table):
+    con = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        return con.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0]
+    finally:
+        con.close()
 
 
 def test_a_disk_that_fills_leaves_no_half_backup(client, monkeypatch):

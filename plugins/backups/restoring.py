@@ -20,7 +20,7 @@ from plugins import vault
 from plugins.vault import master
 
 from . import making
-from .sealed import Damaged, Reader, read_header
+from .sealed import Damaged, Reader, Settling, read_header
 
 BLOCK = 1 << 20
 Told = Callable[[int, int], None]  # told how many bytes of the file are done, of how many
@@ -78,7 +78,10 @@ def _lay(tar: tarfile.TarFile, info: tarfile.TarInfo, place: Path) -> None:
         raw = tar.extractfile(info)
         assert raw
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
-            shutil.copyfileobj(raw, file, BLOCK)
+            settling = Settling(file.fileno())
+            while block := raw.read(BLOCK):
+                file.write(block)
+                settling.wrote(len(block))
         os.utime(path, (info.mtime, info.mtime))
     else:
         return

@@ -20,7 +20,7 @@ MAGIC = b"ORKOSI BACKUP 1\n"
 CHUNK = 1 << 20
 HEADER = 1 << 16  # bytes that a header has at most
 TAG = 16
-LOOSE = 4 << 20  # bytes that are written before the disk has to have them: all at once, they would hold up whoever commits meanwhile
+LOOSE = 4 << 20  # bytes that are written before the disk has to have them
 
 
 class Damaged(Unprocessable):
@@ -50,6 +50,20 @@ def _begin(file: BinaryIO) -> tuple[bytes, dict[str, Any]]:
     return start + raw, header
 
 
+class Settling:
+    """Has the disk take what is written to a file by 4 MB; a gigabyte at once would hold up whoever commits meanwhile for half a second."""
+
+    def __init__(self, descriptor: int | None):
+        self._descriptor, self._loose = descriptor, 0
+
+    def wrote(self, size: int) -> None:
+        """So many bytes more were handed to the system."""
+        self._loose += size
+        if self._loose >= LOOSE and self._descriptor is not None:
+            self._loose = 0
+            os.fsync(self._descriptor)
+
+
 class Writer:
     """Takes bytes, and writes them compressed and sealed; `sha256` is that of the whole file."""
 
@@ -57,7 +71,7 @@ class Writer:
         raw = json.dumps(header, ensure_ascii=False).encode()
         self._file, self._cipher, self._zip = file, vault.cipher(key), zlib.compressobj(1)
         self._buffer, self._index, self.sha256, self.size = bytearray(), 0, hashlib.sha256(), 0
-        self._loose = 0  # bytes that the disk was not asked for yet
+        self._settling = Settling(_descriptor(file))
         start = MAGIC + len(raw).to_bytes(4, "big") + raw
         self._bound = hashlib.sha256(start).digest()
         self._put(start)
@@ -87,12 +101,7 @@ class Writer:
         self._file.write(raw)
         self.sha256.update(raw)
         self.size += len(raw)
-        self._loose += len(raw)
-        if self._loose > LOOSE:
-            self._loose = 0
-            self._file.flush()
-            with suppress(io.UnsupportedOperation):  # no file of a disk
-                os.fsync(self._file.fileno())
+        self._settling.wrote(len(raw))
 
 
 class Reader:
@@ -131,6 +140,12 @@ class Reader:
         except (vault.invalid(), zlib.error, ValueError):
             raise Damaged(f"The backup is damaged at chunk {self._index}, or the key is another") from None
         self._index += 1
+
+
+def _descriptor(file: BinaryIO) -> int | None:
+    with suppress(io.UnsupportedOperation):
+        return file.fileno()
+    return None  # no file of a disk
 
 
 def _nonce(index: int) -> bytes:
