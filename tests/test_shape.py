@@ -178,6 +178,37 @@ def plans():
     return found
 
 
+GROWING = {"jobs", "tasks", "agent_runs", "activity", "notifications", "log_lines", "webhook_deliveries", "token_ledger"}
+WHOLE = {  # what reads all of a tenant's rows, and why that may be
+    "activity/__init__.py:erase": "a person is erased", "notifications/__init__.py:erase": "a person is erased", "tasks/jobs.py:erase": "a person is erased",
+    "billing/hearing.py:_tell_of_unpaid": "once an invoice that was not paid", "billing/plans.py:_tell_of_two": "once, where two plans were bought",
+    "costs/sums.py:check": "sums are counted again", "tasks/sums.py:check": "sums are counted again", "tasks/sums.py:fill": "once, by an upgrade",
+    "tokens/__init__.py:reconcile": "a ledger is counted again", "delivery/__init__.py:_mail_digest": "once a day",
+    "demo/__init__.py:empty": "it asks whether there is any"}
+PART = r"_(active|waiting|delayed|unread|open|done|todo|running|finished|unmailed)_by"  # an index of few, or of what is asked about
+
+
+def walked(sql):
+    """The growing tables of which a statement reads all rows of a tenant, of a queue or of an agent, without an end."""
+    if re.search(r"LIMIT|max\(id\)|min\((id|queue)\)", sql):
+        return set()
+    plan = [row[3] for row in MODEL.execute("EXPLAIN QUERY PLAN " + sql, dict.fromkeys(re.findall(r":(\w+)", sql), "1"))]
+    steps = [re.match(r"(SCAN|SEARCH) (\w+)(?: USING (?:COVERING )?INDEX (\w+))?(?: \((.*)\))?", line) for line in plan]
+    return {one[2] for one in steps if one and one[2] in GROWING and not re.search(PART, one[3] or "")
+            and (one[1] == "SCAN" or one[4] in ("tenant_id=?", "tenant_id=? AND queue=?", "tenant_id=? AND agent=?", "tenant_id=? AND assignee=?"))}
+
+
+def test_nothing_reads_all_that_there_ever_was():
+    """Who asks what is under lease, or open, or of a day, must not wait for a million that were over long ago."""
+    from plugins import bull, dashboard
+    found = {}
+    for one in STATEMENTS:
+        found.setdefault(one.place, set()).update(walked(one.sql))
+    assert {place for place in found if found[place]} == set(WHOLE)
+    for sql in [*dashboard._CLAIMS, bull._RANGES["active"]]:
+        assert not walked(sql.partition(" LIMIT")[0]), sql
+
+
 def test_every_index_is_named_by_one_pattern():
     assert len(INDEXES) == len(re.findall(r"CREATE.* INDEX", SCHEMA)) > 60
     for name, table, columns, where, _ in INDEXES.values():

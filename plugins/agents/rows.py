@@ -251,13 +251,13 @@ def beat(name: str) -> None:
 
 
 def busy(names: list[str]) -> dict[str, dict[str, Any]]:
-    """What each of these agents has under lease, by name: job, task, title, since and until when."""
+    """What each of these agents has under lease, by name: job, task, title, since and until when; where it has several, the first."""
     queues = jsoned([f"agent:{name}" for name in names])
     return {row["queue"].removeprefix("agent:"): row for row in db.all(dict, """
         SELECT jobs.queue, 'job_' || jobs.id AS job_id, jobs.claimed_at, jobs.lease_expires_at, tasks.id AS task_id, tasks.title
-          FROM json_each(:queues) AS asked
-          JOIN jobs ON jobs.tenant_id = :tenant AND jobs.state = 'active' AND jobs.queue = asked.value
-          LEFT JOIN tasks ON tasks.job_id = jobs.id AND tasks.tenant_id = :tenant ORDER BY jobs.id DESC""", queues=queues)}
+          FROM jobs LEFT JOIN tasks ON tasks.job_id = jobs.id AND tasks.tenant_id = :tenant
+         WHERE jobs.tenant_id = :tenant AND jobs.state = 'active' AND jobs.lease_expires_at > ''
+           AND jobs.queue IN (SELECT value FROM json_each(:queues)) ORDER BY jobs.claimed_at DESC, jobs.id DESC""", queues=queues)}
 
 
 def completed(names: list[str]) -> dict[str, tuple[int, int]]:

@@ -43,7 +43,7 @@ _OF = "tenant_id = :tenant AND queue = :queue"
 _ONES = {"waiting": (f"{_OF} AND state = 'waiting' AND priority <= 0", "priority, id"),
          "prioritized": (f"{_OF} AND state = 'waiting' AND priority > 0", "priority, id"),
          "delayed": (f"{_OF} AND state = 'delayed'", "run_at, id"),
-         "active": (f"{_OF} AND state = 'active'", "claimed_at, id"),
+         "active": (f"{_OF} AND state = 'active' AND lease_expires_at > ''", "claimed_at, id"),
          "completed": (f"{_OF} AND state = 'completed' AND finished_at IS NOT NULL", "finished_at DESC, id DESC"),
          "": (_OF, "id DESC")}
 _RANGES = {status: f"SELECT id, {HEAVY} FROM jobs WHERE {where} ORDER BY {order} LIMIT :many OFFSET :start"

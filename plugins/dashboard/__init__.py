@@ -127,8 +127,8 @@ class Facts(Struct):
 def facts(slug: str) -> Facts:
     """What there is to know of a product. NotFound."""
     product = products_find(slug)
-    by_status = dict(db.all(tuple, """SELECT status, count(*) FROM tasks WHERE tenant_id = :tenant AND product_slug = :slug
-                                       GROUP BY status""", slug=slug))
+    by_status = dict(db.all(tuple, """SELECT status || '', count(*) FROM tasks WHERE tenant_id = :tenant AND product_slug = :slug
+                                       GROUP BY 1""", slug=slug))
     agents = db.all(Spender, """
         SELECT agent, sum(runs) AS runs, sum(tokens_in + tokens_out) AS tokens, sum(cost_micros) AS cost_micros FROM cost_sums
          WHERE tenant_id = :tenant AND product = :slug GROUP BY agent ORDER BY cost_micros DESC, agent""", slug=slug)
@@ -198,11 +198,23 @@ def queues() -> list[AgentQueue]:
     return [_queue(agent.name, agent.queue) for agent in everyone()]
 
 
+# Each walks what it tells of alone: a queue may have a million jobs that were over long ago.
+_CLAIMS = [f"""SELECT claimed_at, created_at FROM jobs WHERE tenant_id = :tenant AND queue = :queue AND state = '{end}'
+                  AND finished_at >= :since AND claimed_at >= :since ORDER BY finished_at DESC LIMIT :most"""
+           for end in ("completed", "failed", "dead", "cancelled")]
+_CLAIMS.append("""SELECT claimed_at, created_at FROM jobs WHERE tenant_id = :tenant AND queue = :queue AND state = 'active'
+                     AND lease_expires_at > '' AND claimed_at >= :since ORDER BY claimed_at DESC LIMIT :most""")
+
+
+def _claims(name: str) -> list[tuple[str, str]]:
+    """(claimed, made) of what was claimed from a queue in the last day, and is not back in it; of a busy one, the latest."""
+    since = now(-DAY)
+    return sorted((row for sql in _CLAIMS for row in db.all(tuple, sql, queue=name, since=since, most=WAITS)), reverse=True)[:WAITS]
+
+
 def _queue(agent: str, name: str) -> AgentQueue:
     of = queue.stats(name)
-    waits = sorted(max(0.0, seconds(claimed) - seconds(made)) for made, claimed in db.all(tuple, """
-        SELECT created_at, claimed_at FROM jobs WHERE tenant_id = :tenant AND queue = :queue AND claimed_at >= :since
-         ORDER BY id DESC LIMIT :most""", queue=name, since=now(-DAY), most=WAITS))
+    waits = sorted(max(0.0, seconds(claimed) - seconds(made)) for claimed, made in _claims(name))
     first = db.all(queue.Job, """SELECT * FROM jobs WHERE tenant_id = :tenant AND queue = :queue AND state = 'waiting'
                                   ORDER BY priority, id LIMIT 1""", queue=name)
     oldest = None if of.oldest_waiting_at is None else max(0, int(seconds(now()) - seconds(of.oldest_waiting_at)))

@@ -94,8 +94,8 @@ class FactoryHealth(Struct):
 def at_work() -> dict[str, list[Working]]:
     """What each worker runs now, by its name."""
     found: dict[str, list[Working]] = {}
-    for id, task_type, worker, since in db.all(tuple, """SELECT id, task_type, worker_id, claimed_at FROM jobs
-                                                          WHERE tenant_id = :tenant AND state = 'active' ORDER BY id"""):
+    for id, task_type, worker, since in sorted(db.all(tuple, """SELECT id, task_type, worker_id, claimed_at FROM jobs
+                                                                 WHERE tenant_id = :tenant AND state = 'active' AND lease_expires_at > ''""")):
         name = (worker or "").partition("/")[0]
         found.setdefault(name, []).append(Working(f"job_{id}", task_type, round(seconds(now()) - seconds(since), 1)))
     return found

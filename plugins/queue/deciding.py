@@ -158,7 +158,8 @@ def resume(queue: str) -> None:
 @writes
 def release_active(queue: str) -> int:
     """Take back every running job of a queue, at no cost of an attempt; how many."""
-    running = db.all(Job, "SELECT * FROM jobs WHERE tenant_id = :tenant AND state = 'active' AND queue = :queue", queue=queue)
+    running = db.all(Job, """SELECT * FROM jobs WHERE tenant_id = :tenant AND state = 'active' AND lease_expires_at > ''
+                                                  AND queue = :queue""", queue=queue)
     for job in running:
         _back(job, "job.released", None, refund=1)
     return len(running)
@@ -183,6 +184,6 @@ def lose_of(worker: str, error: str, *, but: set[int]) -> int:
 
 
 def _of_worker(worker: str, but: set[int]) -> list[Job]:
-    held = db.all(Job, """SELECT * FROM jobs WHERE tenant_id = :tenant AND state = 'active'
+    held = db.all(Job, """SELECT * FROM jobs WHERE tenant_id = :tenant AND state = 'active' AND lease_expires_at > ''
                            AND substr(worker_id, 1, length(:worker)) = :worker""", worker=worker)
     return [job for job in held if job.id not in but]

@@ -204,8 +204,8 @@ def work(stop: threading.Event) -> None:
 @writes(durable=False)
 def end_leases() -> None:
     """What a server that was killed had in hand is nobody's now: it is taken back at once, not when its lease runs out."""
-    db.run("UPDATE jobs SET lease_expires_at = :now WHERE tenant_id = :tenant AND state = 'active' AND (queue = :own OR queue = :outside)",
-           now=now(), own=OWN, outside=OUTSIDE)
+    db.run("""UPDATE jobs SET lease_expires_at = :now WHERE tenant_id = :tenant AND state = 'active' AND lease_expires_at > ''
+                                                       AND (queue = :own OR queue = :outside)""", now=now(), own=OWN, outside=OUTSIDE)
 
 
 def _hand(stop: threading.Event, name: str, queue: str) -> None:

@@ -72,7 +72,8 @@ def held_by(agent: str) -> Task | None:
     """The task that an agent holds, the one it claimed last where it holds several."""
     return db.one(Task, f"""
         SELECT {COLUMNS} FROM jobs JOIN tasks ON tasks.job_id = jobs.id AND tasks.tenant_id = :tenant
-         WHERE jobs.tenant_id = :tenant AND jobs.state = 'active' AND jobs.queue = :queue ORDER BY jobs.claimed_at DESC, jobs.id DESC LIMIT 1""",
+         WHERE jobs.tenant_id = :tenant AND jobs.state = 'active' AND jobs.lease_expires_at > ''
+           AND jobs.queue = :queue ORDER BY jobs.claimed_at DESC, jobs.id DESC LIMIT 1""",
         queue=f"agent:{agent}")
 
 

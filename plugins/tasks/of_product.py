@@ -33,9 +33,10 @@ def is_one(slug: str) -> bool:
 @across_tenants
 def at_work() -> list[tuple[str, str]]:
     """(agent, product) of the host's open tasks, each once."""
-    return db.all(tuple, """
-        SELECT DISTINCT tasks.assignee, tasks.product_slug FROM tasks
+    # Were they made different here, SQLite would read every task, also those that are over, to have them in order.
+    return list(set(db.all(tuple, """
+        SELECT tasks.assignee, tasks.product_slug FROM tasks
           JOIN agents ON agents.tenant_id = tasks.tenant_id AND agents.name = tasks.assignee
           JOIN products ON products.tenant_id = tasks.tenant_id AND products.slug = tasks.product_slug
          WHERE tasks.tenant_id = :host AND tasks.status IN ('todo', 'in_progress', 'review', 'blocked')""",
-        host=HOST_TENANT)
+        host=HOST_TENANT)))
