@@ -201,11 +201,12 @@ def walked(sql):
 def test_nothing_reads_all_that_there_ever_was():
     """Who asks what is under lease, or open, or of a day, must not wait for a million that were over long ago."""
     from plugins import bull, dashboard
+    from plugins.queue import seeing
     found = {}
     for one in STATEMENTS:
         found.setdefault(one.place, set()).update(walked(one.sql))
     assert {place for place in found if found[place]} == set(WHOLE)
-    for sql in [*dashboard._CLAIMS, bull._RANGES["active"]]:
+    for sql in [*dashboard._CLAIMS, bull._RANGES["active"], *(f"SELECT 1 FROM jobs WHERE {of}" for of in seeing._OF_STATE.values())]:
         assert not walked(sql.partition(" LIMIT")[0]), sql
 
 

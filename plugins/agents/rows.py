@@ -263,9 +263,9 @@ def busy(names: list[str]) -> dict[str, dict[str, Any]]:
 def completed(names: list[str]) -> dict[str, tuple[int, int]]:
     """(done, all but archived) of each agent's tasks, each counted to 10,000."""
     return {name: (done, total) for name, done, total in db.all(tuple, """
-        SELECT asked.value,
-               (SELECT count(*) FROM (SELECT 1 FROM tasks WHERE tenant_id = :tenant AND assignee = asked.value
-                                         AND status = 'done' LIMIT :counted)),
-               (SELECT count(*) FROM (SELECT 1 FROM tasks WHERE tenant_id = :tenant AND assignee = asked.value
-                                         AND status <> 'archived' LIMIT :counted))
-          FROM json_each(:names) AS asked""", names=jsoned(names), counted=COUNTED)}
+        SELECT name, done, CASE WHEN done = :counted THEN done ELSE
+                   (SELECT count(*) FROM (SELECT 1 FROM tasks WHERE tenant_id = :tenant AND assignee = name
+                                             AND status <> 'archived' LIMIT :counted)) END
+          FROM (SELECT asked.value AS name, (SELECT count(*) FROM (SELECT 1 FROM tasks WHERE tenant_id = :tenant AND assignee = asked.value
+                                                                      AND status = 'done' LIMIT :counted)) AS done
+                  FROM json_each(:names) AS asked) AS over""", names=jsoned(names), counted=COUNTED)}

@@ -28,9 +28,10 @@ def names() -> list[str]:
         ORDER BY name""") if _visible(row[0])]
 
 
-# Literals again, so that each count walks one partial index and nothing else.
-_OF_STATE = {state: f"tenant_id = :tenant AND queue = :queue AND state = '{state}'"
-             + ("" if state in UNFINISHED else " AND finished_at IS NOT NULL") for state in get_args(State)}
+# Literals again, so that each count walks one partial index and nothing else; of the active ones only with what is always true of them.
+_TRUE = {"waiting": "", "delayed": "", "active": " AND lease_expires_at > ''"}
+_OF_STATE = {state: f"tenant_id = :tenant AND queue = :queue AND state = '{state}'" + _TRUE.get(state, " AND finished_at IS NOT NULL")
+             for state in get_args(State)}
 
 
 def stats(queue: str) -> QueueStats:
