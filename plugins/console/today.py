@@ -2,6 +2,8 @@
 
 Owns no table; it reads what the API reads, or joins. Surprise: a list here is short, and its number is the whole one.
 """
+import time
+
 from orkosi import Struct, current, db, now
 from plugins import agents, costs
 from plugins.agents.rows import everyone
@@ -10,6 +12,7 @@ from plugins.agents.state import Glance
 SHOWN = 8  # of each
 RANK = {"working": 0, "active": 0, "error": 1, "offline": 1, "blocked": 1, "idle": 2, "paused": 3, "stopped": 4}
 MINUTES = 60
+FRESH = 1.0  # seconds
 LIMIT = 10_000
 
 
@@ -82,7 +85,16 @@ def spent() -> Spent:
 
 
 def depth() -> list[int]:
-    """How many jobs were unfinished at each of the last sixty minutes: how many there are now, and backwards what came and went."""
+    """How many jobs were unfinished at each of the last sixty minutes; a second old at most, for many look, and a minute may bring thousands."""
+    tenant, moment = current().tenant, time.monotonic()
+    kept = _depths.get(tenant)
+    if kept is None or moment - kept[0] > FRESH:
+        kept = _depths[tenant] = moment, _depth()
+    return kept[1]
+
+
+def _depth() -> list[int]:
+    """How many there are now, and backwards what came and went."""
     level = sum(db.value(f"""SELECT count(*) FROM (SELECT 1 FROM jobs WHERE tenant_id = :tenant AND state = '{state}'
                               LIMIT {LIMIT}) AS counted""") for state in ("waiting", "delayed", "active"))
     minute = now()[:16]
@@ -95,12 +107,14 @@ def depth() -> list[int]:
     return series[::-1]
 
 
+_depths: dict[int | None, tuple[float, list[int]]] = {}
 _moves: dict[int | None, tuple[str, tuple[dict[str, int], dict[str, int]]]] = {}
 
 
 def forget() -> None:
     """Know nothing of any minute."""
     _moves.clear()
+    _depths.clear()
 
 
 def _moved(minute: str) -> tuple[dict[str, int], dict[str, int]]:
