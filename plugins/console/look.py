@@ -24,6 +24,9 @@ SHAPES = {
     "ok": ("check", "good"), "warning": ("clock", "warn"), "info": ("dot", "calm"), "success": ("check", "good"), "revoked": ("minus", "calm"),
     "expired": ("clock", "calm"), "pending": ("ring", "calm"), "built": ("check", "good"), "live": ("check", "good")}
 WORDS = {"todo": "To do", "in_progress": "In progress", "review": "Review", "blocked": "Blocked", "done": "Done", "archived": "Archived"}
+# What a terminal takes for itself: colours and the like, and sequences for its window, which end with a bell or with ESC \.
+TERMINAL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 def state(name: str, word: str = "") -> str:
@@ -186,7 +189,12 @@ def inner(link: str | None) -> str:
 
 def printable(text: str) -> str:
     """A text as a page may have it: without colours of terminals and control characters, and no longer than a page bears."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "\ufffd", re.sub(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\\\)", "", text))[:65536]
+    return (text if text.isprintable() else CONTROL.sub("\ufffd", TERMINAL.sub("", text)))[:65536]
+
+
+def log_line(line: Any) -> str:
+    """A line of a log, in a list of them; a page has hundreds."""
+    return f'<li id="l{line.id}" class="{esc(line.level)}">{clock(line.created_at)}<span>{esc(printable(line.message))}</span></li>'
 
 
 def data(value: Any) -> str:

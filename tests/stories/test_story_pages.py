@@ -157,9 +157,9 @@ def test_a_run_has_its_log_and_what_it_cost(ann, client, company, person):
     folder = settings.data / "agents/felix/runs" / str(company["run"])
     folder.mkdir(parents=True)
     (folder / "input.json").write_text(json.dumps({"told": {"title": "Paint <it>", "step": 2}, "environment": {"SECRET": "not shown"}}))
-    (folder / "stdout").write_text("\x1b[32mpainted\x1b[0m")
+    (folder / "stdout").write_text("\x1b]0;a title\x07\x1b[32mpainted\x1b[0m, see \x1b]8;;http://x/\x1b\\there\x1b]8;;\x1b\\")
     full = sound(ann.ask("GET", f"/agent-runs/{company['run']}"), "a run that is kept")
-    assert "Paint &lt;it&gt;" in full and "not shown" not in full and ">painted<" in full
+    assert "Paint &lt;it&gt;" in full and "not shown" not in full and ">painted, see there<" in full
     assert "red \ufffd" in page.body.decode() and len(page.body) < 120_000
     assert "Log lines belong to the machine" in person("vera", "viewer").ask("GET", f"/agent-runs/{company['run']}").body.decode()
 
