@@ -8,6 +8,7 @@ import pytest
 
 import orkosi
 from orkosi import db
+from plugins import tasks
 from plugins.lists import Listing
 
 LISTINGS = {f"{name.removeprefix('plugins.')}.{key}": value for name, module in sorted(sys.modules.items())
@@ -61,6 +62,29 @@ def test_whoever_goes_from_cursor_to_cursor_meets_each_row_once(client):
     met = walked(client, "/tasks?", 4, lambda: (fresh.append(client.post("/tasks", {"title": f"New {len(fresh)}"}).data["id"]),
                                                 client.delete(f"/tasks/{ids[-1 - 2 * len(fresh)]}")))
     assert len(met) == len(set(met)) and not set(met) & set(fresh) and {ids[0], ids[1], ids[3]} <= set(met)
+
+
+def test_where_few_have_a_status_they_are_walked_and_not_all_of_an_assignee(client, monkeypatch):
+    page, ids = tasks.lists.page, [client.post("/tasks", {"title": f"Task {n}", "assignee": "felix"}).data["id"] for n in range(12)]
+    for id in ids[::2]:
+        assert client.patch(f"/tasks/{id}", {"status": "review"}).status == 200
+
+    def asked():
+        walks = []
+        with monkeypatch.context() as patch:
+            patch.setattr(tasks.lists, "page", lambda listing, *rest, **more: walks.append(listing) or page(listing, *rest, **more))
+            answer = client.get("/tasks?status=review&assignee=felix&limit=4")
+        return [one["id"] for one in answer.data], answer.meta["next_after"], walks
+    few = asked()
+    monkeypatch.setattr(tasks, "FEW", 5)
+    many = asked()
+    assert few == (ids[::2][:1:-1], few[1], [tasks.RARE]) and many == (few[0], few[1], [tasks.TASKS])
+    assert [one["id"] for one in client.get(f"/tasks?status=review&assignee=felix&after={few[1]}").data] == ids[2::-2]
+    for listing, index in ((tasks.RARE, "idx_tasks_by_status"), (tasks.TASKS, "idx_tasks_by_assignee")):
+        rows, _, weight = listing.sql(("status", "assignee"))
+        for sql in (rows, weight):
+            plan = "; ".join(row[3] for row in db.all(tuple, "EXPLAIN QUERY PLAN " + sql, status="review", assignee="felix", limit=4, offset=0))
+            assert f"SEARCH tasks USING INDEX {index} " in plan, plan
 
 
 def test_orders_of_several_columns_go_on_where_they_ended(client, application):

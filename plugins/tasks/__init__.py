@@ -8,25 +8,9 @@ Surprise: nobody sets `in_progress` by hand in the main job. A claim does, a com
 import re
 from typing import Annotated, Any, Literal
 
-from orkosi import (
-    UNSET,
-    Denied,
-    Hit,
-    Meta,
-    NotFound,
-    Page,
-    Paging,
-    Plugin,
-    Struct,
-    UnsetType,
-    acting,
-    current,
-    db,
-    emit,
-    now,
-    system,
-    writes,
-)
+import msgspec
+
+from orkosi import UNSET, Denied, Hit, Meta, NotFound, Page, Paging, Plugin, Struct, UnsetType, acting, current, db, emit, now, system, writes
 from plugins import fields, lists, queue
 from plugins.fields import terms, wrong
 from plugins.lists import Listing
@@ -168,6 +152,10 @@ HEAVY = "octet_length(tasks.description) + ifnull(octet_length(tasks.resolution)
 TASKS = Listing(of=Task, columns=LINKED, source="tasks", heavy=HEAVY, light=20, filters={
     "status": "status = :status", "assignee": "assignee = :assignee", "product": "product_slug = :product",
     "priority": "priority = :priority", "type": "+type = :type"})
+# Where few tasks have a status, they are walked: not all that an agent ever did, in search of the two under review.
+RARE = msgspec.structs.replace(TASKS, filters={name: predicate if name == "status" else "+" + predicate.removeprefix("+")
+                                               for name, predicate in TASKS.filters.items()})
+FEW = 2000
 FOUND = Listing(of=Task, columns=LINKED, heavy=HEAVY, light=20, source="tasks_fts CROSS JOIN tasks ON tasks.id = tasks_fts.rowid",
                 base="tasks_fts MATCH :terms AND tenant_id = :tenant", filters={
                     name: predicate.replace("+", "") for name, predicate in TASKS.filters.items()},
@@ -218,9 +206,14 @@ def page(query: TaskQuery) -> Page[Task]:
     if query.next:
         return _following(assignee, query)
     if query.q is None:
-        return _linked(lists.page(TASKS, query, assignee=assignee))
+        return _linked(lists.page(RARE if _rare(query.status) else TASKS, query, assignee=assignee))
     words = terms(query.q)
     return Page.empty(query) if words is None else _linked(lists.page(FOUND, query, terms=words, assignee=assignee))
+
+
+def _rare(status: list[Status]) -> bool:
+    many = "SELECT sum(n) FROM task_sums WHERE tenant_id = :tenant AND status = :status"
+    return len(status) == 1 and (db.value(many, status=status[0]) or 0) <= FEW
 
 
 def _linked(found: Page[Task]) -> Page[Task]:
