@@ -8,7 +8,7 @@ import pytest
 
 import orkosi
 from orkosi import db
-from plugins import tasks
+from plugins import queue, tasks
 from plugins.lists import Listing
 
 LISTINGS = {f"{name.removeprefix('plugins.')}.{key}": value for name, module in sorted(sys.modules.items())
@@ -85,6 +85,16 @@ def test_where_few_have_a_status_they_are_walked_and_not_all_of_an_assignee(clie
         for sql in (rows, weight):
             plan = "; ".join(row[3] for row in db.all(tuple, "EXPLAIN QUERY PLAN " + sql, status="review", assignee="felix", limit=4, offset=0))
             assert f"SEARCH tasks USING INDEX {index} " in plan, plan
+
+
+def test_jobs_of_a_queue_and_a_type_are_looked_for_in_the_queue(client):
+    """Of one type are all that all agents ever did."""
+    for n in range(6):
+        client.post("/task-queue/submit", {"task_type": f"t{n % 2}", "queue_name": f"q{n % 3}"})
+    assert [(one["queue_name"], one["task_type"]) for one in client.get("/task-queue?queue_name=q1&task_type=t0").data] == [("q1", "t0")]
+    for sql in queue.seeing.OF_QUEUE.sql(("queue_name", "task_type")):
+        plan = "; ".join(row[3] for row in db.all(tuple, "EXPLAIN QUERY PLAN " + sql, queue_name="q1", task_type="t0", limit=4, offset=0))
+        assert "idx_jobs_by_queue (tenant_id=? AND queue=?)" in plan, plan
 
 
 def test_orders_of_several_columns_go_on_where_they_ended(client, application):

@@ -7,7 +7,7 @@ import msgspec
 from orkosi import Actor, Meta, Page, Paging, Reply, Request, Struct, acting, may
 from plugins import lists, queue, tenants
 from plugins.fields import wrong
-from plugins.queue import BY_STATE, JOBS, Job, Name, QueueStats, Signals, State, Why, plugin
+from plugins.queue import BY_STATE, JOBS, Job, Name, QueueStats, Signals, State, Why, plugin, seeing
 
 Short = Annotated[str, Meta(min_length=1, max_length=200)]
 Token = Annotated[str, Meta(min_length=1, max_length=100)]
@@ -214,7 +214,8 @@ def index(query: Query, me: Actor) -> Page[Shown]:
     With a `status`: waiting and delayed ones as they will run, active ones by the end of their lease."""
     own = f"agent:{me.name}" if me.kind == "agent" else None
     name = queue.named(query.queue_name) if query.queue_name else own
-    found = lists.page(BY_STATE[query.status] if query.status else JOBS, query, **({"queue_name": name} if name else {}))
+    listing = BY_STATE[query.status] if query.status else seeing.OF_QUEUE if name else JOBS
+    found = lists.page(listing, query, **({"queue_name": name} if name else {}))
     reasons = iter(queue.whys(found.items))
     return found.map(lambda job: shown(job, next(reasons)))
 

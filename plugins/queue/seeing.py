@@ -3,11 +3,15 @@ import time
 from collections.abc import Callable
 from typing import get_args
 
+import msgspec
+
 from orkosi import COUNTED, Struct, db, jsoned, seconds
 
-from . import UNFINISHED, Job, State, Why, _polled, _visible, paused
+from . import JOBS, UNFINISHED, Job, State, Why, _polled, _visible, paused
 
 STARTED = time.monotonic()
+# Most queues have jobs of one type, and many queues those of the same: whoever asks for both means the queue.
+OF_QUEUE = msgspec.structs.replace(JOBS, filters=JOBS.filters | {"task_type": "+task_type = :task_type"})
 
 class QueueStats(Struct):
     """How many jobs of a queue are in each state; `at_least` names the states whose count stopped at 10,000."""
