@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import command
+from conftest import command, eventually
 from test_console import PASSWORD, log_in, set_up
 
 from plugins.console import rooms
@@ -189,10 +189,10 @@ def test_a_link_from_elsewhere_leads_in_and_no_other_page_frames_it(company, bro
     threading.Thread(target=elsewhere.serve_forever, daemon=True).start()
     browser.open(f"http://localhost:{elsewhere.server_port}/mail.html")
     browser.wait("!!document.querySelector('a')")
+    assert eventually(lambda: browser.run("true") and any("frame-ancestors" in str(one) for one in browser.complaints))
     browser.run("document.querySelector('a').click()")
     browser.wait("document.title.startsWith('Paint the boat')")
     elsewhere.shutdown()
-    assert any("frame-ancestors" in str(one) for one in browser.complaints)
 
 
 def test_a_restarted_server_and_a_wrong_clock_do_not_confuse_a_page(company, browser):

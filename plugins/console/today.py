@@ -2,7 +2,7 @@
 
 Owns no table; it reads what the API reads, or joins. Surprise: a list here is short, and its number is the whole one.
 """
-import time
+from collections import Counter
 
 from orkosi import Struct, current, db, now
 from plugins import agents, costs
@@ -12,7 +12,7 @@ from plugins.agents.state import Glance
 SHOWN = 8  # of each
 RANK = {"working": 0, "active": 0, "error": 1, "offline": 1, "blocked": 1, "idle": 2, "paused": 3, "stopped": 4}
 MINUTES = 60
-FRESH = 1.0  # seconds
+SETTLE = 2  # seconds after which no job comes or goes any more
 LIMIT = 10_000
 
 
@@ -85,56 +85,49 @@ def spent() -> Spent:
 
 
 def depth() -> list[int]:
-    """How many jobs were unfinished at each of the last sixty minutes; a second old at most, for many look, and a minute may bring thousands."""
-    tenant, moment = current().tenant, time.monotonic()
-    kept = _depths.get(tenant)
-    if kept is None or moment - kept[0] > FRESH:
-        kept = _depths[tenant] = moment, _depth()
-    return kept[1]
-
-
-def _depth() -> list[int]:
-    """How many there are now, and backwards what came and went."""
+    """How many jobs were unfinished at each of the last sixty minutes: how many there are now, and backwards what came and went."""
     level = sum(db.value(f"""SELECT count(*) FROM (SELECT 1 FROM jobs WHERE tenant_id = :tenant AND state = '{state}'
                               LIMIT {LIMIT}) AS counted""") for state in ("waiting", "delayed", "active"))
-    minute = now()[:16]
-    came, went = (past | fresh for past, fresh in zip(_moved(minute), _count_moves(f"{minute}:00.000Z", "9"), strict=True))
+    came, went = _moves()
     series = []
     for ago in range(MINUTES):
         series.append(level)
         minute = now(-60 * ago)[:16]
-        level = max(0, level - came.get(minute, 0) + went.get(minute, 0))
+        level = max(0, level - came[minute] + went[minute])
     return series[::-1]
 
 
-_depths: dict[int | None, tuple[float, list[int]]] = {}
-_moves: dict[int | None, tuple[str, tuple[dict[str, int], dict[str, int]]]] = {}
+Moves = tuple[Counter[str], Counter[str]]  # how many came, and how many went, by minute
+_settled: dict[int | None, tuple[str, Moves]] = {}
 
 
 def forget() -> None:
     """Know nothing of any minute."""
-    _moves.clear()
-    _depths.clear()
+    _settled.clear()
 
 
-def _moved(minute: str) -> tuple[dict[str, int], dict[str, int]]:
-    """How many jobs came and went in each minute of the last hour before this one; looked up once a minute, for what is over stays so."""
-    tenant = current().tenant
-    kept = _moves.get(tenant)
-    if kept is None or kept[0] != minute:
-        kept = _moves[tenant] = minute, _count_moves(now(-60 * MINUTES), f"{minute}:00.000Z")
-    return kept[1]
+def _moves() -> Moves:
+    """How many jobs came and went in each minute of the last hour. What is two seconds old is counted once, for a busy minute has thousands."""
+    tenant, since, until = current().tenant, now(-60 * MINUTES), now(-SETTLE)
+    seen, kept = _settled.get(tenant, ("", (Counter(), Counter())))
+    if not since <= seen <= until:
+        seen, kept = since, (Counter(), Counter())
+    came, went = (Counter({minute: many for minute, many in (old + more).items() if minute >= since[:16]})
+                  for old, more in zip(kept, _count_moves(seen, until), strict=True))
+    _settled[tenant] = until, (came, went)
+    fresh = _count_moves(until, "9")
+    return came + fresh[0], went + fresh[1]
 
 
-def _count_moves(since: str, until: str) -> tuple[dict[str, int], dict[str, int]]:
-    came = dict(db.all(tuple, """
+def _count_moves(since: str, until: str) -> Moves:
+    came = Counter(dict(db.all(tuple, """
         SELECT substr(created_at, 1, 16), count(*) FROM jobs WHERE tenant_id = :tenant AND created_at < :until
            AND id > ifnull((SELECT id FROM jobs WHERE tenant_id = :tenant AND created_at < :since ORDER BY id DESC LIMIT 1), 0)
-         GROUP BY 1""", since=since, until=until))
-    went: dict[str, int] = {}
+         GROUP BY 1""", since=since, until=until)))
+    went: Counter[str] = Counter()
     for state in ("completed", "failed", "cancelled", "dead"):
         for minute, many in db.all(tuple, f"""SELECT substr(finished_at, 1, 16), count(*) FROM jobs WHERE tenant_id = :tenant
                                                AND state = '{state}' AND finished_at >= :since AND finished_at < :until GROUP BY 1""",
                                    since=since, until=until):
-            went[minute] = went.get(minute, 0) + many
+            went[minute] += many
     return came, went

@@ -302,13 +302,29 @@ def test_the_depth_of_an_hour_ago_is_what_it_was_however_much_comes_now(ann, cli
             db.write(lambda: db.run("UPDATE jobs SET created_at = :old", old=orkosi.now(-300)))
             assert today.depth()[-1] == 1
             client.post("/task-queue/submit", {"task_type": "t"}), client.post("/task-queue/submit", {"task_type": "t"})
-            with monkeypatch.context() as patch:
-                patch.setattr(today, "FRESH", 60)
-                assert today.depth()[-1] == 1, "it is not counted again so soon"
-                patch.setattr(today, "FRESH", 0)
-                found = today.depth()
+            found = today.depth()
             assert found[-1] == 3 and found[-2] == 1 and found[0] == 0, found
             db.write(lambda: db.run("DELETE FROM jobs")), today.forget()
+
+
+def test_what_came_and_went_is_counted_once_however_often_somebody_looks(ann, client, monkeypatch):
+    from plugins.console import today
+    today.forget()
+    with acting(system()):
+        monkeypatch.setattr(today, "SETTLE", 0)  # all of it is kept from one look to the next
+        for number in range(1, 8):
+            id = client.post("/task-queue/submit", {"task_type": "t"}).data["id"]
+            if number % 2:
+                client.post(f"/task-queue/{id}/cancel")
+            came, went = today._moves()
+            assert (sum(came.values()), sum(went.values())) == (number, (number + 1) // 2) and today.depth()[-1] == number // 2
+            assert today.depth()[0] == 0, "an hour ago there was nothing"
+        kept = today._settled[1]
+        assert sum(kept[1][0].values()) == 7
+        db.write(lambda: db.run("DELETE FROM jobs"))
+        assert sum(today._moves()[0].values()) == 7, "it is kept, and not asked again"
+        monkeypatch.setattr(today, "now", lambda ahead=0.0: orkosi.now(ahead - 7200))  # the clock was set back
+        assert sum(today._moves()[0].values()) == 0
 
 
 def test_each_layer_that_the_form_of_engines_offers_makes_one(ann, client):
