@@ -46,7 +46,7 @@ def room(name: str) -> Iterator[Path]:
     turn = os.open(folder(), os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(turn, fcntl.LOCK_EX)
-        shutil.rmtree(place, ignore_errors=True)
+        _take_away(place)
         place.mkdir(mode=0o700)
         yield place
     finally:
