@@ -32,7 +32,8 @@ def names() -> list[str]:
         ORDER BY name""") if _visible(row[0])]
 
 
-# Literals again, so that each count walks one partial index and nothing else; of the active ones only with what is always true of them.
+# Literals again, so that each count walks one partial index and nothing else. Of the active ones SQLite takes it only where something is said
+# of its next column: what is always true of them, here and wherever somebody asks what is under lease.
 _TRUE = {"waiting": "", "delayed": "", "active": " AND lease_expires_at > ''"}
 _OF_STATE = {state: f"tenant_id = :tenant AND queue = :queue AND state = '{state}'" + _TRUE.get(state, " AND finished_at IS NOT NULL")
              for state in get_args(State)}
