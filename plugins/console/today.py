@@ -107,10 +107,13 @@ def forget() -> None:
 
 
 def _moves() -> Moves:
-    """How many jobs came and went in each minute of the last hour. What is two seconds old is counted once, for a busy minute has thousands."""
+    """How many jobs came and went in each minute of the last hour. What is two seconds old is counted once, for a busy minute has thousands;
+
+    and each minute all of it anew, for what went may come back: dead jobs are retried.
+    """
     tenant, since, until = current().tenant, now(-60 * MINUTES), now(-SETTLE)
     seen, kept = _settled.get(tenant, ("", (Counter(), Counter())))
-    if not since <= seen <= until:
+    if seen[:16] != until[:16] or seen > until:
         seen, kept = since, (Counter(), Counter())
     came, went = (Counter({minute: many for minute, many in (old + more).items() if minute >= since[:16]})
                   for old, more in zip(kept, _count_moves(seen, until), strict=True))

@@ -322,9 +322,11 @@ def test_what_came_and_went_is_counted_once_however_often_somebody_looks(ann, cl
         kept = today._settled[1]
         assert sum(kept[1][0].values()) == 7
         db.write(lambda: db.run("DELETE FROM jobs"))
-        assert sum(today._moves()[0].values()) == 7, "it is kept, and not asked again"
-        monkeypatch.setattr(today, "now", lambda ahead=0.0: orkosi.now(ahead - 7200))  # the clock was set back
-        assert sum(today._moves()[0].values()) == 0
+        again = sum(today._moves()[0].values())
+        assert again == 7 or orkosi.now()[:16] != kept[0][:16], "within its minute it is kept, and not asked again"
+        for jump in (-7200, 60):  # the clock was set back; a minute later
+            monkeypatch.setattr(today, "now", lambda ahead=0.0, jump=jump: orkosi.now(ahead + jump))
+            assert sum(today._moves()[0].values()) == 0, "it is counted anew"
 
 
 def test_each_layer_that_the_form_of_engines_offers_makes_one(ann, client):
