@@ -1182,8 +1182,7 @@ class Endpoint:
         self.status, self.raises, self.limit, self.max_body = status, raises, limit, max_body
         self.quick, self.durable, self.lane, self.once, self.tool = quick, durable, lane, once, tool
         self.statuses = (status, *statuses)
-        self.summary, _, about = inspect.cleandoc(fn.__doc__ or "").partition("\n")
-        self.about = about.strip()
+        self.summary, _, self.about = map(str.strip, inspect.cleandoc(fn.__doc__ or "").partition("\n"))
         self.path_names = {snake(name): name for name in re.findall(r"\{(\w+)\}", path)}
 
     @property
@@ -1202,7 +1201,8 @@ class Endpoint:
         self.returns = hints.pop("return", None)
         self.body_type = hints.get("body")
         self.query_type = hints.get("query")
-        self.lists = {one.name for one in msgspec.structs.fields(self.query_type or Paging) if typing.get_origin(one.type) is list}
+        asked = msgspec.structs.fields(self.query_type) if self.query_type else ()
+        self.lists = {one.name for one in asked if typing.get_origin(one.type) is list}
         self.takes = list(inspect.signature(self.fn).parameters)
         self.anonymous = self.auth.public and not {"me", "request"} & set(self.takes)  # nobody is asked who they are
         self.path_types = {name: hints[name] for name in self.takes if name in self.path_names}

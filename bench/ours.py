@@ -72,7 +72,8 @@ class Server:
         began = time.perf_counter()
         self.process = subprocess.Popen(
             [sys.executable, *map(str, program or [HOME / "orkosi.py"]), "serve", "--port", "0", "--data", str(folder)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=os.environ | SETTINGS | env)
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            env={name: value for name, value in (os.environ | SETTINGS | env).items() if name != "PYTHONDONTWRITEBYTECODE"})  # as on a user's machine
         try:
             self.url = self._ready(folder, began + 60)
         except BaseException:

@@ -4,7 +4,6 @@ Owns no table. How many tasks there are of each status is kept by triggers, in t
 when each ends. So no answer here walks what grows. `orkosi.py sums check` proves the sums against the rows. Surprise: a day is a local one.
 """
 import math
-import statistics
 from datetime import date, timedelta
 
 from orkosi import Paging, Plugin, Struct, db, now, seconds
@@ -185,10 +184,11 @@ def efficiency() -> list[AgentEfficiency]:
 
 
 def _efficiency(agent: str, spent: tuple[int, int, int, int], tasks_done: int, skipped: int) -> AgentEfficiency:
+    from statistics import median  # imported when first used: it brings fractions and decimals along
     many, well, used, cost = spent
     last = db.all(tuple, """SELECT tokens_in + tokens_out, cost_micros FROM agent_runs WHERE tenant_id = :tenant AND agent = :agent
                              AND status <> 'running' ORDER BY id DESC LIMIT :most""", agent=agent, most=LATEST) if skipped else []
-    tokens_saved, micros_saved = (round(skipped * statistics.median(row[at] for row in last)) if last else 0 for at in (0, 1))
+    tokens_saved, micros_saved = (round(skipped * median(row[at] for row in last)) if last else 0 for at in (0, 1))
     return AgentEfficiency(agent, many, round(well / many, 4) if many else None, used, cost, tasks_done,
                            round(tasks_done / used * 1000, 4) if used else None, skipped, tokens_saved, micros_saved)
 
