@@ -157,7 +157,8 @@ def template(name: str) -> bottle.SimpleTemplate:
 def packed(request: Request, body: bytes, kind: str, headers: dict[str, str], status: int = 200) -> Document:
     """A document, gzipped where the browser takes that. Nothing secret stands in a page, so its length tells nothing."""
     if "gzip" in request.header("Accept-Encoding") and len(body) > 1000:
-        body, headers = gzip.compress(body, 5, mtime=0), {**headers, "Content-Encoding": "gzip"}
+        # Level 3: a third of the time of 5, for a tenth more bytes.
+        body, headers = gzip.compress(body, 3, mtime=0), {**headers, "Content-Encoding": "gzip"}
     return Document(body, kind, headers, status)
 
 

@@ -3,10 +3,10 @@
 Owns no table. Surprise: a button says all of what it does in its own data, and so its script knows no operation. One that is for several
 things at once is called for each of them, in the place of what stands in braces.
 """
-import json
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import msgspec
 from bottle import html_escape as esc
 
 from .look import part
@@ -40,9 +40,9 @@ class Acts:
         """
         if not self.can(operation):
             return ""
-        facts = {"do": _filled(operation, names), "body": json.dumps(body or {}), "say": say or label, "sure": sure, "show": show, "bulk": bulk,
+        facts = {"do": _filled(operation, names), "body": _json(body), "say": say or label, "sure": sure, "show": show, "bulk": bulk,
                  "to": to,
-                 "ids": ",".join(map(part, ids)), "undo": _filled(undo, names), "undo-body": json.dumps(undo_body or {}) if undo else ""}
+                 "ids": ",".join(map(part, ids)), "undo": _filled(undo, names), "undo-body": _json(undo_body) if undo else ""}
         data = " ".join(f'data-{name}="{esc(value)}"' for name, value in facts.items() if value)
         return f'<button type="button" class="act{" " + esc(tone) if tone else ""}" {data}>{esc(label)}</button>'
 
@@ -59,6 +59,10 @@ class Acts:
         key = "".join(char if char.isalnum() else "-" for char in " ".join([heading, *map(str, names.values())]).lower())
         return (f'<details class="form" id="form-{esc(key)}"><summary>{esc(heading)}</summary><form {data} autocomplete="off">'
                 f'{"".join(map(_field, fields))}<p class="acts"><button class="act strong">{esc(label)}</button></p></form></details>')
+
+
+def _json(body: dict[str, Any] | None) -> str:
+    return msgspec.json.encode(body).decode() if body else "{}"
 
 
 def _filled(operation: str, names: dict[str, Any]) -> str:

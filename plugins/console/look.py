@@ -109,7 +109,7 @@ def number(value: int, more: bool = False) -> str:
 
 def part(text: str) -> str:
     """`text` as one part of an address."""
-    return quote(text, safe="")
+    return text if text.isalnum() and text.isascii() else quote(text, safe="")
 
 
 def first_line(text: str | None, most: int = 140) -> str:
