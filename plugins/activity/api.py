@@ -74,8 +74,10 @@ def events(query: EventQuery, request: Request, me: Actor) -> Reply[list[Event]]
     tenant = me.tenant or 0
     if query.after is None and query.wait_seconds is None:
         return Reply(document(stream.feed(tenant, wanted, request.header("Last-Event-ID"), query.beat)))  # type: ignore[arg-type]
-    after = stream.source.head(tenant) if query.after is None else query.after
-    place = request.waits or (stream.Waiter(stream.source, tenant, query.wait_seconds, request.again, None) if query.wait_seconds else None)
+    place = request.waits
+    after = place.after if place else stream.source.head(tenant) if query.after is None else query.after
+    if place is None and query.wait_seconds:
+        place = stream.Waiter(stream.source, tenant, query.wait_seconds, request.again, None, after)
     found, last, reset = stream.page(tenant, wanted, after, query.limit)
     answer = Reply(found, meta={"last_id": last, "reset": reset})
     if place is not None:

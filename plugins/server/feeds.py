@@ -87,11 +87,11 @@ def document(feed: Feed) -> Document:
 
 
 class Waiter(Parked):
-    """A request that waits for something new, and is asked again then."""
+    """A request that waits for something new, and is asked again then; `after`: what it knows already."""
 
-    def __init__(self, source: Source, tenant: int, wait: float, ring: Callable[[], None], nothing: Any):
+    def __init__(self, source: Source, tenant: int, wait: float, ring: Callable[[], None], nothing: Any, after: int = 0):
         super().__init__(wait, ring, nothing)
-        self.place = source, tenant
+        self.place, self.after = (source, tenant), after
         feeds.line_up(self)
 
     def leave(self) -> None:

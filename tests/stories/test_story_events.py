@@ -163,6 +163,13 @@ def test_a_page_waits_for_something_to_come(live):
     live.ask("POST", "/tasks", {"title": "t"})
     waiting.join(10)
     assert [one["type"] for one in said[0]["data"]] == ["task.created"] and time.monotonic() - began < 5
+    began, said = time.monotonic(), []
+    waiting = threading.Thread(target=lambda: said.append(live.ask("GET", "/events?wait_seconds=20&type=task.*")))  # from now on
+    waiting.start()
+    time.sleep(0.3)  # it waits by now
+    live.ask("POST", "/tasks", {"title": "another"})
+    waiting.join(10)
+    assert [one["type"] for one in said[0]["data"]] == ["task.created"] and time.monotonic() - began < 5
     began = time.monotonic()
     empty = live.ask("GET", f"/events?after={said[0]['meta']['last_id']}&wait_seconds=1")
     assert empty["data"] == [] and 0.8 < time.monotonic() - began < 5
