@@ -554,3 +554,15 @@ def test_no_list_or_body_names_another_tenant(theirs, strangers):
                         wrong.append(f"{endpoint.method} {endpoint.path} {name}: {answer}")
     assert not wrong, "\n".join(wrong)
     assert rows() == before and tried > 100
+
+
+def test_an_agents_key_sees_nothing_of_the_company(application, client):
+    for name in ("felix", "dina"):
+        client.post("/agents", {"name": name})
+    client.post("/tasks", {"title": "SECRET review of dina", "assignee": "dina", "status": "review"})
+    felix = Client(application, keys.issue(1, "felix's", ["tasks:read", "queue:work"], agent="felix")[1])
+    for path in ("dashboard/needs", "dashboard/stats", "dashboard/agent-queue-health", "discovery-engines", "discovery-engines/efficiency",
+                 "discovery-engines/logs"):
+        assert client.get(f"/{path}").status in (200, 404), path
+        refused = felix.get(f"/{path}")
+        assert refused.status == 403 and "SECRET" not in refused.body.decode(), path

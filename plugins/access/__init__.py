@@ -21,13 +21,16 @@ ROLES = ("demo", "viewer", "member", "builder", "editor", "admin")
 ELSEWHERE = HOST_TENANT + 1
 
 # What no policy can say: an administrator's own account is erased by another administrator.
-# Nor that no agent judges work.
+# Nor that no agent judges work, or sees the company's.
 # Credentials are for administrators, and for keys that name them; an agent's key stands below both, and may by a grant.
 NEVER: Cell = "no"
 EXCEPT: dict[tuple[str, str, str], Cell] = {("DELETE", "/api/users/me", "admin"): NEVER} | {
     ("GET", path, who): NEVER for path in ("/api/credentials", "/api/credentials/{key}")
     for who in (*(role for role in ROLES if role != "admin"), *(f"rank {rank}" for rank in RANK), "key with all scopes")} | {
-    ("POST", f"/api/tasks/{{id}}/{word}", "key of an agent"): NEVER for word in ("approve", "reject")}
+    ("POST", f"/api/tasks/{{id}}/{word}", "key of an agent"): NEVER for word in ("approve", "reject")} | {
+    ("GET", f"/api/{path}", "key of an agent"): NEVER for path in (
+        "dashboard/needs", "dashboard/stats", "dashboard/agent-queue-health", "discovery-engines", "discovery-engines/efficiency",
+        "discovery-engines/{slug}")}
 
 
 def _person(role: str, tenant: int = HOST_TENANT, founder: bool = False) -> Actor:

@@ -1,5 +1,5 @@
 """The wire of the dashboards."""
-from orkosi import HOST_TENANT, PUBLIC, VERSION, Struct, acting, db, endpoints, may, system
+from orkosi import HOST_TENANT, PUBLIC, VERSION, Actor, Denied, Struct, acting, db, endpoints, may, system
 from plugins import dashboard, health
 from plugins.dashboard import AgentEfficiency, AgentQueue, Facts, Overview, Totals, plugin
 from plugins.dashboard import needs as waiting
@@ -48,9 +48,16 @@ def front() -> Front:
     return Front("Orkosi", VERSION, health.uptime(), counts, seen)
 
 
+def require_company(me: Actor) -> None:
+    """Denied to an agent's key, which sees that agent's work and nothing else."""
+    if me.kind == "agent":
+        raise Denied("An agent's key sees its own work, and not the company's")
+
+
 @plugin.get("/api/dashboard/stats", auth=READ)
-def stats() -> Totals:
+def stats(me: Actor) -> Totals:
     """Count agents by state, tasks by status and priority, and products by status"""
+    require_company(me)
     return dashboard.stats()
 
 
@@ -61,8 +68,9 @@ def efficiency() -> list[AgentEfficiency]:
 
 
 @plugin.get("/api/dashboard/agent-queue-health", auth=READ)
-def queues() -> list[AgentQueue]:
+def queues(me: Actor) -> list[AgentQueue]:
     """Say how long the work of each agent waits, and why the next of it does"""
+    require_company(me)
     return dashboard.queues()
 
 
@@ -73,11 +81,12 @@ def overview() -> Overview:
 
 
 @plugin.get("/api/dashboard/needs", auth=READ, tool="needs")
-def needs() -> waiting.Needs:
+def needs(me: Actor) -> waiting.Needs:
     """List what waits for a person, decisions first, each with what may be done about it
 
     `steps` are operations of the API, for each of `ids` in the place of what stands in braces. `still`: what stands still because somebody
     wanted it so."""
+    require_company(me)
     return waiting.needs()
 
 

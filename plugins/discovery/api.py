@@ -116,9 +116,16 @@ def given(body: NewEngine | EnginePatch) -> dict[str, Any]:
     return {name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET}
 
 
+def require_company(me: Actor) -> None:
+    """Denied to an agent's key: what engines run, and what they cost, is no work of an agent."""
+    if me.kind == "agent":
+        raise Denied("An agent's key sees no discovery engines")
+
+
 @plugin.get("/api/discovery-engines", auth=READ)
-def index(query: Paging) -> Page[Engine]:
+def index(query: Paging, me: Actor) -> Page[Engine]:
     """List discovery engines by slug, with what they did, and what became of the tasks they filed"""
+    require_company(me)
     return lists.page(ENGINES, query).map(seen)
 
 
@@ -134,8 +141,9 @@ def create(body: NewEngine, me: Actor) -> Engine:
 
 
 @plugin.get("/api/discovery-engines/efficiency", auth=READ)
-def efficiency() -> list[Efficiency]:
+def efficiency(me: Actor) -> list[Efficiency]:
     """Say what each engine did, and cost, in 30 days, and how much of that was in vain"""
+    require_company(me)
     since = now(-MONTH)
     sums = {row[0]: row[1:] for row in db.all(tuple, """
         SELECT engine_id, count(*), sum(seconds), sum(cost_micros), sum(tokens), sum(findings), sum(new),
@@ -153,8 +161,9 @@ def efficiency() -> list[Efficiency]:
 
 
 @plugin.get("/api/discovery-engines/{slug}", auth=READ, raises=(404,))
-def show(slug: str) -> EngineWithRuns:
+def show(slug: str, me: Actor) -> EngineWithRuns:
     """Show an engine, with its last twenty runs"""
+    require_company(me)
     one = discovery.find(slug)
     shown = seen(one)
     runs = db.all(EngineRun, "SELECT * FROM discovery_runs WHERE tenant_id = :tenant AND engine_id = :id ORDER BY id DESC LIMIT 20", id=one.id)

@@ -12,7 +12,7 @@ NEW, OLD = "2026-07-28", "2025-11-25"
 META = "io.modelcontextprotocol/"
 AGENTS = {"whoami", "task_list", "task_show", "task_create", "task_update", "task_ask", "task_wait", "search", "file_search", "file_read", "rule_list",
           "budget_show", "credential_list", "credential_get", "log_write", "job_claim", "job_complete", "job_fail", "job_release", "job_heartbeat",
-          "job_show", "run_list", "run_note", "needs"}
+          "job_show", "run_list", "run_note"}
 
 
 def say(client, method, params=None, id=1, **headers):
