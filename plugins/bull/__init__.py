@@ -228,26 +228,27 @@ _CLEANED = {
     "failed": [f"{end} AND finished_at <= :before ORDER BY finished_at" for end in _ENDS],
     **{status: [f"{_ONES[status][0]} AND schedule IS NULL AND created_at <= :before ORDER BY id"]
        for status in ("waiting", "prioritized", "delayed")}}
-_CLEANS = {status: [f"SELECT id FROM jobs WHERE {where} LIMIT :most" for where in wheres] for status, wheres in _CLEANED.items()}
-_FAILED = [f"SELECT id FROM jobs WHERE {end} AND finished_at <= :before ORDER BY finished_at LIMIT :most" for end in _ENDS]
+_CLEANS = {status: [f"SELECT ifnull(finished_at, created_at), id FROM jobs WHERE {where} LIMIT :most" for where in wheres]
+           for status, wheres in _CLEANED.items()}
+
+
+def _oldest(name: str, status: str, before: str, most: int) -> list[int]:
+    """The oldest jobs of a status of this face, which may be several of the queue's own."""
+    found = [row for sql in _CLEANS[status] for row in db.all(tuple, sql, queue=name, before=before, most=most)]
+    return [id for _, id in sorted(found)[:most]]
 
 
 @writes
 def clean(name: str, status: str, grace: int, limit: int) -> list[str]:
     """Take away jobs of a status that are older than `grace` ms, the oldest first; their ids. Those of schedules, which are pending, stay."""
-    before, gone = queue.now(-grace / 1000), list[str]()
-    for sql in _CLEANS["waiting" if status == "paused" else status]:
-        for id, in db.all(tuple, sql, queue=name, before=before, most=limit - len(gone)):
-            gone.append(name_of(queue.remove(id)))
-    return gone
+    found = _oldest(name, "waiting" if status == "paused" else status, queue.now(-grace / 1000), limit)
+    return [name_of(queue.remove(id)) for id in found]
 
 
 @writes
 def retry_all(name: str, count: int, before: str) -> int:
     """Run failed jobs again that failed up to a moment, the oldest first, with all their attempts; how many."""
-    done = 0
-    for sql in _FAILED:
-        for id, in db.all(tuple, sql, queue=name, before=before, most=count - done):
-            queue.retry(id)
-            done += 1
-    return done
+    found = _oldest(name, "failed", before, count)
+    for id in found:
+        queue.retry(id)
+    return len(found)
