@@ -38,5 +38,5 @@ def rss(query: FeedQuery) -> Document:
     """What got done, as RSS 2.0
 
     The latest first. A link leads to the page of the task."""
-    page = changelog.page(ChangelogQuery(limit=query.limit, offset=query.offset, agent=query.whose()), query.product)
+    page = changelog.page(ChangelogQuery(limit=query.limit, offset=query.offset, after=query.after, agent=query.whose()), query.product)
     return Document(feed.rss(page.items, server.url()), "application/rss+xml; charset=utf-8")

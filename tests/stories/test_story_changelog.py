@@ -46,6 +46,9 @@ def test_the_summary_counts_each_day_by_area(client):
 @pytest.mark.story("GET /api/changelog/feed")
 def test_the_feed_has_the_same_entries_as_rss(client):
     done(1), done(2, agent="ada", product=None, summary=None), done(3, agent=None, product="bank", summary=None, title="<b> & co", task_id=None, guid="orkosi-product-bank-1")
+    assert client.get("/changelog/feed?after=garbage").status == 400
+    rest = client.get(f"/changelog/feed?after={client.get('/changelog?limit=2').json['meta']['next_after']}").body.decode()
+    assert rest.count("<item>") == 1 and "Task 1" in rest
     answer = client.get("/changelog/feed")
     assert answer.headers["Content-Type"] == "application/rss+xml; charset=utf-8"
     root, home = ElementTree.fromstring(answer.body), server.url()
