@@ -372,3 +372,12 @@ def test_every_word_of_a_search_counts(client):
     for q in ("one+two+three+four+five+six+seven+eight+nine", "x" * 201):
         refused = client.get(f"/tasks?q={q}")
         assert refused.status == 400 and refused.wrong == ["q"] and "8 different words" in refused.error["message"]
+
+
+@pytest.mark.parametrize("day", ["2026-99-99", "2026-02-30", "2026-02-28T99:99"])
+def test_a_task_is_due_on_a_day_that_there_is(client, day):
+    refused = client.post("/tasks", {"title": "t", "due_date": day})
+    assert refused.status == 400 and refused.json["error"]["details"][0]["field"] == "due_date"
+    client.post("/tasks", {"title": "t", "due_date": "2028-02-29T10:00Z"})
+    assert client.patch("/tasks/1", {"due_date": day, "title": "u"}).status == 400
+    assert client.get("/tasks/1").data["title"] == "t" and client.get("/tasks/1").data["due_date"] == "2028-02-29T10:00Z"

@@ -5,6 +5,7 @@ refusals: one 400 that names the field and says what to write instead.
 """
 import re
 import unicodedata
+from datetime import datetime
 from typing import Annotated
 
 from orkosi import Invalid, Meta, Paging, Plugin
@@ -56,6 +57,14 @@ def required(text: str, field: str, message: str) -> str:
     if not text.strip():
         raise wrong(field, message)
     return text
+
+
+def instant(text: str, field: str) -> datetime:
+    """The day, or the time, that a text of ISO 8601 means. Invalid where there is none such, as on 30 February."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise wrong(field, "Send a day, such as 2026-08-31, or a time, such as 2026-08-31T17:00:00Z") from None
 
 
 def slug(text: str) -> str:

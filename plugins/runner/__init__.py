@@ -4,6 +4,7 @@ What must not be lost is written down before it is sent: a result lies in `undel
 server accepts it or says that the lease is lost. A runner that is told to end (SIGTERM) ends its brain
 and gives the job back, at no cost of an attempt.
 """
+import contextlib
 import fcntl
 import json
 import os
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +284,8 @@ class Runner:
 
     def _put_off(self, lease: Lease, reason: str, task: dict[str, Any] | None, after: float | None = None) -> Call:
         due = task and task.get("due_date")
+        with contextlib.suppress(ValueError):  # earlier versions took days that there are not: such a one ends no waiting
+            due = due and datetime.fromisoformat(due) and due
         return "POST", f"{lease.path}/release", {"lease_token": lease.token, "reason": reason[-8000:]} | (
             {} if after is None else {"retry_in_seconds": after}) | ({"give_up_at": due} if due else {})
 

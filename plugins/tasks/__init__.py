@@ -257,6 +257,8 @@ def create(new: NewTask) -> tuple[Task, bool]:
     returned. `dedupe=False` makes one anyway.
     """
     title, assignee = fields.line(new.title, "title", 300), assignable(new.assignee)
+    if new.due_date:
+        fields.instant(new.due_date, "due_date")
     at = delegation.place(new, assignee)
     if new.dedupe and new.status not in OVER and (same := _the_same(fields.folded(title), assignee, new, at.parent_id)):
         return find(same), True
@@ -291,6 +293,8 @@ def change(id: int, patch: TaskPatch) -> Task:
     if "assignee" in values:
         values["assignee"] = assignable(values["assignee"])
         _for_oneself(values["assignee"])
+    if values.get("due_date"):
+        fields.instant(values["due_date"], "due_date")
     shares.require(bytes=len(values.get("description") or "") + len(values.get("resolution") or ""))
     status = values.get("status", before.status)
     if status in OVER and before.status not in OVER:
