@@ -144,6 +144,18 @@ def test_an_agent_says_how_it_is_and_is_deactivated(client, robot):
         assert robot.request(method, "/v1/public/agents/99", body).status == 404
 
 
+def test_one_that_is_stopped_gets_nothing_until_it_is_started(client, robot):
+    id = robot.post("/v1/public/agents", {"name": "ext", "role": "x"}).data["id"]
+    client.post("/tasks", {"title": "t", "assignee": "ext"})
+    claim = lambda: client.post("/task-queue/claim", {"worker_id": "w", "queue_name": "agent:ext"}).data  # noqa: E731
+    client.post("/agents/ext/stop", {})
+    assert claim() is None
+    robot.patch(f"/v1/public/agents/{id}", {"status": "offline"}), robot.patch(f"/v1/public/agents/{id}", {"status": "idle"})
+    assert claim() is None, "being back is no order to start"
+    client.post("/agents/ext/start", {})
+    assert claim()["task_type"] == "task"
+
+
 def test_agents_are_filtered_by_what_the_public_sees(robot):
     for name, role, status in [("ada", "builder", "idle"), ("bruno", "writer", "blocked"), ("clara", "writer", "offline")]:
         robot.post("/v1/public/agents", {"name": name, "role": role, "status": status})

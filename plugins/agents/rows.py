@@ -190,7 +190,7 @@ def report(id: int, **more: Any) -> Agent:
         queue.pause(agent.queue)
         if agent.reported == "offline":
             queue.release_active(agent.queue)
-    elif before.reported in HOLDING and agent.wanted != "paused":
+    elif before.reported in HOLDING and agent.wanted == "running":
         queue.resume(agent.queue)
     return agent
 
@@ -206,10 +206,12 @@ def note_steps(name: str, steps: list[Step], **more: Any) -> Agent:
 
 @writes
 def want(name: str, wanted: Wanted, note: str | None, event: str) -> Agent:
-    """Keep what the operator asks for, and say so as `event`. A paused agent's queue is paused with it."""
+    """Keep what the operator asks for, and say so as `event`. A paused agent's queue is paused with it; so is that of a stopped one that lives
+    elsewhere, where no process ends."""
     from plugins import automations
     agent = _agent(db.patch(dict, "agents", find(name).id, wanted=wanted, note=note))
-    (queue.pause if wanted == "paused" or agent.away else queue.resume)(agent.queue)
+    held = wanted == "paused" or agent.away or (wanted == "stopped" and not agent.local)
+    (queue.pause if held else queue.resume)(agent.queue)
     automations.switch(name, "inactive" if wanted == "stopped" else "active")
     emit(event, agent, note=note)
     return agent
