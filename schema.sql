@@ -5,7 +5,7 @@
 -- An index is idx_<table>_by_<columns>, with a word for its rows before `by` where it holds but some (open, done, …);
 -- tenant_id, with which most begin, goes without saying. The comment above it names what needs it.
 -- Raise the version with every change, so that an older Orkosi refuses a newer file.
-PRAGMA user_version = 20;
+PRAGMA user_version = 21;
 
 -- ════════════════════════════ tenants ════════════════════════════
 
@@ -210,6 +210,7 @@ CREATE TABLE jobs (
   created_at TEXT NOT NULL,
   claimed_at TEXT,
   finished_at TEXT,
+  heard_at TEXT,                                -- the last heartbeat
   CHECK ((state = 'active') = (lease_expires_at IS NOT NULL)),
   CHECK ((state = 'completed' OR state = 'failed' OR state = 'cancelled' OR state = 'dead') = (finished_at IS NOT NULL))
 ) STRICT;
@@ -642,7 +643,9 @@ CREATE TABLE agent_runs (
   note TEXT,
   error TEXT,
   unpaid_tokens INTEGER NOT NULL DEFAULT 0,     -- what its tenant's balance did not cover
-  counted INTEGER NOT NULL DEFAULT 0 CHECK (counted IN (0, 1)), -- in cost_sums
+  counted INTEGER NOT NULL DEFAULT 0 CHECK (counted IN (0, 1)), -- in cost_sums,
+  counted_product TEXT,                         -- and there under these; NULL: as earlier versions counted it
+  counted_model TEXT,
   stdout_bytes INTEGER NOT NULL DEFAULT 0,      -- what its program wrote; how much of that is kept, its folder says
   stderr_bytes INTEGER NOT NULL DEFAULT 0,
   truncated INTEGER NOT NULL DEFAULT 0,         -- its task's resolution is but the beginning of that

@@ -77,7 +77,7 @@ def _queues() -> Iterator[Family]:
     yield Family("orkosi_jobs", "gauge", "Jobs by queue and state; what is over is counted to 10,000",
                  [({"queue": of.queue_name, "state": name}, many) for of in found for name, many in of.counts.items()])
     yield Family("orkosi_queue_paused", "gauge", "Whether a queue is paused", [({"queue": of.queue_name}, int(of.paused)) for of in found])
-    yield Family("orkosi_queue_oldest_waiting_seconds", "gauge", "For how long the next job of a queue has waited",
+    yield Family("orkosi_queue_oldest_waiting_seconds", "gauge", "For how long the oldest waiting job of a queue has waited",
                  [({"queue": of.queue_name}, _age(of.oldest_waiting_at)) for of in found])
 
 

@@ -26,8 +26,7 @@ job completes exactly once, though its work may have been done twice. A server t
 nothing that was acknowledged: submit, complete and fail are on the disk before they answer;
 claims, heartbeats and releases survive a kill, and a power cut may only undo them.
 
-Whose. The queues `orkosi` and `orkosi outside` are the server's own: nobody outside can name them, or a job of them. A key
-of an agent sees and moves the jobs of that agent's queue, and no others.
+Whose. The server's own queues, OWNS, nobody outside can name, nor a job of them. An agent's key sees and moves the jobs of its queue alone.
 """
 import threading
 import time
@@ -90,6 +89,7 @@ class Job(Struct):
     created_at: str = ""
     claimed_at: str | None = None
     finished_at: str | None = None
+    heard_at: str | None = None
 
 
 class Why(Struct):

@@ -1,12 +1,12 @@
 """The wire of the task queue. (BullMQ's face is another file over the same verbs.)"""
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Annotated, Any
 
 import msgspec
 
 from orkosi import Actor, Meta, Page, Paging, Reply, Request, Struct, acting, may
 from plugins import lists, queue, tenants
-from plugins.fields import wrong
+from plugins.fields import instant, wrong
 from plugins.queue import BY_STATE, JOBS, Job, Name, QueueStats, Signals, State, Why, plugin, seeing
 
 Short = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -85,6 +85,7 @@ class Completion(Struct, forbid_unknown_fields=True):
     result: Any = None
     claim_next: bool = False
     worker_id: Short | None = None
+    tenant_id: int | None = None
 
 
 class Refusal(Struct):
@@ -105,6 +106,7 @@ class DoneJob(Struct, forbid_unknown_fields=True):
 
 class Completions(Struct, forbid_unknown_fields=True):
     jobs: Annotated[list[DoneJob], Meta(min_length=1, max_length=100)]
+    tenant_id: int | None = None
 
 
 class Outcome(Struct):
@@ -119,6 +121,7 @@ class Failure(Struct, forbid_unknown_fields=True):
     error: Annotated[str, Meta(max_length=65536)]
     retryable: bool = True
     retry_in_seconds: Annotated[float, Meta(ge=0, le=86400)] | None = None
+    tenant_id: int | None = None
 
 
 class Heartbeat(Struct, forbid_unknown_fields=True):
@@ -127,6 +130,7 @@ class Heartbeat(Struct, forbid_unknown_fields=True):
     progress: Any = None
     tokens_used: Annotated[int, Meta(ge=0, le=2**53)] | None = None
     wait_seconds: Annotated[float, Meta(ge=0, le=25, description="How long the answer may wait for a `cancel` or a `pause`")] = 0
+    tenant_id: int | None = None
 
 
 class Release(Struct, forbid_unknown_fields=True):
@@ -134,6 +138,7 @@ class Release(Struct, forbid_unknown_fields=True):
     reason: Annotated[str, Meta(min_length=1, max_length=8192, description="Why it cannot be done now: the job is put off")] | None = None
     retry_in_seconds: Annotated[float, Meta(ge=0, le=86400)] | None = None
     give_up_at: Annotated[str, Meta(max_length=40, description="When waiting is over: the end of a day in UTC, or a time")] | None = None
+    tenant_id: int | None = None
 
 
 class Query(Paging):
@@ -258,18 +263,20 @@ def complete(id: str, body: Completion, request: Request) -> Completed:
     """Complete a job with its lease token; with `claim_next`, get the queue's next job in the same answer
 
     Completing again with the same token changes nothing. A token that does not match is 409 `lease_lost`."""
-    job, following = queue.complete(queue.id_of(id), body.lease_token, body.result, claim_next=body.claim_next, worker=body.worker_id)
+    with acting(tenants.asked_for(body.tenant_id)):
+        job, following = queue.complete(queue.id_of(id), body.lease_token, body.result, claim_next=body.claim_next, worker=body.worker_id)
     if following:
         request.if_lost = lambda: queue.waiting.give_back([following])
     return Completed(shown(job), claimed(following) if following else None)
 
 
-@plugin.post("/api/task-queue/complete", quick=True, auth=WORK, raises=(400, 507), max_body=4 << 20)
+@plugin.post("/api/task-queue/complete", quick=True, auth=WORK, raises=(400, 404, 507), max_body=4 << 20)
 def complete_many(body: Completions) -> list[Outcome]:
     """Complete up to a hundred jobs, each with its lease token
 
     Each has an outcome of its own, in the order they were sent: one that is not ours any more keeps none of the others back."""
-    outcomes = queue.complete_many([(queue.id_of(one.id), one.lease_token, one.result) for one in body.jobs])
+    with acting(tenants.asked_for(body.tenant_id)):
+        outcomes = queue.complete_many([(queue.id_of(one.id), one.lease_token, one.result) for one in body.jobs])
     return [Outcome(f"job_{queue.id_of(one.id)}", isinstance(made, Job), None if isinstance(made, Job) else Refusal(made.code, made.message))
             for one, made in zip(body.jobs, outcomes, strict=True)]
 
@@ -279,7 +286,8 @@ def fail(id: str, body: Failure) -> Shown:
     """Report a failed attempt
 
     It is tried again after a back-off, or `retry_in_seconds`; with `retryable` false, or all attempts used, never."""
-    return shown(queue.fail(queue.id_of(id), body.lease_token, body.error, retryable=body.retryable, retry_in=body.retry_in_seconds))
+    with acting(tenants.asked_for(body.tenant_id)):
+        return shown(queue.fail(queue.id_of(id), body.lease_token, body.error, retryable=body.retryable, retry_in=body.retry_in_seconds))
 
 
 @plugin.post("/api/task-queue/{id}/heartbeat", auth=WORK, raises=(404, 409), tool="job_heartbeat")
@@ -291,10 +299,11 @@ def heartbeat(id: str, body: Heartbeat, request: Request) -> Signals:
     if len(msgspec.json.encode(body.progress)) > MAX_PROGRESS:
         raise wrong("progress", f"At most {MAX_PROGRESS >> 10} KiB")
     number, heard = queue.id_of(id), None
-    if request.waits is None:  # asked again, it has been extended
-        heard = queue.heartbeat(number, body.lease_token, extend=body.extend_seconds, progress=body.progress, tokens=body.tokens_used)
-    if heard is None or body.wait_seconds:
-        return queue.listen(number, body.lease_token, wait=body.wait_seconds, ring=request.again, before=request.waits)
+    with acting(tenants.asked_for(body.tenant_id)):
+        if request.waits is None:  # asked again, it has been extended
+            heard = queue.heartbeat(number, body.lease_token, extend=body.extend_seconds, progress=body.progress, tokens=body.tokens_used)
+        if heard is None or body.wait_seconds:
+            return queue.listen(number, body.lease_token, wait=body.wait_seconds, ring=request.again, before=request.waits)
     return heard
 
 
@@ -306,18 +315,16 @@ def release(id: str, body: Release) -> Shown:
     each time up to 30 min. Where it would be due only past `give_up_at`, or a day after it was first put off, it has failed instead."""
     if body.reason is None and (body.retry_in_seconds is not None or body.give_up_at is not None):
         raise wrong("reason", "Say why the job is put off, or give it back without `retry_in_seconds` and `give_up_at`")
-    if body.reason is None:
-        return shown(queue.release(queue.id_of(id), body.lease_token))
-    return shown(queue.put_off(queue.id_of(id), body.lease_token, body.reason, after=body.retry_in_seconds,
-                               until=None if body.give_up_at is None else ending(body.give_up_at)))
+    until = None if body.give_up_at is None else ending(body.give_up_at)
+    with acting(tenants.asked_for(body.tenant_id)):
+        if body.reason is None:
+            return shown(queue.release(queue.id_of(id), body.lease_token))
+        return shown(queue.put_off(queue.id_of(id), body.lease_token, body.reason, after=body.retry_in_seconds, until=until))
 
 
 def ending(text: str) -> float:
     """The last moment, in seconds since the epoch, that a day or a time means."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise wrong("give_up_at", "Send a day, such as 2026-08-31, or a time, such as 2026-08-31T17:00:00Z") from None
+    moment = instant(text, "give_up_at")
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return moment.timestamp() + (86400 if len(text) == 10 else 0)
 

@@ -32,7 +32,7 @@ def retry(id: int) -> Job:
     if job.state not in ("dead", "failed", "cancelled"):
         raise Conflict(f"job_{id} is {job.state}; only dead, failed and cancelled jobs are retried")
     job = db.one(Job, """
-        UPDATE jobs SET state = 'waiting', attempt = 0, finished_at = NULL, lease_token = NULL, run_at = NULL
+        UPDATE jobs SET state = 'waiting', attempt = 0, finished_at = NULL, lease_token = NULL, run_at = NULL, deferrals = 0, deferred_since = NULL
          WHERE id = :id AND tenant_id = :tenant RETURNING *""", id=id)
     _ready(job)
     emit("job.revived", job)
@@ -106,7 +106,8 @@ def bury(ids: list[int]) -> int:
 
 @writes
 def _bury(ids: list[int]) -> int:
-    found = [job for job in of_ids(ids) if job.state == "waiting" and job.attempt == 0 and job.error and _visible(job.queue)]
+    found = [job for job in of_ids(ids) if job.state == "waiting" and job.attempt == 0 and job.error
+             and not job.deferrals and _visible(job.queue)]  # one that was put off has not failed
     for job in found:
         db.run("UPDATE jobs SET attempt = max_attempts WHERE id = :id AND tenant_id = :tenant", id=job.id)
         _failed(msgspec.structs.replace(find(job.id), attempt=job.max_attempts), job.error or "", True, 0)

@@ -12,7 +12,7 @@ DAY, HOUR = 86400, 3600
 
 @finds("queue")
 def dead_or_stuck() -> Iterator[Finding]:
-    """Queues in which jobs died within a day, and those whose next job has waited for an hour."""
+    """Queues in which jobs died within a day, and those in which one has waited for an hour."""
     for name in names():
         if name in OWNS:
             continue
@@ -24,4 +24,4 @@ def dead_or_stuck() -> Iterator[Finding]:
                           f"{len(dead)}{' or more' if len(dead) == 100 else ''} within a day. The newest is job_{id} ({kind}): {error}", "P1")
         found = stats(name)
         if not found.paused and found.oldest_waiting_at and seconds(found.oldest_waiting_at) < seconds(now()) - HOUR:
-            yield Finding(f"Nobody works queue {name}", f"queue:stuck:{name}", f"Its next job waits since {found.oldest_waiting_at}.")
+            yield Finding(f"Nobody works queue {name}", f"queue:stuck:{name}", f"Its oldest job waits since {found.oldest_waiting_at}.")

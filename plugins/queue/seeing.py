@@ -39,6 +39,16 @@ _OF_STATE = {state: f"tenant_id = :tenant AND queue = :queue AND state = '{state
              for state in get_args(State)}
 
 
+# The first of each priority; one step of an index for each that there is.
+_OLDEST = f"""
+    WITH RECURSIVE found (priority) AS (
+      SELECT min(priority) FROM jobs WHERE {_OF_STATE["waiting"]}
+      UNION ALL SELECT (SELECT min(priority) FROM jobs WHERE {_OF_STATE["waiting"]} AND priority > found.priority) FROM found
+                 WHERE found.priority IS NOT NULL)
+    SELECT min((SELECT created_at FROM jobs WHERE {_OF_STATE["waiting"]} AND priority = found.priority ORDER BY id LIMIT 1))
+      FROM found WHERE found.priority IS NOT NULL"""
+
+
 def stats(queue: str) -> QueueStats:
     """Counts by state. Finished ones are counted to 10,000, so that a long history costs nothing."""
     counts, at_least = {}, []
@@ -47,8 +57,7 @@ def stats(queue: str) -> QueueStats:
                                  queue=queue, most=-1 if state in UNFINISHED else COUNTED)
         if counts[state] == COUNTED and state not in UNFINISHED:
             at_least.append(state)
-    oldest = db.value(f"SELECT created_at FROM jobs WHERE {_OF_STATE['waiting']} ORDER BY priority, id LIMIT 1", queue=queue)
-    return QueueStats(queue, paused(queue), counts, oldest, at_least)
+    return QueueStats(queue, paused(queue), counts, db.value(_OLDEST, queue=queue), at_least)
 
 
 Asked = list[Job]
@@ -102,7 +111,7 @@ def of_ids(ids: list[int]) -> list[Job]:
     """Jobs of this tenant by number, without their payloads and results: what `whys` needs of them."""
     return db.all(Job, """
         SELECT id, tenant_id, queue, task_type, 'null' AS payload, priority, state, attempt, max_attempts, backoff_kind, backoff_ms,
-               timeout_seconds, run_at, lease_expires_at, worker_id, error, held_for, deferrals, deferred_since, created_at
+               timeout_seconds, run_at, lease_expires_at, worker_id, error, held_for, deferrals, deferred_since, created_at, claimed_at, heard_at
           FROM jobs WHERE tenant_id = :tenant AND id IN (SELECT value FROM json_each(:ids))""", ids=jsoned(ids)) if ids else []
 
 
@@ -132,8 +141,9 @@ def _at_rest(job: Job) -> list[Why]:
         return [Why("not_retryable", f"It was not to be tried again: {job.error}")]
     if job.state == "cancelled":
         return [Why("cancelled", "It was cancelled; retry it to run it after all")]
-    if job.state == "active" and job.lease_expires_at:
-        silent = job.timeout_seconds - (seconds(job.lease_expires_at) - time.time())
+    if job.state == "active" and job.claimed_at and job.lease_expires_at:  # a lease may be extended by more, or by less, than its timeout
+        silent = min(time.time() - seconds(max(job.claimed_at, job.heard_at or "")),
+                     job.timeout_seconds - (seconds(job.lease_expires_at) - time.time()))
         if silent > job.timeout_seconds * 2 / 3:  # two beats: a worker beats three times in a lease
             return [Why("worker_silent", f"Its worker {job.worker_id} has not been heard of for {silent:.0f} s; "
                                          f"if it stays silent, the job is free again at {job.lease_expires_at}")]

@@ -74,9 +74,10 @@ def heartbeat(id: int, token: str, *, extend: float | None = None, progress: Any
     if job.state != "active" or job.lease_token != token:
         raise _lost(job, token)
     until = max(now(job.timeout_seconds if extend is None else extend), job.lease_expires_at or "")
-    db.run("""UPDATE jobs SET lease_expires_at = :until, progress = ifnull(:progress, progress), tokens_used = ifnull(:tokens, tokens_used)
+    db.run("""UPDATE jobs SET lease_expires_at = :until, heard_at = :now, progress = ifnull(:progress, progress),
+                     tokens_used = ifnull(:tokens, tokens_used)
                WHERE id = :id AND tenant_id = :tenant""",
-           id=id, until=until, progress=None if progress is None else jsoned_any(progress), tokens=tokens)
+           id=id, until=until, now=now(), progress=None if progress is None else jsoned_any(progress), tokens=tokens)
     return Signals(False, paused(job.queue), until)
 
 

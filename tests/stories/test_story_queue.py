@@ -6,7 +6,7 @@ import time
 import pytest
 from conftest import Client, Like, db, listed, put
 
-from orkosi import now
+from orkosi import acting, now, seconds, system
 from plugins import keys, queue
 
 OLD, OLDER, AHEAD = "2026-11-03T10:00:00.000Z", "2026-11-02T10:00:00.000Z", "2099-01-01T00:00:00.000Z"
@@ -97,7 +97,7 @@ def test_the_jobs_of_each_queue_are_counted_by_state(client):
     none = dict.fromkeys(STATES, 0)
     a = {"queue_name": "a", "paused": False, "counts": none | dict.fromkeys(["active", "completed", "delayed", "failed", "cancelled"], 1),
          "oldest_waiting_at": None, "at_least": []}
-    b = {"queue_name": "b", "paused": False, "counts": none | {"waiting": 2, "dead": 1}, "oldest_waiting_at": "2026-11-02T10:00:02.000Z", "at_least": []}
+    b = {"queue_name": "b", "paused": False, "counts": none | {"waiting": 2, "dead": 1}, "oldest_waiting_at": "2026-11-02T10:00:01.000Z", "at_least": []}
     d = {"queue_name": "d", "paused": True, "counts": none, "oldest_waiting_at": None, "at_least": []}
     assert client.get("/task-queue/stats").json == {"data": [a, b, d]}
     assert client.get("/task-queue/stats?queue_name=b").json == {"data": [b]}
@@ -157,7 +157,22 @@ def test_a_claim_waits_for_a_job_and_takes_from_another_tenant_if_told_to(client
     assert found["task_type"] == "late" and 0.05 < time.monotonic() - began < 9
     elsewhere = as_("ann", tenant=None).get("/auth/me").data["tenant"]
     theirs = stored(50, home=elsewhere)
-    assert client.post("/task-queue/claim", {"worker_id": "w2", "tenant_id": elsewhere}).json == {"data": claims(theirs, lately)[0]}
+    leased = client.post("/task-queue/claim", {"worker_id": "w2", "tenant_id": elsewhere})
+    assert leased.json == {"data": claims(theirs, lately)[0]}
+    there = {"lease_token": leased.data["lease_token"], "tenant_id": elsewhere}
+    assert client.post("/task-queue/job_50/heartbeat", there | {"extend_seconds": 900}).data["lease_expires_at"] == lately(900)
+    assert client.post("/task-queue/job_50/complete", there | {"tenant_id": None}).status == 404
+    assert client.post("/task-queue/job_50/release", there).data["status"] == "waiting"
+    for id, verb, status in ((50, "fail", "delayed"), (51, "complete", "completed")):
+        stored(51, home=elsewhere) if id == 51 else None
+        token = client.post("/task-queue/claim", {"worker_id": "w2", "tenant_id": elsewhere}).data["lease_token"]
+        said = client.post(f"/task-queue/job_{id}/{verb}", {"lease_token": token, "tenant_id": elsewhere} | ({"error": "no"} if verb == "fail" else {})).data
+        assert said.get("job", said)["status"] == status
+    stored(52, home=elsewhere)
+    token = client.post("/task-queue/claim", {"worker_id": "w2", "tenant_id": elsewhere}).data["lease_token"]
+    many = {"jobs": [{"id": "job_52", "lease_token": token}], "tenant_id": elsewhere}
+    assert as_("bo", tenant=None).post("/task-queue/complete", many).status in (403, 404)
+    assert client.post("/task-queue/complete", many).data == [{"id": "job_52", "completed": True, "error": None}]
 
 
 # ── with a lease ──
@@ -267,7 +282,33 @@ def test_some_jobs_run_again_and_are_buried_again(client, lately):
     assert client.post("/task-queue/bury", {"ids": ["job_1", "job_2", "job_3", "job_4", "job_5", "job_99"]}).json == {"data": {"buried": 2}}
     dead = {"status": "dead", "attempt": 3, "finished_at": lately}
     assert look(client, "job_2", "job_3", "job_4", "job_5") == [one | again | dead for one in before[1:3]] + before[3:]
+    stored(6, attempt=0, deferrals=1, error="not now")  # put off, and due again: it never failed
+    assert client.post("/task-queue/bury", {"ids": ["job_6"]}).json == {"data": {"buried": 0}}
     for order in ({}, {"ids": []}, {"queue_name": "default", "ids": ["job_1"]}, {"ids": ["x"]}, {"ids": ["job_1"] * 1001}):
         refused = client.post("/task-queue/retry", order)
         assert refused.status == 400, order
     assert client.post("/task-queue/bury", {"ids": ["nonsense"]}).status == 400
+
+
+def test_whoever_was_put_off_for_too_long_and_is_retried_may_be_put_off_again(client):
+    client.post("/task-queue/submit", {"task_type": "t"})
+    token = client.post("/task-queue/claim", {"worker_id": "w"}).data["lease_token"]
+    client.post("/task-queue/job_1/release", {"lease_token": token, "reason": "no", "retry_in_seconds": 0})
+    with acting(system()):
+        db.write(lambda: db.run("UPDATE jobs SET deferred_since = :old, state = 'waiting', run_at = NULL WHERE tenant_id = :tenant", old=OLD))
+    token = client.post("/task-queue/claim", {"worker_id": "w"}).data["lease_token"]
+    assert client.post("/task-queue/job_1/release", {"lease_token": token, "reason": "no"}).data["status"] == "failed"
+    assert client.post("/task-queue/job_1/retry").data["deferrals"] == 0
+    token = client.post("/task-queue/claim", {"worker_id": "w"}).data["lease_token"]
+    again = client.post("/task-queue/job_1/release", {"lease_token": token, "reason": "no"}).data
+    assert again["status"] == "delayed" and again["deferrals"] == 1 and 25 < seconds(again["run_at"]) - time.time() < 31
+
+
+def test_a_worker_that_was_just_heard_is_not_called_silent(client):
+    client.post("/task-queue/submit", {"task_type": "t", "timeout_seconds": 9})
+    token = client.post("/task-queue/claim", {"worker_id": "w"}).data["lease_token"]
+    with acting(system()):
+        db.write(lambda: db.run("UPDATE jobs SET claimed_at = :then, lease_expires_at = :soon WHERE tenant_id = :tenant", then=now(-8), soon=now(1)))
+    assert [one["code"] for one in client.get("/task-queue/job_1").data["why"]] == ["worker_silent"]
+    client.post("/task-queue/job_1/heartbeat", {"lease_token": token, "extend_seconds": 2})
+    assert client.get("/task-queue/job_1").data["why"] == []
