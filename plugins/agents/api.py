@@ -179,9 +179,11 @@ def show_run(id: int, me: Actor) -> Run:
     return runs.find(id, me.name if me.kind == "agent" else None)
 
 
-@plugin.patch("/api/agent-runs/{id}", quick=True, auth=WORK, raises=(404,), tool="run_note")
+@plugin.patch("/api/agent-runs/{id}", quick=True, auth=WORK, raises=(404, 409), tool="run_note")
 def update_run(id: int, body: RunPatch, me: Actor) -> Run:
-    """Report on a run; a status other than running ends it"""
+    """Report on a run; a status other than running ends it
+
+    What is over may be reported on otherwise, but runs no more."""
     return runs.change(id, body, me.name if me.kind == "agent" else None)
 
 

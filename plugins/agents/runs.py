@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from orkosi import (
     UNSET,
+    Conflict,
     Meta,
     NotFound,
     Page,
@@ -122,6 +123,8 @@ def start(agent: str, *, task_id: int | None, job_id: int | None, mode: str, rep
 def change(id: int, patch: RunPatch, agent: str | None = None) -> Run:
     """Report on a run; a status other than running ends it, and then its duration is known. NotFound."""
     before = find(id, agent)
+    if before.finished_at and getattr(patch, "status", UNSET) == "running":
+        raise Conflict(f"Run {id} is over; begin another")
     ends = getattr(patch, "status", UNSET) not in (UNSET, "running") and (before.finished_at is None or before.status == "lost")
     finish: dict[str, Any] = {"error": getattr(patch, "error", None)} if before.status == "lost" else {}
     if ends:
@@ -133,6 +136,7 @@ def change(id: int, patch: RunPatch, agent: str | None = None) -> Run:
     run = find(id)
     if before.finished_at and counted(id) and _told(run) != _told(before):
         emit("run.corrected", run, before=before)
+        run = find(id)  # whoever heard it may have priced it
     if ends:
         emit("run.finished", run)
         run = find(id)  # whoever heard it may have written what was left unpaid
@@ -142,9 +146,16 @@ def change(id: int, patch: RunPatch, agent: str | None = None) -> Run:
 
 
 @writes
-def count_once(id: int) -> bool:
-    """Whether a run that is over is counted now for the first time; inside a write."""
-    return bool(db.run("UPDATE agent_runs SET counted = 1 WHERE id = :id AND tenant_id = :tenant AND counted = 0", id=id))
+def count_once(id: int, product: str, model: str) -> bool:
+    """Whether a run that is over is counted now for the first time, under these; inside a write."""
+    return bool(db.run("""UPDATE agent_runs SET counted = 1, counted_product = :product, counted_model = :model
+                           WHERE id = :id AND tenant_id = :tenant AND counted = 0""", id=id, product=product, model=model))
+
+
+def counted_as(id: int) -> tuple[str, str] | None:
+    """The product and the model that a run was counted under, whatever its task and its agent are by now; None where nobody kept them."""
+    found = db.all(tuple, "SELECT counted_product, counted_model FROM agent_runs WHERE id = :id AND tenant_id = :tenant", id=id)
+    return found[0] if found and found[0][0] is not None else None
 
 
 def _told(run: Run) -> tuple[Any, ...]:

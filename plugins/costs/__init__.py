@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from orkosi import Conflict, Plugin, Struct, across_tenants, acting, current, db, emit, now, system, writes
 from plugins import notifications, queue, supervisor
-from plugins.agents import find, runs, seek, want
+from plugins.agents import Agent, find, runs, seek, want
 from plugins.agents.loading import end_brain
 from plugins.agents.paths import plist_of
 from plugins.agents.runs import Run
@@ -192,7 +192,7 @@ def _count_late(id: int) -> None:
 
 def _sum(run: Run, before: Budget) -> bool:
     """Add a run to the sums, once; whether it was added now. Inside a write."""
-    if not runs.count_once(run.id):
+    if not runs.count_once(run.id, *_of(run)):
         return False
     if seek(run.agent):
         _open(run.agent)
@@ -205,8 +205,7 @@ def _sum(run: Run, before: Budget) -> bool:
 
 
 def _add(run: Run, many: int, done: int, wasted: int, tokens_in: int, tokens_out: int, cost: int, ms: int) -> None:
-    product = db.value("SELECT product_slug FROM tasks WHERE tenant_id = :tenant AND id = :task", task=run.task_id) if run.task_id else None
-    agent = seek(run.agent)
+    product, model = runs.counted_as(run.id) or _of(run)
     db.run("""
         INSERT INTO cost_sums (tenant_id, agent, day, product, model, runs, done, wasted, tokens_in, tokens_out, cost_micros, ms)
         VALUES (:tenant, :agent, :day, :product, :model, :many, :done, :wasted, :tokens_in, :tokens_out, :cost, :ms)
@@ -214,15 +213,34 @@ def _add(run: Run, many: int, done: int, wasted: int, tokens_in: int, tokens_out
                runs = cost_sums.runs + :many, done = cost_sums.done + :done, wasted = cost_sums.wasted + :wasted,
                tokens_in = cost_sums.tokens_in + :tokens_in, tokens_out = cost_sums.tokens_out + :tokens_out,
                cost_micros = cost_sums.cost_micros + :cost, ms = cost_sums.ms + :ms""",
-           agent=run.agent, day=day_of(run.finished_at or now()), product=product or "", model=(agent.model if agent else None) or "", many=many,
+           agent=run.agent, day=day_of(run.finished_at or now()), product=product, model=model, many=many,
            done=done, wasted=wasted, tokens_in=tokens_in, tokens_out=tokens_out, cost=cost, ms=ms)
+
+
+def _of(run: Run) -> tuple[str, str]:
+    """The product and the model that a run is of, as its task and its agent are now; "" for none."""
+    product = db.value("SELECT product_slug FROM tasks WHERE tenant_id = :tenant AND id = :task", task=run.task_id) if run.task_id else None
+    agent = seek(run.agent)
+    return product or "", (agent.model if agent else None) or ""
 
 
 @plugin.on("run.corrected")
 def correct(event: str, run: Run, before: Run) -> None:
-    """A run that was counted already is reported on otherwise: the sums follow."""
+    """A run that was counted already is reported on otherwise: the sums follow, and its price, where nobody told its cost."""
+    limits = budget(run.agent)
+    if run.cost_micros == before.cost_micros == price(limits, before.tokens_in, before.tokens_out, 0):
+        runs.set_cost(run.id, price(limits, run.tokens_in, run.tokens_out, 0))
+        run = runs.find(run.id)
     _add(run, 0, (run.status == "done") - (before.status == "done"), (run.status in WASTED) - (before.status in WASTED),
          *(_sane(getattr(run, name) or 0) - _sane(getattr(before, name) or 0) for name in ("tokens_in", "tokens_out", "cost_micros", "duration_ms")))
+    if seek(run.agent):
+        _judge(run.agent)
+
+
+@plugin.on("agent.deleted")
+def forget(event: str, agent: Agent, **facts: object) -> None:
+    """Whoever gets the name next has a budget of their own; what was spent stays on record."""
+    db.run("DELETE FROM agent_budgets WHERE tenant_id = :tenant AND agent = :agent", agent=agent.name)
 
 
 def _sane(told: int) -> int:
@@ -251,7 +269,7 @@ def _judge(agent: str) -> None:
     name, until = max(over, key=lambda found: found[1], default=(None, None))
     db.run("UPDATE agent_budgets SET over = :over, over_until = :until WHERE tenant_id = :tenant AND agent = :agent",
            over=name and _sentence(one, used, name), until=until, agent=agent)
-    if name and one.over is None:
+    if name and (one.over is None or (one.over_until or "") <= moment):
         emit("budget.reached", find(agent))
         _warn(one, f"{agent} has used up its budget", f"{_sentence(one, used, name)}. It begins nothing more until {until}.", f"over {name} {until}")
     elif near := next((near for near in LIMITS if WARN <= _share(one, used, near) < 1), None):

@@ -5,7 +5,7 @@ from orkosi import Actor, Denied, Meta, Reply, Struct, may, now
 from plugins import costs
 from plugins.agents import AgentName, find
 from plugins.costs import Spent, plugin
-from plugins.fields import wrong
+from plugins.fields import instant, wrong
 
 READ, WRITE = may("viewer", "costs:read"), may("editor", "agents:write")
 By = Literal["agent", "day", "product", "model"]
@@ -83,6 +83,9 @@ def index(query: CostQuery) -> Reply[list[Cost]]:
     """Say what was spent in a time, by agent, day, product or model
 
     `from` and `to` are local days, both counted; by default the last thirty. `meta` has the sums."""
+    for name, day in (("from", query.since), ("to", query.until)):
+        if day:
+            instant(day, name)
     until = query.until or costs.day_of(now())
     since = query.since or costs.day_of(now(-29 * 86400))
     if since > until:

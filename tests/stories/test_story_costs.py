@@ -9,6 +9,7 @@ from conftest import Client, eventually
 
 from orkosi import acting, db, now, seconds, settings, system
 from plugins import costs, queue
+from plugins.agents import runs
 from plugins.queue import executor
 from plugins.schedules import slots
 
@@ -54,6 +55,38 @@ def own_work():
     with acting(system()):
         for job in queue.claim(queue.OWN, "w", batch=50):
             executor.run(job)
+
+
+def test_a_run_that_is_corrected_stays_with_its_product_and_is_priced(client, felix):
+    task = client.post("/tasks", {"title": "t", "product_slug": "pa"}).data["id"]
+    run = felix.run(task=task, cost_micros=1000)
+    client.patch(f"/tasks/{task}", {"product_slug": "pb"})
+    client.patch("/agents/felix", {"model": "m-2"})
+    client.patch(f"/agent-runs/{run['id']}", {"cost_micros": 200})
+    assert [(one["key"], one["cost_micros"], one["runs"]) for one in client.get("/costs?by=product").data] == [("pa", 200, 1)]
+    assert [(one["key"], one["cost_micros"]) for one in client.get("/costs?by=model").data] == [("m-1", 200)]
+    felix.may(micros_per_million_tokens_in=3_000_000, cost_micros_per_day=2_000_000)
+    late = felix.run("lost")
+    assert client.patch(f"/agent-runs/{late['id']}", {"status": "done", "tokens_in": 1_000_000}).data["cost_micros"] == 3_000_000
+    assert client.get("/agents/felix/budget").data["over"]["reason"] == "$3.00 of $2.00 of this day are spent"
+    more = client.patch(f"/agent-runs/{late['id']}", {"tokens_in": 2_000_000}).data
+    assert more["cost_micros"] == 6_000_000 and client.get("/costs").json["meta"]["cost_micros"] == 6_000_200
+    assert client.patch(f"/agent-runs/{late['id']}", {"cost_micros": 5}).data["cost_micros"] == 5  # told after all
+    over = client.patch(f"/agent-runs/{late['id']}", {"status": "running"})
+    assert over.status == 409 and client.get(f"/agent-runs/{late['id']}").data["status"] == "done"
+
+
+@pytest.mark.parametrize("query", ["from=2026-99-99&to=2027-99-99", "to=2026-02-30"])
+def test_days_that_there_are_not_are_named(client, query):
+    assert client.get(f"/costs?{query}").json["error"]["message"].startswith(f"{query.partition('=')[0]}: Send a day")
+
+
+def test_who_gets_a_name_next_has_a_budget_of_their_own(client, felix):
+    felix.may(tokens_per_day=1, runs_without_progress=2)
+    felix.run("failed", tokens_in=5)
+    client.delete("/agents/felix"), client.post("/agents", {"name": "felix"})
+    found = client.get("/agents/felix/budget").data
+    assert {name: found[name] for name in NONE} == NONE and (found["in_a_row"], found["over"]) == (0, None)
 
 
 # ── costs ──
@@ -176,6 +209,9 @@ def test_the_next_day_it_goes_on(client, felix, monkeypatch):
         monkeypatch.setattr(time, "time", lambda: end + 2)
         assert [job.task_type for job in queue.claim("agent:felix", "w")] == ["task"] and real() < end
         assert costs.spent("felix", costs.day_of(now())) == costs.Spent(0, 0)
+        runs.change(runs.start("felix", task_id=None, job_id=None, mode="task").id, runs.RunPatch(status="done", tokens_in=10))
+        monkeypatch.setattr(time, "time", real)
+    assert told(client) == [("felix has used up its budget", "warning")] * 2, "each day anew"
 
 
 def test_a_month_ends_on_its_first(client, felix):
