@@ -188,3 +188,34 @@ def test_the_demo_prints_a_link_that_logs_in_once(server, browser, tmp_path):
         raise AssertionError("it was good twice")
     except urllib.error.HTTPError as refused:
         assert refused.code == 404 and b"That link was used" in refused.read()
+
+
+def test_a_form_shows_what_there_is_and_sends_only_what_was_changed(server, browser):
+    running = server()
+    set_up(browser, running)
+    token = log_in(running)
+    running.call("POST", "/agents", {"name": "felix"}, token)
+    id = running.call("POST", "/tasks", {"title": "Gulls", "description": "old", "due_date": "2030-12-24T15:30:00Z"}, token)[1]["data"]["id"]
+    field = lambda name: f"document.querySelector('#main form[data-form^=PATCH] [name={name}]')"  # noqa: E731
+    task = lambda: running.call("GET", f"/tasks/{id}", None, token)[1]["data"]  # noqa: E731
+
+    def save(**given):
+        browser.run(f"{field('title')}.closest('details').open = true")
+        for name, value in given.items():
+            browser.run(f"{field(name)}.value = {value!r}")
+        browser.run(f"{field('title')}.form.requestSubmit()")
+        browser.wait(f"!{field('title')}.closest('details').open")
+
+    browser.open(f"{running.url}/tasks/{id}")
+    browser.wait(f"{field('description')}?.value === 'old'")
+    save(description="NEW", priority="P0")
+    browser.wait(f"{field('description')}.value === 'NEW' && {field('priority')}.value === 'P0'")
+    running.call("PATCH", f"/tasks/{id}", {"description": "by another", "priority": "P3"}, token)
+    browser.wait(f"{field('description')}.value === 'by another' && {field('priority')}.value === 'P3'")
+    browser.run(f"{field('title')}.closest('details').open = true")
+    running.call("PATCH", f"/tasks/{id}", {"description": "while it was open"}, token)
+    save(title="Terns")
+    now = task()
+    assert (now["title"], now["description"], now["priority"], now["due_date"]) == ("Terns", "while it was open", "P3", "2030-12-24T15:30:00Z")
+    save(due_date="")
+    assert task()["due_date"] is None

@@ -136,7 +136,8 @@ def door(request: Request, said: str = "", status: int = 200, where: str = "") -
     # A strict cookie does not come along a link from elsewhere; asking once more, from here, sends it.
     if request.method == "GET" and request.header("Sec-Fetch-Site") == "cross-site":
         return Document(b'<!doctype html><meta http-equiv="refresh" content="0"><title>Orkosi</title>', HTML, HEADERS)
-    where = where or request.path
+    query = request.environ.get("QUERY_STRING", "") if request.method == "GET" else ""
+    where = where or request.path + (f"?{query}" if query else "")
     text = template("door").render(where="/" if where.startswith("/login") else where, said=said, assets=assets_path(),
                                    unclaimed=users.unclaimed())
     return packed(request, text.encode(), HTML, HEADERS, status)

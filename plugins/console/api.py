@@ -2,7 +2,7 @@
 from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from bottle import html_escape as esc
 
@@ -80,7 +80,10 @@ def task_board(request: Request) -> Document:
     if given.keys() & {"status", "q", "priority", "type", "offset"}:
         found = asking.answer("GET /api/tasks", request, **_many(request))
         return page(request, "list", look.WORDS.get(given.get("status", ""), "Tasks"), found=found, q=given.get("q", ""))
-    return page(request, "board", "Tasks", columns=board.COLUMNS, counts=dashboard.tasks().by_status, moves=board.MOVES,
+    chosen = {name: given[name] for name in ("assignee", "product") if given.get(name)}
+    counts = board.counts(chosen.get("assignee"), chosen.get("product")) if chosen else dashboard.tasks().by_status
+    return page(request, "board", "Tasks", columns=board.COLUMNS, counts=counts, narrowed="".join(f"&{urlencode([one])}" for one in chosen.items()),
+                moves=board.MOVES,
                 names=[one.name for one in everyone()] if can("GET /api/agents") else [],
                 products=[one.slug for one in asking.page(asking.seek("GET /api/products", request, limit=100) or []).items],
                 assignee=given.get("assignee", ""), product=given.get("product", ""), may_move=can("PATCH /api/tasks/{id}"),

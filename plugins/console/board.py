@@ -2,7 +2,7 @@
 
 Owns no table. Surprise: whoever moves a card may put it where `MOVES` says; what is in progress is decided by a claim alone.
 """
-from orkosi import Struct, db
+from orkosi import COUNTED, Struct, db
 
 COLUMNS = ("todo", "in_progress", "review", "blocked", "done")
 SHOWN = 25
@@ -28,9 +28,20 @@ LAST = """SELECT id FROM tasks WHERE tenant_id = :tenant AND status = 'done' AND
            ORDER BY finished_at DESC LIMIT :shown"""
 
 
+def counts(assignee: str | None, product: str | None) -> dict[str, int]:
+    """How many tasks each column has of an agent, or of a product, counted to 10,000."""
+    return {status: db.value(f"""SELECT count(*) FROM (SELECT 1 FROM tasks WHERE tenant_id = :tenant AND status = '{status}'
+                                                          {_narrow(assignee, product)} LIMIT :most) AS counted""",
+                             assignee=assignee, product=product, most=COUNTED) for status in COLUMNS}
+
+
+def _narrow(assignee: str | None, product: str | None) -> str:
+    return ("AND assignee = :assignee " if assignee else "") + ("AND product_slug = :product " if product else "")
+
+
 def cards(status: str, assignee: str | None, product: str | None) -> list[Card]:
     """The cards of one column: the most urgent, then the oldest, as they are claimed; of what is done, the last."""
-    narrow = ("AND assignee = :assignee " if assignee else "") + ("AND product_slug = :product " if product else "")
+    narrow = _narrow(assignee, product)
     chosen = (LAST if status == "done" else URGENT.replace("'todo'", f"'{status}'")).replace("ORDER BY", narrow + "ORDER BY")
     order = "tasks.finished_at DESC" if status == "done" else "tasks.priority, tasks.id"
     return db.all(Card, f"""

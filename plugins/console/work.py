@@ -5,7 +5,7 @@ retried together.
 """
 from typing import Any
 
-from orkosi import Request, Struct, db
+from orkosi import Request, Struct, db, seconds
 from plugins import queue
 from plugins.agents import kept
 from plugins.agents.runs import Run
@@ -16,6 +16,7 @@ from .asking import can, seek
 
 WINDOW = 1000
 LINES = 500
+AFTER = 2.0  # seconds after its end in which the last lines of a run come in
 STATES = ("active", "waiting", "delayed", "dead", "failed", "cancelled", "completed")
 
 
@@ -55,10 +56,13 @@ def lines_of(run: Run) -> list[Written]:
     """The last lines that were written for a run's task while it went on, oldest first."""
     if run.task_id is None:
         return []
+    later = db.value("""SELECT min(started_at) FROM agent_runs WHERE tenant_id = :tenant AND task_id = :task AND id > :id""",
+                     task=run.task_id, id=run.id)
+    ended = min(queue.iso(seconds(run.finished_at) + AFTER), later or "9") if run.finished_at else "9"
     return db.all(Written, """
         SELECT id, level, message, created_at FROM log_lines WHERE task_id = :task AND agent = :agent AND created_at >= :began
-           AND created_at <= :ended ORDER BY id DESC LIMIT :most""", task=run.task_id, agent=run.agent, began=run.started_at,
-        ended=run.finished_at[:17] + "99" if run.finished_at else "9", most=LINES)[::-1]
+           AND created_at < :ended ORDER BY id DESC LIMIT :most""", task=run.task_id, agent=run.agent, began=run.started_at,
+        ended=ended, most=LINES)[::-1]
 
 
 def output_of(request: Request, id: int) -> dict[str, Any]:

@@ -335,3 +335,41 @@ def test_each_layer_that_the_form_of_engines_offers_makes_one(ann, client):
     assert len(offered) >= 5
     for layer in offered:
         assert client.post("/discovery-engines", {"name": f"of {layer}", "layer": layer}).status == 201
+
+
+def test_a_board_of_one_agent_counts_its_tasks_and_leads_to_them(ann, client):
+    for name in ("felix", "ada"):
+        client.post("/agents", {"name": name})
+    for number in range(30):
+        client.post("/tasks", {"title": f"t {number}", "assignee": "felix"})
+    client.post("/tasks", {"title": "hers", "assignee": "ada", "product_slug": "a b&c"})
+    counted = lambda raw: dict(re.findall(r'id="n-(\w+)">(\d+)<', raw))  # noqa: E731
+    raw = ann.ask("GET", "/tasks?assignee=ada").body.decode()
+    assert counted(raw) == {"todo": "1", "in_progress": "0", "review": "0", "blocked": "0", "done": "0"} and "t 1" not in raw
+    raw = ann.ask("GET", "/tasks?assignee=felix").body.decode()
+    assert counted(raw)["todo"] == "30" and '<a href="/tasks?status=todo&amp;assignee=felix">all 30</a>' in raw
+    assert counted(ann.ask("GET", "/tasks?product=a+b%26c").body.decode())["todo"] == "1"
+    assert "hers" in ann.ask("GET", "/tasks?status=todo&product=a+b%26c").body.decode()
+
+
+def test_whoever_must_log_in_first_comes_to_where_they_wanted(application, ann):
+    stranger = Browser(application)
+    shown = stranger.ask("GET", "/tasks?status=blocked&q=foo").body.decode()
+    assert 'value="/tasks?status=blocked&amp;q=foo"' in shown
+    assert 'value="/"' in stranger.ask("GET", "/login?next=/evil").body.decode()
+
+
+def test_a_run_has_its_own_lines_and_not_those_of_the_next(ann, client, company):
+    with acting(system()):
+        row = {"agent": "felix", "task": company["todo"]}
+        for id, began, ended in ((900, "2026-11-02T10:00:10.000Z", "2026-11-02T10:00:20.000Z"), (901, "2026-11-02T10:00:21.000Z", "2026-11-02T10:00:40.000Z")):
+            db.write(lambda id=id, began=began, ended=ended: db.run("""
+                INSERT INTO agent_runs (id, tenant_id, agent, task_id, status, started_at, finished_at) VALUES (:id, :tenant, :agent, :task, 'failed', :began, :ended)""",
+                id=id, began=began, ended=ended, **row))
+        for at, words in (("15", "in the first"), ("20.900", "the last of the first"), ("25", "in the second")):
+            db.write(lambda at=at, words=words: db.run("""
+                INSERT INTO log_lines (source, agent, level, message, task_id, created_at) VALUES ('db', :agent, 'info', :words, :task, :at)""",
+                at=f"2026-11-02T10:00:{at}{'' if '.' in at else '.000'}Z", words=words, **row))
+    first, second = (ann.ask("GET", f"/agent-runs/{id}").body.decode() for id in (900, 901))
+    assert "in the first" in first and "the last of the first" in first and "in the second" not in first
+    assert "in the second" in second and "in the first" not in second

@@ -1,6 +1,6 @@
 // Buttons and forms call the API with the browser's cookie and the header that no foreign page can send, say what came
 // of it, and offer to take it back. Nothing is guessed: the page shows the change when the server has made it.
-import {refresh} from "./live.js";
+import {anew, changed, refresh} from "./live.js";
 
 let last = null;
 const $ = (selector) => document.querySelector(selector);
@@ -118,15 +118,17 @@ async function press(button) {
 const READ = {
   number: (value) => value === "" ? null : Number(value), list: (value) => value.split(",").map((one) => one.trim()).filter(Boolean),
   words: (value) => value.match(/"[^"]*"|'[^']*'|\S+/g)?.map((one) => one.replace(/^(["'])(.*)\1$/, "$2")) ?? [], "null": (value) => value || null,
+  date: (value) => value || null,
 };
 
+// What changes something sends what was changed, and no more: the rest may be another by now than this page knows.
 function filled(form) {
   const body = {}, changes = form.dataset.form.startsWith("PATCH"), whole = form.dataset.form.startsWith("PUT");
   for (const field of form.elements) {
-    if (!field.name) continue;
+    if (!field.name || changes && !changed(field)) continue;
     const kind = field.dataset.kind, value = kind === "bool" ? field.checked : (READ[kind] ?? String)(field.value);
     const empty = value === "" || value === null || Array.isArray(value) && !value.length;
-    if (empty && !whole && !(changes && (kind === "null" || kind === "long"))) continue;
+    if (empty && !whole && !changes) continue;
     const path = field.name.split(".");
     path.slice(0, -1).reduce((at, name) => at[name] ??= {}, body)[path.at(-1)] = value;
   }
@@ -138,6 +140,7 @@ async function submit(form) {
   if (await perform(operation, filled(form), {say, element: button, show, to})) {
     form.reset();
     form.closest("details").open = false;
+    anew();
     await refresh(true).catch(() => {});
   }
 }

@@ -24,7 +24,9 @@ function lay(old, now) {
   if (old.matches("details.form[open]")) return;  // somebody is filling it in
   for (const {name} of [...old.attributes]) if (!now.hasAttribute(name) && !kept(old, name)) old.removeAttribute(name);
   for (const {name, value} of now.attributes) if (old.getAttribute(name) !== value && !kept(old, name)) old.setAttribute(name, value);
-  if (old.nodeName === "TIME" || old.matches("input, textarea, select")) return;
+  if (old.nodeName === "SELECT") return void choices(old, now);
+  if (old.nodeName === "TEXTAREA") old.defaultValue = now.defaultValue;  // it shows that, unless somebody has typed there
+  if (old.nodeName === "TIME" || old.matches("input, textarea")) return;
   const byId = new Map([...old.children].filter((one) => one.id).map((one) => [one.id, one]));
   let at = old.firstChild;
   for (const node of [...now.childNodes]) {
@@ -34,6 +36,20 @@ function lay(old, now) {
     lay(mate, node);
   }
   while (at) { const next = at.nextSibling; at.remove(); at = next; }
+}
+
+// The choices of the new one, and what somebody has chosen among the old.
+function choices(old, now) {
+  const value = changed(old) ? old.value : now.value;  // read before: what is moved option by option selects another each time
+  old.replaceChildren(...now.childNodes);
+  old.value = value;
+}
+
+// Whether a field holds something else than the server put there.
+export function changed(field) {
+  if (field.type === "checkbox") return field.checked !== field.defaultChecked;
+  if (field.nodeName !== "SELECT") return field.value !== field.defaultValue;
+  return field.value !== ([...field.options].find((one) => one.defaultSelected) ?? field.options[0])?.value;
 }
 
 function put(text) {
@@ -76,6 +92,8 @@ function following() {
 // While somebody drags, or has marked text, nothing may move under the hand.
 export const hold = (on) => { holds += on ? 1 : -1; };
 const held = () => holds > 0 || String(getSelection()).length > 0 && $("#main").contains(getSelection().anchorNode);
+
+export const anew = () => { tag = ""; };  // what was not laid, as under an open form, is then
 
 export async function refresh(sure = false) {
   if (!sure && held()) return;

@@ -15,7 +15,7 @@
 <div class="board" id="board" tabindex="0" role="region" aria-label="Board">
 % for status in columns:
   <section class="column" id="col-{{status}}" data-column="{{status}}" aria-labelledby="h-{{status}}">
-    <h2 id="h-{{status}}"><a href="/tasks?status={{status}}">{{!look.state(status, look.WORDS[status])}}</a><span class="count" id="n-{{status}}">{{look.number(counts[status])}}</span></h2>
+    <h2 id="h-{{status}}"><a href="/tasks?status={{status}}{{narrowed}}">{{!look.state(status, look.WORDS[status])}}</a><span class="count" id="n-{{status}}">{{look.number(counts[status])}}</span></h2>
     <ul data-rows>
 %   for card in cards[status]:
       <li class="card" id="t{{card.id}}" data-row data-card="{{card.id}}" data-status="{{status}}" data-moves="{{" ".join(moves.get(status, ())) if may_move else ""}}" tabindex="0"{{!' draggable="true"' if may_move else ""}}>
@@ -32,7 +32,7 @@
 %   end
     </ul>
 %   if counts[status] > len(cards[status]):
-    <p class="more"><a href="/tasks?status={{status}}">all {{look.number(counts[status])}}</a></p>
+    <p class="more"><a href="/tasks?status={{status}}{{narrowed}}">all {{look.number(counts[status])}}</a></p>
 %   elif not cards[status]:
     <p class="none">none</p>
 %   end
