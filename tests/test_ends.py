@@ -50,7 +50,8 @@ def test_a_report_that_cannot_be_used_is_no_success(company, report, said, run):
     ('{"tokens_in": true, "tokens_out": 1.5}', {"tokens_in": 0, "tokens_out": 0}, "tokens_in: true"), ('{"note": null}', {"note": None}, None),
     ('{"retry_in_seconds": 90000}', {"retry_in_seconds": None}, "retry_in_seconds"), ('{"retry_in_seconds": 2}', {"retry_in_seconds": 2.0}, None),
     ("[" * 60_000, {}, "not JSON"), ('{"note": "' + "n" * 4001 + '"}', {"note": None}, "4,000"), ('{"tokens_in": 1e400}', {"tokens_in": 0}, "tokens_in"),
-    ('{"status": NaN}', {"status": "done"}, "status"), ("\xff\xfe", {}, "not JSON")])
+    ('{"note": "a\\u0000b", "tokens_in": 3}', {"note": None, "tokens_in": 3}, "whole characters"), ('{"note": "\\ud800"}', {"note": None}, "note"),
+    ('{"note": "\\ud83e\\udd85"}', {"note": "🦅"}, None), ('{"status": NaN}', {"status": "done"}, "status"), ("\xff\xfe", {}, "not JSON")])
 def test_each_field_of_a_report_is_read_by_itself(tmp_path, text, fields, wrong):
     (tmp_path / "report").write_bytes(text.encode("latin-1"))
     report, said = read_report(tmp_path / "report")
@@ -114,6 +115,15 @@ def test_endless_output_neither_fills_the_disk_nor_stops_the_brain(server, tmp_p
     assert company.show(id)["status"] == "done" and run["stdout_bytes"] > 100 << 20
     assert (piece["size"], piece["next_offset"], piece["bytes"]) == (1 << 20, None, run["stdout_bytes"])
     assert (company.home / "logs/brain.log").stat().st_size < 3 << 20, "the log tells but the beginning"
+
+
+def test_what_is_not_kept_is_counted_once(server, tmp_path):
+    company = Company(server, tmp_path)
+    (company.folder / "orkosi.toml").write_text("run_output_mb = 1\n")
+    company.brain("head -c 3000000 /dev/zero | tr '\\0' 'a'; sleep 2")
+    company.task()
+    company.run()
+    assert company.runs()[0]["stdout_bytes"] == 3_000_000 and company.runs()[0]["truncated"]
 
 
 def test_a_brain_that_empties_its_own_output_goes_on(company):

@@ -269,6 +269,19 @@ def test_a_result_whose_lease_is_lost_is_dropped(company):
 
 
 @pytest.mark.slow
+def test_a_result_that_is_refused_is_kept_and_waits_for_a_person_at_once(company):
+    company.brain("echo fine")
+    id = company.task()
+    lease = company.call("POST", "/task-queue/claim", {"worker_id": "w", "queue_name": "agent:felix"})
+    (company.home / "undelivered" / f"{lease['id']}-1.json").write_text(json.dumps([
+        ["POST", f"/task-queue/{lease['id']}/complete", {"lease_token": lease["lease_token"], "result": "\ud800"}]]))
+    company.run()
+    task = company.show(id)
+    assert task["status"] == "blocked" and "What came of it was refused" in task["last_error"] and ".rejected" in task["last_error"]
+    assert [path.suffix for path in (company.home / "undelivered").iterdir()] == [".rejected"]
+
+
+@pytest.mark.slow
 def test_a_killed_runner_leaves_a_brain_that_the_next_one_ends(company):
     company.brain(SLOW)
     company.task()

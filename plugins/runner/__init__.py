@@ -326,10 +326,17 @@ class Runner:
         for path in sorted((self.folder / "undelivered").glob("*.json")):
             self._deliver(path)
 
+    def _hand_back(self, call: Call, error: str) -> None:
+        """Have a person look at once: the same work again would be refused again."""
+        with contextlib.suppress(Unreachable):  # then its lease runs out
+            self.client.call("POST", f"{call[1].rpartition('/')[0]}/fail",
+                             {"lease_token": call[2].get("lease_token"), "error": error[:8000], "retryable": False})
+
     def _deliver(self, path: Path) -> bool:
         """Send a kept result; True where nothing more is to be done: it is accepted, or the lease is lost."""
         try:
-            (method, where, body), *records = json.loads(path.read_text())
+            first, *records = json.loads(path.read_text())
+            method, where, body = first
             status, said = self.client.call(method, where, body)
             if status in (401, 403):
                 return False  # the key changed: the next one may
@@ -340,5 +347,6 @@ class Runner:
         if status not in (200, 404, 409):
             append(self.log, f"{now()} [undelivered] {status} {clean(said['message'])}: kept as {path.name}.rejected\n")
             path.rename(path.with_name(path.name + ".rejected"))
+            self._hand_back(first, f"What came of it was refused: {clean(said['message'])}. It is kept as {path.name}.rejected")
         path.unlink(missing_ok=True)
         return True

@@ -92,6 +92,7 @@ class Output:
         whole = self._at + max(0, self.most - self._taken)
         if size > whole:  # what is not kept must not fill the disk
             os.ftruncate(self.file, whole)
+            self._changed = os.fstat(self.file).st_mtime_ns  # that was us
             self._dropped, size = self._dropped + size - whole, whole
         raw = os.pread(self.file, min(BLOCK, size - self._at), self._at)
         self._at, self._taken = self._at + len(raw), self._taken + len(raw)

@@ -28,7 +28,7 @@ class Report(Struct):
 
 
 ALLOWED = {**dict.fromkeys(("tokens_in", "tokens_out", "cost_micros"), "a whole number, 0 or more"),
-           "status": f"one of {', '.join(get_args(Status))}", "note": "a text of at most 4,000 characters",
+           "status": f"one of {', '.join(get_args(Status))}", "note": "a text of at most 4,000 whole characters, none of them NUL",
            "retry_in_seconds": "a number of seconds, from 0 to 86400"}
 
 
@@ -57,7 +57,10 @@ def _usable(told: dict[str, Any]) -> tuple[Report, str | None]:
     report, wrong = Report(), []
     for name in fields.keys() & told.keys():
         try:
-            setattr(report, name, msgspec.convert(told[name], fields[name]))
-        except (msgspec.ValidationError, OverflowError):
+            value = msgspec.convert(told[name], fields[name])
+            if isinstance(value, str) and "\0" in value.encode().decode():  # half of a surrogate pair raises
+                raise ValueError("NUL")
+            setattr(report, name, value)
+        except (ValueError, OverflowError):
             wrong.append(f"{name}: {json.dumps(told[name])[:60]} is not {ALLOWED[name]}")
     return report, f"The report cannot be used: {'; '.join(sorted(wrong))}" if wrong else None

@@ -25,7 +25,9 @@ from .plist import Status, read
 log = logging.getLogger("orkosi")
 THROTTLE = 10.0  # seconds between two starts of a job that is kept alive
 GRACE = 7.0      # seconds from asking a group to end to making it; less than a server has for its own end
-KEPT = ("HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "LANG", "LC_ALL", "TZ")  # of the server's environment: no secrets
+# Of the server's environment: no secrets; and the settings that a runner, which is a process of its own, goes by.
+KEPT = ("HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "LANG", "LC_ALL", "TZ",
+        "ORKOSI_RUN_OUTPUT_MB", "ORKOSI_BRAIN_PATIENCE", "ORKOSI_BRAIN_MOST_CALLS")
 
 
 class Job:
