@@ -128,3 +128,11 @@ def test_who_only_looks_makes_no_folder(tmp_path, arguments):
 def test_an_invitation_has_its_link(company):
     code, link, good = command("invite", "create", "new@example.com", folder=company.running.folder).stdout.splitlines()
     assert link == f"{company.running.url}/invite/{code}" and good.startswith("Good for new@example.com until ")
+
+
+@pytest.mark.parametrize("arguments", [
+    ("vault", "status"), ("vault", "rotate"), ("tokens", "reconcile"), ("billing", "reconcile"), ("billing", "compare"), ("plan", "show", "1"),
+    ("invite", "create", "a@example.com"), ("key", "create", "x", "--scope", "queue:work"), ("user", "role", "a@example.com", "--role", "editor")])
+def test_a_folder_that_is_not_there_is_named_and_not_made(tmp_path, arguments):
+    done = command(*arguments, folder=tmp_path / "nowhere", check=False)
+    assert done.returncode == 1 and "There is no data folder of Orkosi at" in done.stderr and not (tmp_path / "nowhere").exists()

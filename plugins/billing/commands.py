@@ -19,6 +19,7 @@ from plugins.queue import iso
 def plan(action: str, tenant: int, tier: str | None, until: datetime | None, data: Path | None) -> None:
     """Give a tenant a plan that nobody pays for, `plan grant TENANT TIER`, take it back, or show what a tenant has."""
     settings.load(data=data)
+    storage.must_be_there()
     storage.open_data()
     try:
         with acting(system()):
@@ -47,6 +48,7 @@ def _done(action: str, tenant: int, tier: str | None, until: datetime | None) ->
 def command(action: str, event: str | None, data: Path | None) -> None:
     """See to an event of Stripe's again, `billing replay EVENT`; to all of two days that were missed, `compare`; or prove the credits' ledger."""
     settings.load(data=data)
+    storage.must_be_there()
     storage.open_data()
     try:
         with acting(system()):

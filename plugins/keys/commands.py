@@ -21,8 +21,7 @@ def key(action: str, name: str | None, scopes: tuple[str, ...], email: str | Non
     if action != "list" and not name:
         raise Invalid("Say which: key create NAME, or key revoke KEY_ID")
     settings.load(data=data)
-    if action == "list":
-        storage.must_be_there()
+    storage.must_be_there()
     storage.open_data()
     try:
         with acting(system()):

@@ -18,6 +18,7 @@ from plugins.tokens import LARGEST, Grant, plugin
 def command(action: str, tenant: int | None, amount: int | None, type_: Grant, note: str, data: Path | None) -> None:
     """Grant tokens to a tenant, `tokens grant TENANT AMOUNT`, or prove that ledger and balances agree: `tokens reconcile`."""
     settings.load(data=data)
+    storage.must_be_there()
     storage.open_data()
     try:
         with acting(system()):

@@ -42,14 +42,16 @@ def user(action: str, email: str | None, username: str | None, role: Role | None
     verbs: dict[str, Callable[[], str]] = {
         "add": lambda: _added(email, username, role or "member", password), "role": lambda: _promoted(email, role or "member"),
         "password": lambda: _given(email, password), "erase": lambda: _erased(email)}
-    with _opened():
+    with _opened(anew=action == "add"):
         said = verbs[action]()
     return click.echo(said)
 
 
 @contextlib.contextmanager
-def _opened() -> Iterator[None]:
-    """The data folder, at work for the host; links lead to where its server is reached, if one runs."""
+def _opened(anew: bool = False) -> Iterator[None]:
+    """The data folder, at work for the host; links lead to where its server is reached, if one runs. `anew`: it may be made."""
+    if not anew:
+        storage.must_be_there()
     storage.open_data()
     try:
         with contextlib.suppress(OSError, ValueError, KeyError):
@@ -71,7 +73,6 @@ def _password(email: str, from_stdin: bool) -> str:
 
 
 def _listed() -> None:
-    storage.must_be_there()
     with _opened():
         found = people.everybody()
     for one in found:

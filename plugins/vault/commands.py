@@ -18,6 +18,7 @@ def command(action: str, data: Path | None) -> None:
     `rotate` makes a new master key, and so a new recovery key; `rewrap` seals every secret anew under the newest data key.
     """
     settings.load(data=data)
+    storage.must_be_there()
     storage.open_data()
     try:
         with acting(system()):
