@@ -269,6 +269,15 @@ def test_a_result_whose_lease_is_lost_is_dropped(company):
 
 
 @pytest.mark.slow
+def test_a_brain_that_takes_its_workspace_away_takes_nothing_from_the_next(company):
+    company.call("PATCH", "/agents/felix", {"command": ["/bin/sh", "-c", 'cd /; rm -rf "$OLDPWD"; echo done']})
+    for _ in range(2):
+        id = company.task()
+        company.run()
+        assert (company.show(id)["status"], company.show(id)["resolution"]) == ("done", "done")
+
+
+@pytest.mark.slow
 def test_a_result_that_is_refused_is_kept_and_waits_for_a_person_at_once(company):
     company.brain("echo fine")
     id = company.task()

@@ -214,6 +214,7 @@ class Runner:
             output = Output(Path(scratch), folder, settings.run_output_mb << 20, self.log, mark, blot)
             argv = self._brain()
             try:
+                self.workspace.mkdir(exist_ok=True, mode=0o700)  # the brain before may have taken it away
                 brain = Brain(argv, self.workspace, environment, MARK, self.folder / "brain.pid", output)
             except OSError as error:
                 output.finish()
