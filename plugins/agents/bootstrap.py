@@ -32,9 +32,9 @@ export PATH ORKOSI_NO_INSTALL
 # Told to stop: a plain file, and our own - anybody may put one into /tmp.
 if [ -f "$STOP_FLAG" ] && [ ! -L "$STOP_FLAG" ] && [ -O "$STOP_FLAG" ]; then exit 0; fi
 
-# Nothing to do, and no result kept that could not be delivered: one question, no Python.
+# Nothing to do, no result kept that could not be delivered, and no brain left by a runner that was killed: one question, no Python.
 set -- "$here"/undelivered/*.json
-if [ ! -e "$1" ] && command -v curl >/dev/null 2>&1; then
+if [ ! -e "$1" ] && [ ! -e "$here/brain.pid" ] && command -v curl >/dev/null 2>&1; then
   [ -r "$DATA/server.url" ] && read -r url < "$DATA/server.url" || exit 0
   answer=$(curl -fsS --noproxy '*' --max-time 10 "$url/api/agent-runs/idle-check?agent_name=$AGENT&run_mode=task" 2>/dev/null) || exit 0
   case $answer in *'"skip":false'*) ;; *) exit 0 ;; esac
