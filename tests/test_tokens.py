@@ -238,6 +238,7 @@ def test_another_tenant_is_charged_once_it_bought_some(client, as_, felix, monke
 
 @pytest.mark.slow
 def test_the_command_grants_and_proves(tmp_path):
+    command("user", "add", "root@example.com", "--password-stdin", folder=tmp_path, stdin="correct horse battery")
     said = command("tokens", "grant", "1", "500", "--type", "bonus", "--note", "hello", folder=tmp_path).stdout
     assert "tenant 1 has 500 tokens now" in said and "of 1 tenant agree" in command("tokens", "reconcile", folder=tmp_path).stdout
     con = apsw.Connection(str(tmp_path / "orkosi.db"))

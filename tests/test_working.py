@@ -175,7 +175,7 @@ def test_what_cannot_be_meant_is_refused_by_name(client, job, sent, field):
 
 def test_a_silent_worker_is_told_of(client, job):
     assert client.get(f"/task-queue/{job[0]}").data["why"] == []
-    db.write(lambda: db.run("UPDATE jobs SET lease_expires_at = :soon WHERE :tenant", soon=now(60 - 41)))
+    db.write(lambda: db.run("UPDATE jobs SET claimed_at = :then, lease_expires_at = :soon WHERE :tenant", then=now(-41), soon=now(60 - 41)))
     why, = client.get("/task-queue").data[0]["why"]
     assert why["code"] == "worker_silent" and "Its worker w has not been heard of for 41 s" in why["sentence"]
     client.post(f"/task-queue/{job[0]}/heartbeat", {"lease_token": job[1]})
