@@ -10,6 +10,7 @@ import textwrap
 import time
 from urllib.parse import quote
 
+import apsw
 import pytest
 from conftest import HOME, eventually
 
@@ -265,6 +266,18 @@ def test_a_result_whose_lease_is_lost_is_dropped(company):
     (company.home / "undelivered" / "job_1-1.json").write_text(json.dumps([
         ["POST", "/task-queue/job_999/complete", {"lease_token": "x", "result": {}}]]))
     company.run()
+    assert not list((company.home / "undelivered").iterdir())
+
+
+@pytest.mark.slow
+def test_a_due_date_that_there_is_not_costs_no_attempt(company):
+    company.brain("exit 75")
+    id = company.task()
+    con = apsw.Connection(str(company.folder / "orkosi.db"))  # as an earlier version stored it
+    con.execute("UPDATE tasks SET due_date = '2026-99-99' WHERE id = ?", (id,)).fetchall()
+    con.close()
+    company.run()
+    assert company.job(id)["status"] == "delayed" and company.job(id)["attempt"] == 0
     assert not list((company.home / "undelivered").iterdir())
 
 

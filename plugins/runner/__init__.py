@@ -285,8 +285,10 @@ class Runner:
 
     def _put_off(self, lease: Lease, reason: str, task: dict[str, Any] | None, after: float | None = None) -> Call:
         due = task and task.get("due_date")
-        with contextlib.suppress(ValueError):  # earlier versions took days that there are not: such a one ends no waiting
-            due = due and datetime.fromisoformat(due) and due
+        try:
+            datetime.fromisoformat(due or "")
+        except ValueError:  # none, or a day that there is not, which earlier versions took: no waiting ends there
+            due = None
         return "POST", f"{lease.path}/release", {"lease_token": lease.token, "reason": reason[-8000:]} | (
             {} if after is None else {"retry_in_seconds": after}) | ({"give_up_at": due} if due else {})
 

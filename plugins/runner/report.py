@@ -58,7 +58,7 @@ def _usable(told: dict[str, Any]) -> tuple[Report, str | None]:
     for name in fields.keys() & told.keys():
         try:
             value = msgspec.convert(told[name], fields[name])
-            if isinstance(value, str) and "\0" in value.encode().decode():  # half of a surrogate pair raises
+            if isinstance(value, str) and b"\0" in value.encode():  # half of a surrogate pair raises
                 raise ValueError("NUL")
             setattr(report, name, value)
         except (ValueError, OverflowError):
