@@ -17,7 +17,7 @@ from plugins.server.call import Call
 from plugins.server.lanes import Lane, Line, guarded
 
 MOST, QUICK = 64, 32  # writes in a turn; and where a flush takes no time, so that each turn is short
-SLOW, SHARE, LONGEST = 0.004, 2, 0.008  # seconds of a flush that is slow; the part of one that is waited after it, and seconds at most
+SLOW, SHARE, LONGEST = 0.004, 1, 0.016  # seconds of a flush that is slow; the part of one that is waited after it, and seconds at most
 
 
 class Writer:
