@@ -35,6 +35,8 @@ from plugins.server.application import Application  # noqa: E402
 from plugins.server.hosts import Hosts  # noqa: E402
 from plugins.server.limits import limiter  # noqa: E402
 
+# Where it is set, as in many containers, each of the thousand commands and servers that are started would compile everything anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Every test opens a data folder, and each has the same schema to be compared with; and the same endpoints.
 sys.modules["plugins.storage.upgrade"].model_of = functools.cache(storage.model_of)
 orkosi.Endpoint.bind = functools.cache(orkosi.Endpoint.bind)
