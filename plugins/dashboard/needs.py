@@ -164,7 +164,7 @@ def of_agents(people: Iterable[Glance]) -> list[Need]:
                               one.updated_at, page, 1, about[1], []))
         elif one.wanted != "running" and (many := waiting(one.queue)):
             back, forth = ("resume", "pause") if one.wanted == "paused" else ("start", "stop")
-            found.append(Need("held", about[0], one.wanted, f"{many} {'task waits' if many == 1 else 'tasks wait'} for {one.display_name}",
+            found.append(Need("held", about[0], one.wanted, f"{number(many)} {'task waits' if many == 1 else 'tasks wait'} for {one.display_name}",
                               f"{one.display_name} is {one.wanted}" + (f": {one.note}" if one.note else ""), one.updated_at, page, many, about[1],
                               [NeedStep(back.capitalize(), f"POST /api/agents/{{name}}/{back}", {}, f"POST /api/agents/{{name}}/{forth}")]))
     return found
