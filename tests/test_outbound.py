@@ -42,7 +42,7 @@ def receiver(answer: Callable[[socket.socket], None]) -> Iterator[tuple[str, lis
 
 def test_a_request_arrives_whole_and_so_does_the_answer() -> None:
     with receiver(lambda sock: sock.sendall(b"HTTP/1.1 201 Made\r\nX-One: 1\r\nContent-Length: 2\r\n\r\nok")) as (url, got):
-        answer = outbound.post(url, b"{}", {"webhook-id": "msg_1"}, private=True)
+        answer = outbound.request("POST", url, b"{}", {"webhook-id": "msg_1"}, private=True)
     assert answer == (201, [("X-One", "1"), ("Content-Length", "2")], b"ok")
     head, _, body = got[0].partition(b"\r\n\r\n")
     assert body == b"{}"
@@ -52,7 +52,7 @@ def test_a_request_arrives_whole_and_so_does_the_answer() -> None:
 
 def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
     with receiver(lambda sock: sock.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n")) as (url, got):
-        assert outbound.post(url, b"", {}, private=True).status == 302
+        assert outbound.request("POST", url, b"", {}, private=True).status == 302
     assert len(got) == 1
 
 
@@ -67,20 +67,20 @@ def test_whoever_drips_ends_with_the_deadline(start: bytes) -> None:
     with receiver(drip) as (url, _):
         began = time.monotonic()
         with pytest.raises(outbound.Unreached, match="within 1 s"):
-            outbound.post(url, b"", {}, private=True, seconds=1)
+            outbound.request("POST", url, b"", {}, private=True, seconds=1)
         assert 0.9 < time.monotonic() - began < 2
 
 
 def test_no_more_than_64_kib_of_an_answer_are_read() -> None:
     with receiver(lambda sock: sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (1 << 20))) as (url, _):
-        assert len(outbound.post(url, b"", {}, private=True).body) == 64 << 10
+        assert len(outbound.request("POST", url, b"", {}, private=True).body) == 64 << 10
 
 
 def test_the_environments_proxy_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     with receiver(lambda sock: sock.sendall(b"HTTP/1.1 204 Done\r\n\r\n")) as (url, _):
-        assert outbound.post(url, b"", {}, private=True).status == 204
+        assert outbound.request("POST", url, b"", {}, private=True).status == 204
 
 
 def test_a_name_is_looked_up_once_and_what_was_checked_is_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,11 +99,11 @@ def test_a_name_is_looked_up_once_and_what_was_checked_is_connected_to(monkeypat
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     monkeypatch.setattr(socket, "create_connection", connect)
     with pytest.raises(outbound.Unreached, match="refused"):
-        outbound.post("https://rebinding.example/", b"", {})
+        outbound.request("POST", "https://rebinding.example/", b"", {})
     assert looks == ["rebinding.example"]
     assert connected == [("93.184.215.14", 443)]
     with pytest.raises(outbound.Forbidden, match="private"):
-        outbound.post("https://rebinding.example/", b"", {})
+        outbound.request("POST", "https://rebinding.example/", b"", {})
     assert len(connected) == 1
 
 

@@ -17,7 +17,7 @@ from plugins.notifications import Notification
 
 from .catalogue import CATALOGUE, Failing, Field, Integration, call
 
-plugin = Plugin("Integrations", layer="domain", needs=("credentials", "notifications", "queue"))
+plugin = Plugin("Integrations", layer="domain", needs=("credentials", "notifications", "outbound", "queue"))
 plugin.setting("integrations_private", bool, False, "Whether integrations may call addresses of this machine and its network")
 plugin.setting("notify_outside", str, "error", "Types of notifications that go to Slack, Telegram and the webhook, where they are set up; none: none")
 

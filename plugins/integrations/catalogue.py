@@ -3,17 +3,16 @@
 Surprise: a call goes only where the catalogue says, or where a `base_url` does, which an administrator gave; a private address is refused,
 unless the setting `integrations_private` allows it. No redirect is followed, and no proxy asked.
 """
-import ipaddress
+import contextlib
 import json
 import shutil
-import socket
-import urllib.error
-import urllib.request
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from orkosi import Struct, clean, settings
+from plugins import outbound
 
 SECONDS = 5.0
 MOST = 1 << 20
@@ -51,43 +50,35 @@ class Integration(NamedTuple):
 # ── calling ──
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        """Whoever is redirected might be led anywhere, with a key in hand."""
-
-
 def require_public(url: str) -> None:
     """Failing where an address is none of http, or is of this machine or its network, and that is not allowed."""
-    place = urlsplit(url)
-    if place.scheme not in ("http", "https") or not place.hostname:
-        raise Failing("the address must begin with http:// or https://")
-    if settings.integrations_private:
-        return
+    with _told():
+        place = outbound.split(url, private=settings.integrations_private, plain=True)
+        outbound.resolved(place, time.monotonic() + SECONDS, private=settings.integrations_private, plain=True)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
     try:
-        found = {info[4][0] for info in socket.getaddrinfo(place.hostname, place.port or 443, type=socket.SOCK_STREAM)}
-    except OSError as error:
-        raise Failing(f"{place.hostname} is not found: {error.strerror or error}") from None
-    if any(not ipaddress.ip_address(str(one).partition("%")[0]).is_global for one in found):
-        raise Failing(f"{place.hostname} is a private address; allow that with the setting integrations_private")
+        yield
+    except outbound.Unreached as error:
+        allowed = "; allow that with the setting integrations_private" if "private address" in str(error) else ""
+        raise Failing(f"{error}{allowed}") from None
 
 
 def call(method: str, url: str, headers: dict[str, str] | None = None, body: Any = None) -> Any:
-    """What an address answers, as JSON where it is that. Failing."""
-    require_public(url)
-    usual = {"User-Agent": "Orkosi", "Accept": "application/json", "Content-Type": "application/json"}
-    request = urllib.request.Request(url, method=method, data=None if body is None else json.dumps(body).encode(), headers=usual | (headers or {}))
-    try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect()).open(request, timeout=SECONDS) as answer:
-            raw = answer.read(MOST)
-    except urllib.error.HTTPError as error:
+    """What an address answers within 5 s in all, as JSON where it is that. Failing."""
+    usual = {"Accept": "application/json", "Content-Type": "application/json"}
+    with _told():
+        answer = outbound.request(method, url, b"" if body is None else json.dumps(body).encode(), usual | (headers or {}),
+                                  private=settings.integrations_private, plain=True, seconds=SECONDS, most=MOST)
+    if not 200 <= answer.status < 300:
         words = {401: "the key is not accepted", 403: "the key may not do that", 404: "there is no such address", 429: "too many requests"}
-        raise Failing(f"it answered {error.code}: {words.get(error.code, 'it does not work')}") from None
-    except (OSError, ValueError) as error:
-        raise Failing(f"it does not answer: {clean(str(getattr(error, 'reason', error)), 200)}") from None
+        raise Failing(f"it answered {answer.status}: {words.get(answer.status, 'it does not work')}")
     try:
-        return json.loads(raw)
-    except ValueError:
-        return raw.decode(errors="replace")
+        return json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return answer.body.decode(errors="replace")
 
 
 def base(values: Values, usual: str) -> str:

@@ -33,7 +33,7 @@ class Forbidden(Unreached):
 
 
 class Answer(NamedTuple):
-    """What came back; of the body at most 64 KiB."""
+    """What came back; of the body at most 64 KiB, where nothing else was asked for."""
     status: int
     headers: list[tuple[str, str]]
     body: bytes
@@ -42,8 +42,8 @@ class Answer(NamedTuple):
 # ── what an address may be ──
 
 
-def split(url: str, *, private: bool) -> SplitResult:
-    """The parts of an address that may be called, without looking its name up. Forbidden, with the way out."""
+def split(url: str, *, private: bool, plain: bool = False) -> SplitResult:
+    """The parts of an address that may be called, without looking its name up; `plain` lets http:// go anywhere. Forbidden, with the way out."""
     if len(url) > LONGEST or not all("!" <= char <= "~" for char in url):
         raise Forbidden(f"at most {LONGEST} printable ASCII characters, without spaces; write others as %XX, and a host's as xn--")
     try:
@@ -53,7 +53,7 @@ def split(url: str, *, private: bool) -> SplitResult:
         raise Forbidden(f"it is no address: {clean(str(error), 100)}") from None
     if place.scheme not in ("https", "http") or not host:
         raise Forbidden("it must begin with https:// and name a host")
-    if place.scheme == "http" and not private:
+    if place.scheme == "http" and not (private or plain):
         raise Forbidden("it must begin with https://")
     if "@" in place.netloc:
         raise Forbidden("no user or password belongs into it; what is sent is signed instead")
@@ -75,7 +75,7 @@ def public(address: Address) -> bool:
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
 
 
-def resolved(place: SplitResult, ends: float, *, private: bool) -> list[str]:
+def resolved(place: SplitResult, ends: float, *, private: bool, plain: bool = False) -> list[str]:
     """The checked addresses of a name. Forbidden where one of them may not be called, Unreached."""
     found: list[Any] = []
 
@@ -96,7 +96,7 @@ def resolved(place: SplitResult, ends: float, *, private: bool) -> list[str]:
     for text in found:
         address = ipaddress.ip_address(text.partition("%")[0])
         mapped = getattr(address, "ipv4_mapped", None) or address
-        if place.scheme == "http" and not mapped.is_loopback:
+        if place.scheme == "http" and not (plain or mapped.is_loopback):
             raise Forbidden("http:// is for this machine alone; use https://")
         if not private and not public(address):
             raise Forbidden(f"{place.hostname} is a private address")
@@ -110,20 +110,26 @@ def _port(place: SplitResult) -> int:
 # ── one request ──
 
 
-def post(url: str, body: bytes, headers: dict[str, str], *, private: bool = False, seconds: float = SECONDS) -> Answer:
-    """Send `body`, and what is answered within `seconds` in all. Forbidden, Unreached."""
+def request(method: str, url: str, body: bytes, headers: dict[str, str], *, private: bool = False, plain: bool = False,
+            seconds: float = SECONDS, most: int = MOST) -> Answer:
+    """Send `body`, and what is answered within `seconds` in all, `most` bytes of it. Forbidden, Unreached.
+
+    `private` lets it go to this machine and its network; `plain`, over http:// to others than this machine.
+    """
     ends = time.monotonic() + seconds
-    place = split(url, private=private)
+    place = split(url, private=private, plain=plain)
     path = (place.path or "/") + (f"?{place.query}" if place.query else "")
-    usual = {"Host": place.netloc, "User-Agent": "Orkosi", "Content-Length": str(len(body)), "Connection": "close"}
+    usual = {"Host": place.netloc, "User-Agent": "Orkosi", "Connection": "close"} | ({"Content-Length": str(len(body))} if method != "GET" else {})
     head = "".join(f"{name}: {value}\r\n" for name, value in (usual | headers).items())
+    if len(head.splitlines()) > len(usual | headers):
+        raise Unreached("what goes into its headers has a line break in it")
     try:
-        with _connected(place, resolved(place, ends, private=private), ends) as sock:
+        with _connected(place, resolved(place, ends, private=private, plain=plain), ends) as sock:
             sock.settimeout(_left(ends))
-            sock.sendall(f"POST {path} HTTP/1.1\r\n{head}\r\n".encode("ascii") + body)
-            with http.client.HTTPResponse(_Timed(sock, ends), method="POST") as answer:  # type: ignore[arg-type]
+            sock.sendall(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode("ascii") + body)
+            with http.client.HTTPResponse(_Timed(sock, ends), method=method) as answer:  # type: ignore[arg-type]
                 answer.begin()
-                return Answer(answer.status, answer.getheaders(), answer.read(MOST))
+                return Answer(answer.status, answer.getheaders(), answer.read(most))
     except TimeoutError:
         raise Unreached(f"no whole answer within {seconds:g} s") from None
     except ssl.SSLCertVerificationError as error:

@@ -202,7 +202,7 @@ def send(order: Order) -> str:
     headers = {"Content-Type": "application/json", "webhook-id": message, "webhook-timestamp": str(moment),
                "webhook-signature": signed(secrets_of(order.webhook), message, moment, body)}
     try:
-        answer = outbound.post(url, body, headers, private=settings.webhooks_private)
+        answer = outbound.request("POST", url, body, headers, private=settings.webhooks_private)
         text = answer.body[:STORED].decode(errors="replace").replace("\0", "\ufffd")
         sent = Sent(_since(began), answer.status, {name[:200]: value[:1000] for name, value in answer.headers[:50]}, text,
                     None if 200 <= answer.status < 300 else f"it answered {answer.status}")

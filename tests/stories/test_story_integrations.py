@@ -1,8 +1,10 @@
 """Stories of integrations: set up, tried against a real HTTP server on loopback, and used for what they are there for."""
+import contextlib
 import hashlib
 import hmac
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -10,6 +12,7 @@ from conftest import Like
 
 from orkosi import acting, db, settings, system
 from plugins import notifications, queue
+from plugins.integrations import catalogue
 from plugins.integrations.catalogue import CATALOGUE
 from plugins.queue import executor
 
@@ -34,6 +37,18 @@ class Outside(BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", "/v1/models")
             self.end_headers()
+            return
+        if self.path == "/drip/v1/models":
+            self.send_response(200)
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(b"x"), self.wfile.flush()
+                    time.sleep(0.1)  # the drip itself
+            return
+        if self.path == "/deep/v1/models":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"[" * 500_000)
             return
         needed, told = ANSWERS.get(self.path, (("x", "never"), None))
         good = not needed or self.headers.get(needed[0]) == needed[1]
@@ -143,6 +158,22 @@ def test_a_server_that_does_not_answer_is_said(client, monkeypatch):
     assert client.get("/integrations/openai/status").data["detail"] == Like("it does not answer: .*refused.*")
     for id in ("cloudflare-tunnel", "litestream"):
         assert client.get(f"/integrations/{id}/status").data["status"] in ("verified", "failing")
+
+
+def test_whoever_drips_or_answers_nonsense_holds_nothing_up(client, outside, monkeypatch):
+    monkeypatch.setattr(catalogue, "SECONDS", 1.0)
+    for way, said in (("drip", "no whole answer within 1 s"), ("deep", "something else than a list of models")):
+        client.post("/integrations/openai/configure", {"fields": {"key": "any", "base_url": f"{outside}/{way}"}})
+        began = time.monotonic()
+        found = client.get("/integrations/openai/status").data
+        assert found["status"] == "failing" and time.monotonic() - began < 3, (way, found)
+        assert said in found["detail"], (way, found)
+
+
+def test_a_key_with_a_line_break_goes_nowhere(client, outside, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "any\r\nX-Other: 1")
+    client.post("/integrations/openai/configure", {"fields": {"base_url": outside}})
+    assert client.get("/integrations/openai/status").data["status"] == "failing" and not Outside.heard
 
 
 def test_errors_are_told_outside_once_each(client, outside):
