@@ -8,7 +8,7 @@ import pytest
 from conftest import eventually
 
 from orkosi import acting, db, settings, system
-from plugins import files
+from plugins import files, folders
 from plugins.files import sync
 from plugins.files.sync import Sync
 
@@ -60,6 +60,17 @@ def test_changes_renames_and_deletions_follow(data, workspace):
     (workspace / "a.md").unlink()
     Sync(data).round()  # also what went away while nobody looked
     assert rows() == {"c.md": "two"}
+
+
+def test_the_end_of_watching_is_no_error(tmp_path, caplog):
+    for number in range(60):  # it came in a fifth of them
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        bell = folders.Bell(recursive=True)
+        bell.watch([folder])
+        (folder / "a").write_text("x")
+        bell.close()
+    assert not caplog.records
 
 
 def test_an_unchanged_file_is_not_read_again(data, workspace, monkeypatch):

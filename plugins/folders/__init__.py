@@ -147,6 +147,11 @@ def entries(folder: int) -> list[tuple[str, os.stat_result]]:
     return found
 
 
+def _said_in_earnest(record: logging.LogRecord) -> bool:
+    """Not what watchdog calls an error where a folder was let go while it looked there, as at every other stop."""
+    return "called when the thread is inactive" not in record.msg
+
+
 class Bell:
     """Rings when something changes in the folders it watches."""
 
@@ -182,6 +187,7 @@ class Bell:
                  events.DirCreatedEvent, events.DirMovedEvent, events.DirDeletedEvent]
         # It warns where a folder was made while it looked for folders; nothing is missed by it.
         warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
+        logging.getLogger("watchdog.observers.inotify").addFilter(_said_in_earnest)
         try:
             if self._observer is None:
                 self._observer = Observer()
