@@ -16,7 +16,7 @@ import pytest
 from conftest import HOME, Client, command, eventually
 
 from orkosi import Conflict, acting, db, settings, system
-from plugins import credentials, keys, vault
+from plugins import credentials, hooks, keys, vault
 from plugins.vault import canaries, master
 
 
@@ -363,6 +363,21 @@ def test_what_is_sealed_while_somebody_asks_what_there_is_is_looked_for(client, 
     canaries.forget()
     monkeypatch.setattr(canaries, "_tellers", [meanwhile])
     assert canaries.blotted(b"the first of them") == b"[FIRST]" and canaries.blotted(b"the second of them") == b"[SECOND]"
+
+
+def test_a_secret_that_is_sealed_already_is_sealed_again_as_it_was_sent(client):
+    secret = "shared-by-both-repositories"
+    made = {"kind": "github", "secret": secret, "title": {"text": f"Not {secret} here"}}
+    first, second = (client.post("/hooks", made | {"name": name}).data for name in ("c1", "c2"))
+    client.patch(f"/hooks/{first['id']}", {"secret": secret})
+    with acting(system()):
+        assert [hooks.secret_of(one["id"]) for one in (first, second)] == [secret] * 2
+    assert second["title"]["text"] == "Not [secret of hook c1] here"
+    for _ in range(2):
+        assert client.post("/integrations/stripe/configure", {"fields": {"key": "sk_test_0123456789", "base_url": f"https://x.example/{secret}"}}).status == 200
+    assert client.get("/credentials/ORKOSI_STRIPE_KEY").data["value"] == "sk_test_0123456789"
+    assert secret not in str(db.all(dict, "SELECT * FROM integrations"))
+    assert client.post("/hooks", raw=b'{"secret": "' + secret.encode() + b'", ', headers={"Content-Type": "application/json"}).status == 400
 
 
 # ── canaries: every door that takes text ──

@@ -14,10 +14,11 @@ from orkosi import HOST_TENANT, NotFound, Plugin, Problem, Struct, acting, clean
 from plugins import credentials, queue
 from plugins.fields import wrong
 from plugins.notifications import Notification
+from plugins.vault import canaries
 
 from .catalogue import CATALOGUE, Failing, Field, Integration, call
 
-plugin = Plugin("Integrations", layer="domain", needs=("credentials", "notifications", "outbound", "queue"))
+plugin = Plugin("Integrations", layer="domain", needs=("credentials", "notifications", "outbound", "queue", "vault"))
 plugin.setting("integrations_private", bool, False, "Whether integrations may call addresses of this machine and its network")
 plugin.setting("notify_outside", str, "error", "Types of notifications that go to Slack, Telegram and the webhook, where they are set up; none: none")
 
@@ -125,7 +126,7 @@ def configure(id: str, given: dict[str, Any]) -> Integration:
         else:
             db.run("""INSERT INTO integrations (tenant_id, id, field, value, updated_at) VALUES (:tenant, :id, :field, :value, :now)
                       ON CONFLICT (tenant_id, id, field) DO UPDATE SET value = :value, updated_at = :now""",
-                   id=id, field=name, value=value, now=now())
+                   id=id, field=name, value=canaries.blotted_text(value), now=now())
     if given:
         db.run("DELETE FROM integration_checks WHERE tenant_id = :tenant AND id = :id", id=id)
         emit("integration.configured", Named(id, current().tenant))
