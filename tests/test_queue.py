@@ -536,6 +536,20 @@ def test_a_tenant_that_used_its_share_is_told_which(client, as_, limit, path, bo
     assert far.post(path, body).status == 201
 
 
+def test_what_grows_no_larger_goes_though_the_share_is_used(as_):
+    from orkosi import settings
+    far = as_("far", tenant=None)
+    task = far.post("/tasks", {"title": "big", "description": "é" * 500}).data["id"]
+    far.post("/files", {"name": "a", "path": "a", "content": "y" * 900})
+    template = far.post("/v1/public/templates", {"name": "t", "slug": "t", "identity": "y" * 900}).data["id"]
+    settings.values["tenant_bytes"] = 1
+    doors = ((far.patch, f"/tasks/{task}", lambda text: {"description": text}, 1000), (far.post, "/files", lambda text: {"name": "a", "path": "a", "content": text}, 900),
+             (far.patch, f"/v1/public/templates/{template}", lambda text: {"identity": text}, 900))
+    for ask, path, body, length in doors:
+        assert ask(path, body("y" * (length + 1))).status == 507, path
+        assert ask(path, body("y" * length)).status in (200, 201) and ask(path, body("y" * 10)).status in (200, 201), path
+
+
 def test_a_result_too_large_for_the_share_leaves_the_lease(as_):
     from orkosi import settings
     far = as_("far", tenant=None)

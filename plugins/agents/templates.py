@@ -117,8 +117,9 @@ def create(new: NewTemplate) -> Template:
 @writes
 def change(id: int, patch: TemplatePatch) -> Template:
     """Change what is sent. NotFound."""
-    find(id)
-    shares.require(bytes=len(jsoned(patch)))
+    before = find(id)
+    given = {name: value for name in patch.__struct_fields__ if (value := getattr(patch, name)) is not UNSET}
+    shares.require(bytes=len(jsoned(given)) - len(jsoned({name: getattr(before, name) for name in given})))
     made = db.patch(Template, "agent_templates", id, patch)
     emit("template.updated", made)
     return made

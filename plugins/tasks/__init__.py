@@ -262,7 +262,7 @@ def create(new: NewTask) -> tuple[Task, bool]:
     at = delegation.place(new, assignee)
     if new.dedupe and new.status not in OVER and (same := _the_same(fields.folded(title), assignee, new, at.parent_id)):
         return find(same), True
-    shares.require(bytes=len(new.description))
+    shares.require(bytes=len(new.description.encode()))
     made = now()
     row: dict[str, Any] = {name: getattr(new, name) for name in new.__struct_fields__ if name not in ("blocked_by", "dedupe")}
     row |= {"title": title, "assignee": assignee, "parent_id": at.parent_id, "root_id": at.root_id, "depth": at.depth}
@@ -295,7 +295,8 @@ def change(id: int, patch: TaskPatch) -> Task:
         _for_oneself(values["assignee"])
     if values.get("due_date"):
         fields.instant(values["due_date"], "due_date")
-    shares.require(bytes=len(values.get("description") or "") + len(values.get("resolution") or ""))
+    shares.require(bytes=sum(len((values[name] or "").encode()) - len((getattr(before, name) or "").encode())
+                             for name in ("description", "resolution") if name in values))
     status = values.get("status", before.status)
     if status in OVER and before.status not in OVER:
         values["finished_at"] = now()

@@ -29,17 +29,20 @@ def bounds(bound: Callable[[], tuple[int | None, str]]) -> Callable[[], tuple[in
 
 
 def require(*, jobs: int = 0, bytes: int = 0) -> None:
-    """See to it that the tenant has room for so much more; inside the write, so that two at once cannot both have the last place. ShareUsed."""
+    """See to it that the tenant has room for so much more; inside the write, so that two at once cannot both have the last place. ShareUsed.
+
+    Of what is replaced, tell the difference: what grows no larger always goes.
+    """
     tenant = current().tenant
     if tenant in (None, HOST_TENANT):
         return
     has = db.one(tuple, "SELECT jobs, bytes FROM tenant_shares WHERE tenant_id = :tenant") or (0, 0)
     for limit, used, more in (("tenant_jobs", has[0], jobs), ("tenant_bytes", has[1], bytes)):
         most, way_out = getattr(settings, limit), "; delete something, or ask the operator for more"
-        for bound in _bounds if limit == "tenant_bytes" and more else ():
+        for bound in _bounds if limit == "tenant_bytes" and more > 0 else ():
             lower, instead = bound()
             if lower is not None and lower < most:
                 most, way_out = lower, f"; delete something{instead}"
-        if more and used + more > most:
+        if more > 0 and used + more > most:
             raise ShareUsed(f"{limit}: This tenant has {used:,} of {most:,}{way_out}",
                             [{"field": limit, "message": f"{used} of {most} are used"}])
