@@ -422,9 +422,13 @@ def test_credits_pay_for_runs_of_tasks_that_one_created(olga, stripe, told, as_,
     first = run(olga, 2_345_678)
     run(as_("mia", tenant=olga.home), 1_000_000)  # who has none
     assert olga.get("/billing/credit-auto-topup").data["balance_cents"] == 765
+    for cost in (3_345_678, 3_345_678, 1, 3_345_678):  # told once it is over, too
+        assert felix.patch(f"/agent-runs/{first}", {"cost_micros": cost}).status == 200
+    assert olga.get("/billing/credit-auto-topup").data["balance_cents"] == 665
     run(olga, 99_000_000)
     assert olga.get("/billing/credit-auto-topup").data["balance_cents"] == 0
-    assert db.all(tuple, "SELECT type, amount_micros, reference_id FROM credit_ledger ORDER BY id")[1:3][0] == ("consume", -2_345_678, f"run_{first}")
+    assert db.all(tuple, "SELECT type, amount_micros, reference_id FROM credit_ledger ORDER BY id")[1:3] == [
+        ("consume", -2_345_678, f"run_{first}"), ("consume", -1_000_000, f"run_{first}:1")]
     assert credits.reconcile() == []
 
 

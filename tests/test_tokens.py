@@ -213,6 +213,35 @@ def test_who_cannot_pay_gets_no_more_work_until_there_is_something_again(client,
     assert claim()["payload"] == {"task_id": task} and tokens.reconcile() == []
 
 
+def test_what_is_told_after_a_run_is_over_is_charged_as_well(client, felix):
+    client.post("/tokens/grant", {"company_id": 1, "amount": 1000})
+    id = felix(5, 5)["id"]
+    tell = lambda tokens: felix.agent.patch(f"/agent-runs/{id}", {"tokens_in": tokens}).data["unpaid_tokens"]  # noqa: E731
+    assert [tell(105), tell(105), tell(50), tell(205)] == [0, 0, 0, 0]
+    assert client.get("/tokens/balance").data["balance"] == 790
+    assert [(one["amount"], one["reference_id"]) for one in client.get("/tokens/transactions?type=consume").data] == [
+        (-100, f"run_{id}:2"), (-100, f"run_{id}:1"), (-10, f"run_{id}")]
+    assert tell(1005) == 10 and client.get("/tokens/balance").data["balance"] == 0 and tokens.out_of_tokens("agent:felix")
+    assert tell(1005) == 10 and tell(1010) == 15
+    assert client.post("/tokens/consume", {"amount": 1, "action": "x", "reference_id": f"run_{id}:9"}).status == 400
+
+
+def test_a_full_share_stops_neither_runs_nor_what_was_paid_for(as_, application, monkeypatch):
+    monkeypatch.setitem(orkosi.settings.values, "tokens_charge_runs", "on")
+    far = as_("far", tenant=None)
+    home = far.get("/tokens/balance").data["company_id"]
+    far.post("/agents", {"name": "nina"})
+    with acting(system(home)):
+        agent = Client(application, keys.issue(home, "nina", keys.AGENT_SCOPES, agent="nina")[1])
+        monkeypatch.setitem(orkosi.settings.values, "tenant_bytes", 1)
+        tokens.credit(100, "purchase", "package", "pi_1", {"package": "x"})
+    id = agent.post("/agent-runs", {"mode": "task"}).data["id"]
+    assert agent.patch(f"/agent-runs/{id}", {"tokens_in": 30, "status": "done"}).data["status"] == "done"
+    assert far.get("/tokens/balance").data["balance"] == 70
+    assert far.post("/tokens/consume", {"amount": 1, "action": "x"}).status in (200, 201)
+    assert far.post("/tokens/consume", {"amount": 1, "action": "x", "metadata": {"a": 1}}).status == 507 and far.get("/tokens/balance").data["balance"] == 69
+
+
 @pytest.mark.parametrize("setting, bought, charged", [("auto", False, False), ("auto", True, False), ("off", True, False)])
 def test_the_host_is_charged_only_where_it_is_said(client, felix, monkeypatch, setting, bought, charged):
     monkeypatch.setitem(orkosi.settings.values, "tokens_charge_runs", setting)

@@ -48,17 +48,22 @@ def move_credits(user: int, type: str, amount: int, reference: str) -> bool:
 
 
 @plugin.on("run.finished")
-def charge(event: str, run: Any) -> None:
-    """Take what a run cost from the credits of whoever created its task, as far as they have any; once for each run."""
+@plugin.on("run.corrected")
+def charge(event: str, run: Any, before: Any = None) -> None:
+    """Take what a run cost, and what is told of it later on, from the credits of whoever created its task, as far as they have any; each once."""
     if not settings.credits_charge_runs or run.task_id is None:
         return
     by = db.value("SELECT created_by FROM tasks WHERE tenant_id = :tenant AND id = :task", task=run.task_id) or ""
     cost = db.value("SELECT cost_micros FROM agent_runs WHERE tenant_id = :tenant AND id = :run", run=run.id) or 0
     if not by.startswith("user:") or not by[5:].isdigit() or cost <= 0:
         return
-    pays = min(cost, balance(int(by[5:])))
-    if pays:
-        move_credits(int(by[5:]), "consume", -pays, f"run_{run.id}")
+    user, reference = int(by[5:]), f"run_{run.id}"
+    moves, taken = db.one(tuple, """
+        SELECT count(*), ifnull(-sum(amount_micros), 0) FROM credit_ledger WHERE tenant_id = :tenant AND user_id = :user AND type = 'consume'
+           AND (reference_id = :reference OR (reference_id > :reference || ':' AND reference_id < :reference || ';'))""", user=user, reference=reference)
+    due = cost - taken if before is None else min(cost - taken, cost - before.cost_micros)
+    if (pays := min(due, balance(user))) > 0:
+        move_credits(user, "consume", -pays, f"{reference}:{moves}" if moves else reference)
 
 
 @across_tenants

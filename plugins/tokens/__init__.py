@@ -43,7 +43,7 @@ plugin.setting("tokens_charge_runs", str, "auto", "Whether agents' runs are char
 LARGEST = 10**9          # of one movement
 FULLEST = 2**53 - 1      # of a balance: what every JSON reader still counts exactly
 METADATA = 16 << 10      # bytes
-OURS = re.compile(r"run_\d+")
+OURS = re.compile(r"run_\d+(:\d+)?")
 
 Type = Literal["consume", "purchase", "bonus", "signup_bonus", "admin_grant", "refund"]
 Grant = Literal["bonus", "admin_grant", "refund"]
@@ -124,6 +124,8 @@ def consume(amount: int, action: str, reference_id: str | None = None, metadata:
     if has < amount:
         raise PaymentDue(f"This takes {amount} tokens and the balance is {has}: {amount - has} are missing",
                          {"needed": amount, "balance": has, "missing": amount - has})
+    if metadata:  # a run that ends, and what was paid for, are noted however full it is
+        shares.require(bytes=len(jsoned(metadata)))
     return _move("consume", -amount, action, reference_id, metadata), False
 
 
@@ -153,7 +155,6 @@ def _move(type: Type, amount: int, action: str, reference_id: str | None, metada
     told = None if metadata is None else jsoned(metadata)
     if told and len(told.encode()) > METADATA:
         raise wrong("metadata", f"At most {METADATA} bytes of JSON")
-    shares.require(bytes=len(told or ""))
     moment = now()
     db.run(OPEN, now=moment)
     db.run(MOVE, amount=amount, now=moment, consumed=-amount if amount < 0 else 0, purchased=amount if type == "purchase" else 0,
@@ -185,21 +186,31 @@ def charges_runs() -> bool:
 
 
 @plugin.on("run.finished")
-def charge(event: str, run: Any) -> None:
-    """Take what a run used, once. What is not covered stays on the run, and agents get nothing more until there is something again."""
-    used = run.tokens_in + run.tokens_out
+@plugin.on("run.corrected")
+def charge(event: str, run: Any, before: Any = None) -> None:
+    """Take what a run used, and what is told of it later on, each once.
+
+    What is not covered stays on the run, and agents get nothing more until there is something again. What was told too high, only an
+    administrator gives back.
+    """
+    used, reference = run.tokens_in + run.tokens_out, f"run_{run.id}"
     if not used or not charges_runs():
         return
-    reference = f"run_{run.id}"
-    if db.value("SELECT 1 FROM token_ledger WHERE tenant_id = :tenant AND type = 'consume' AND reference_id = :reference", reference=reference):
+    moves, taken = db.one(tuple, """
+        SELECT count(*), ifnull(-sum(amount), 0) FROM token_ledger WHERE tenant_id = :tenant AND type = 'consume'
+           AND (reference_id = :reference OR (reference_id > :reference || ':' AND reference_id < :reference || ';'))""", reference=reference)
+    due = used - taken - run.unpaid_tokens
+    if before is not None:
+        due = min(due, used - before.tokens_in - before.tokens_out)
+    if due <= 0:
         return
-    pays = min(used, balance().balance)
+    pays = min(due, balance().balance)
     if pays:
-        _move("consume", -pays, f"run of {run.agent}", reference, {"run_id": run.id, "task_id": run.task_id})
-    if pays < used:
+        _move("consume", -pays, f"run of {run.agent}", f"{reference}:{moves}" if moves else reference, {"run_id": run.id, "task_id": run.task_id})
+    if pays < due:
         db.run(OPEN, now=now())
         db.run("UPDATE token_accounts SET out_since = ifnull(out_since, :now) WHERE tenant_id = :tenant", now=now())
-        runs.leave_unpaid(run.id, used - pays)
+        runs.leave_unpaid(run.id, run.unpaid_tokens + due - pays)
 
 
 @queue.shuts
