@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 import orkosi
 from orkosi import acting, db, system
 from plugins import billing, tokens
-from plugins.billing import credits, hearing, plans, till
+from plugins.billing import credits, hearing, plans, till, topups
 from plugins.queue import executor
 
 # What billing keeps, and what it moves.
@@ -403,6 +403,50 @@ def test_a_refund_takes_back_what_it_bought_as_far_as_it_is_there(olga, stripe, 
     assert olga.get("/tokens/balance").data["balance"] == 0 and db.value("SELECT refunded_units FROM purchases") == 1_000_000
     assert [row[:2] for row in ledger(olga.home)] == [("purchase", 10**6), ("consume", -333_333), ("consume", -500_000), ("consume", -166_667)]
     assert credits.reconcile() == tokens.reconcile() == []
+
+
+@pytest.mark.parametrize("package, door, body, share", [
+    ("tokens-100k", "auto-topup", {"threshold_tokens": 50_000, "package_id": "tokens-100k"}, 50),
+    ("credits-10", "credit-auto-topup", {"threshold_cents": 500, "package_slug": "credits-10"}, 250)])
+def test_what_is_given_back_is_not_bought_again_unasked(paying, stripe, told, worked, package, door, body, share):
+    stripe.card(paying.customer)
+    intent = paying.post("/billing/create-payment-intent", {"package_slug": package}).data["payment_intent_id"]
+    stripe.confirm(intent), told()
+    paying.post(f"/billing/{door}", body)
+    for one in list(stripe.setup_intents):
+        stripe.set_up(one), told()
+    stripe.refund(intent, share), told(), topups.look(), worked()
+    assert paying.get(f"/billing/{door}").data["enabled"] is True, "enough is left"
+    stripe.refund(intent), told(), topups.look(), worked()
+    shown = paying.get(f"/billing/{door}").data
+    assert len(stripe.payment_intents) == 1 and shown["enabled"] is False and shown["topups_this_month"] == 0 and shown["payment_method"]
+    assert [one["title"] for one in paying.get("/notifications").data] == ["Auto top-up is off"]
+    assert paying.put(f"/billing/{door}", {"enabled": True}).status == 200 and worked() == ["paid"]
+
+
+@pytest.mark.parametrize("way, results, charged", [("refused", ["turned off"], 0), ("lost", ["paid"], 1)])
+def test_a_top_up_that_was_turned_off_charges_no_card_unless_it_has(paying, stripe, worked, way, results, charged):
+    stripe.card(paying.customer)
+    stripe.fail_next(1, 500, path="/v1/payment_intents") if way == "refused" else stripe.lose_next(1, path="/v1/payment_intents")
+    paying.post("/billing/auto-topup", {"threshold_tokens": 50_000, "package_id": "tokens-100k"})
+    worked()
+    assert paying.put("/billing/auto-topup", {"enabled": False}).data["enabled"] is False
+    again()
+    assert worked() == results
+    assert len(stripe.payment_intents) == charged and paying.get("/tokens/balance").data["balance"] == 100_000 * charged
+    assert db.value("SELECT status FROM purchases") == ("paid" if charged else "failed")
+
+
+def test_a_founder_ends_the_plan_before_they_go(paying, stripe, told, as_):
+    db.write(lambda: db.run("UPDATE users SET role = 'member' WHERE id = :id", id=paying.id))
+    as_("mia", tenant=paying.home)
+    stripe.card(paying.customer)
+    paying.post("/billing/auto-topup", {"threshold_tokens": 1, "package_id": "tokens-100k"})
+    refused = paying.delete("/users/me")
+    assert refused.status == 409 and "change-plan" in refused.error["message"] and paying.get("/auth/me").status == 200
+    assert paying.post("/billing/change-plan", {"tier": "free"}).status == 200
+    assert paying.delete("/users/me").status == 200 and stripe.subscriptions[paying.subscription]["cancel_at_period_end"] is True
+    assert db.value("SELECT enabled FROM topups WHERE tenant_id = :home AND user_id = 0", home=paying.home) == 0
 
 
 def test_credits_pay_for_runs_of_tasks_that_one_created(olga, stripe, told, as_, monkeypatch):

@@ -60,7 +60,8 @@ def charge(event: str, run: Any, before: Any = None) -> None:
     user, reference = int(by[5:]), f"run_{run.id}"
     moves, taken = db.one(tuple, """
         SELECT count(*), ifnull(-sum(amount_micros), 0) FROM credit_ledger WHERE tenant_id = :tenant AND user_id = :user AND type = 'consume'
-           AND (reference_id = :reference OR (reference_id > :reference || ':' AND reference_id < :reference || ';'))""", user=user, reference=reference)
+           AND (reference_id = :reference OR (reference_id > :reference || ':' AND reference_id < :reference || ';'))""",
+                          user=user, reference=reference)
     due = cost - taken if before is None else min(cost - taken, cost - before.cost_micros)
     if (pays := min(due, balance(user))) > 0:
         move_credits(user, "consume", -pays, f"{reference}:{moves}" if moves else reference)

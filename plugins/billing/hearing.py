@@ -226,6 +226,7 @@ def take_back(id: int, cents: int, charge: str) -> str:
     if due <= 0:
         return "taken back before"
     db.run("UPDATE purchases SET refunded_units = refunded_units + :due WHERE tenant_id = :tenant AND id = :id", id=id, due=due)
+    topups.rest(bought, (has - takes) // (1 if bought.kind == "tokens" else credits.CENT))
     if takes and bought.kind == "tokens":
         tokens.consume(takes, "refunded payment", reference)
     elif takes:

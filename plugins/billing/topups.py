@@ -8,10 +8,10 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from orkosi import HOST_TENANT, Conflict, NotFound, Struct, across_tenants, acting, current, db, emit, now, seconds, system, writes
-from plugins import notifications, queue, tokens
+from plugins import notifications, queue, tenants, tokens
 from plugins.fields import wrong
 
-from . import buying, credits, plugin, prices, till
+from . import buying, credits, plans, plugin, prices, till
 from .buying import Purchase
 
 Kind = Literal["tokens", "credits"]
@@ -229,6 +229,9 @@ def charge(order: Charge) -> str:
     with buying.turn(bought.user_id):
         try:
             found = _pay(bought, one, buying.customer(bought.user_id))
+        except _TurnedOff:
+            buying.fail_purchase(bought.id, "Auto top-up was turned off before it was paid")
+            return "turned off"
         except till.CardDeclined as declined:
             turn_off(bought, declined.message)
             return "declined"
@@ -238,9 +241,17 @@ def charge(order: Charge) -> str:
     return finish(bought, found)
 
 
+class _TurnedOff(Exception):
+    """Its owner wants no more of it, and Stripe was not asked yet."""
+
+
 def _pay(bought: Purchase, one: Topup, who: str) -> dict[str, Any]:
     if bought.payment_intent:
         return till.ask(lambda v1: v1.payment_intents.retrieve(bought.payment_intent))
+    if not one.enabled:
+        if there := _made_before(bought, who):
+            return there
+        raise _TurnedOff
     if seconds(now()) - seconds(bought.created_at) > PAUSE and (there := _made_before(bought, who)):
         return there
     asked = buying.terms(bought, who) | {"payment_method": one.payment_method, "off_session": True, "confirm": True}
@@ -285,7 +296,28 @@ def turn_off(bought: Purchase, why: str) -> None:
                          source="billing", link=f"/api/billing/{path}", user_id=bought.user_id or None)
 
 
+@writes
+def rest(bought: Purchase, left: int) -> None:
+    """What was bought is given back, and so little is left that it would be bought again at once: its owner is asked first."""
+    one = find(bought.kind, bought.user_id)  # type: ignore[arg-type]
+    if one is None or not one.enabled or left >= one.threshold:
+        return
+    put(one.kind, bought.user_id, False, None, enabled=False)
+    path = "auto-topup" if bought.kind == "tokens" else "credit-auto-topup"
+    notifications.notify("Auto top-up is off", "A payment was given back, and what is left would be topped up at once. Turn it on again with "
+                         f"PUT /api/billing/{path}.", type="warning", source="billing", link=f"/api/billing/{path}", user_id=bought.user_id or None)
+
+
 # ── whoever is gone ──
+
+
+@plugin.on("user.leaving")
+def hold_back(event: str, user: Any, **facts: Any) -> None:
+    """Whoever pays for a plan ends it first: nobody else of the tenant may, and it would be charged on. Conflict."""
+    with acting(system(user.tenant_id)):
+        paid = plans.subscribed()
+        if paid and paid.live and not paid.cancel_at_period_end and tenants.is_founder(user.tenant_id, user.id):
+            raise Conflict(f"Your plan {paid.has} would be paid for on and on; end it first: POST /api/billing/change-plan {{\"tier\": \"free\"}}")
 
 
 class Forgotten(Struct):
@@ -298,6 +330,8 @@ class Forgotten(Struct):
 def erase(event: str, gone: Any, **facts: Any) -> None:
     """Nothing is bought for somebody who is gone, and Stripe forgets them with their cards. What was paid stays on record, under a number."""
     db.run("DELETE FROM topups WHERE tenant_id = :home AND user_id = :id", home=gone.tenant_id, id=gone.id)
+    if tenants.is_founder(gone.tenant_id, gone.id):  # nobody else could turn it off
+        db.run("UPDATE topups SET enabled = 0 WHERE tenant_id = :home AND user_id = 0", home=gone.tenant_id)
     who = db.value("SELECT customer FROM stripe_customers WHERE tenant_id = :home AND user_id = :id", home=gone.tenant_id, id=gone.id)
     db.run("DELETE FROM stripe_customers WHERE tenant_id = :home AND user_id = :id", home=gone.tenant_id, id=gone.id)
     if who:
