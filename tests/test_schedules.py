@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+import orkosi
 from orkosi import Invalid, acting, db, now, seconds, system
 from plugins import queue, schedules
 from plugins.queue import executor
@@ -230,6 +231,42 @@ def test_a_retry_is_no_further_slot(clock):
             queue.fail(job.id, job.lease_token, "no")
         assert queue.claim("q", "w") == []
     assert find("often").runs == 1 and find("often").missed == 0
+
+
+def test_what_is_due_and_not_begun_goes_with_its_schedule_and_follows_its_changes(clock):
+    keep("report", cron="0 * * * *", tz="UTC")
+    slot = seconds(find("report").slot)
+    clock.at = slot + 5
+    clock.look()
+    waiting = lambda: db.all(tuple, "SELECT payload, state FROM jobs WHERE schedule = 'report' AND state <> 'completed'")  # noqa: E731
+    assert waiting() == [('{"n":"report"}', "waiting")]
+    with acting(system()):
+        schedules.change(find("report").id, payload={"n": 2})
+        assert waiting() == [('{"n":2}', "waiting")] and seconds(find("report").slot) == slot, "the slot is met as it is by now"
+        schedules.change(find("report").id, enabled=False)
+        assert waiting() == [] and find("report").job_id is None
+        schedules.change(find("report").id, enabled=True)
+        assert waiting() == [('{"n":2}', "delayed")] and seconds(find("report").slot) == slot + 3600
+        clock.at = slot + 3605
+        clock.look()
+        taken, = queue.claim("q", "w")
+        schedules.change(find("report").id, payload={"n": 3})
+        assert waiting() == [('{"n":2}', "active")], "what runs runs on"
+        queue.release(taken.id, taken.lease_token)
+        schedules.remove("q", "report")
+    assert waiting() == []
+
+
+def test_one_that_has_no_room_says_so(clock, as_, monkeypatch):
+    far = as_("far", tenant=None)
+    made = far.post("/schedules", {"name": "report", "queue_name": "q", "every_ms": 60_000, "payload": {"x": "y" * 900}})
+    assert made.status in (200, 201), made.body
+    clock.at += 1
+    clock.look()
+    job = far.post("/task-queue/claim", {"queue_name": "q", "worker_id": "w"}).data
+    monkeypatch.setitem(orkosi.settings.values, "tenant_bytes", 1)
+    assert far.post(f"/task-queue/{job['id']}/complete", {"lease_token": job["lease_token"]}).status == 200
+    assert "tenant_bytes" in far.get(f"/schedules/{made.data['id']}").data["last_error"]
 
 
 def test_one_of_the_same_name_takes_its_place_and_meets_no_slot_again(clock):

@@ -40,9 +40,10 @@ def retry(id: int) -> Job:
 
 
 @writes
-def withdraw(id: int) -> bool:
-    """Take a job away that is delayed and was never tried, as if it had not been submitted; whether it was one."""
-    return bool(db.run("DELETE FROM jobs WHERE tenant_id = :tenant AND id = :id AND state = 'delayed' AND attempt = 0", id=id))
+def withdraw(id: int, *, due: bool = False) -> bool:
+    """Take a job away that is delayed, or also one that is `due`, and was never tried, as if it had not been submitted; whether it was one."""
+    states = "('delayed', 'waiting')" if due else "('delayed')"
+    return bool(db.run(f"DELETE FROM jobs WHERE tenant_id = :tenant AND id = :id AND state IN {states} AND attempt = 0", id=id))
 
 
 @writes

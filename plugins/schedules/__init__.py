@@ -184,9 +184,10 @@ def change(id: int, **values: Any) -> Schedule:
     db.patch(dict, "schedules", id, **values)
     made = numbered(id)
     checked(made.cron, made.every_ms, made.tz, seconds(made.starts_at), field="cron")
-    if _withdraw(before) or not _lives(before):
+    if (pending := _withdraw(before, due=True)) or not _lives(before):
         if made.enabled:
-            _plan(made, max(time.time(), seconds(made.last_run_at or made.starts_at)))
+            due = pending and before.slot and "starts_at" not in values and seconds(before.slot) <= time.time()  # and nobody has taken it yet
+            _plan(made, seconds(before.slot or "") - 0.001 if due else max(time.time(), seconds(made.last_run_at or made.starts_at)))
         else:
             db.run("UPDATE schedules SET slot = NULL, job_id = NULL WHERE tenant_id = :tenant AND id = :id", id=id)
     emit("schedule.updated", made)
@@ -197,7 +198,7 @@ def change(id: int, **values: Any) -> Schedule:
 def remove(queue_name: str, name: str) -> Schedule:
     """End a schedule, and take its pending job along; what runs runs on. NotFound."""
     gone = find(queue_name, name)
-    _withdraw(gone)
+    _withdraw(gone, due=True)
     db.run("DELETE FROM schedules WHERE tenant_id = :tenant AND id = :id", id=gone.id)
     emit("schedule.deleted", gone)
     return gone
@@ -211,10 +212,10 @@ def _home(one: Schedule) -> int:
     return HOST_TENANT if one.queue == queue.OWN else one.tenant_id
 
 
-def _withdraw(one: Schedule) -> bool:
-    """Take its pending job back; whether there was one."""
+def _withdraw(one: Schedule, *, due: bool = False) -> bool:
+    """Take its pending job back, or also one that is due and that nobody has begun; whether there was one."""
     with acting(system(_home(one))):
-        return one.job_id is not None and queue.withdraw(one.job_id)
+        return one.job_id is not None and queue.withdraw(one.job_id, due=due)
 
 
 def _submit(one: Schedule, slot: float) -> tuple[queue.Job, bool]:
@@ -246,6 +247,7 @@ def _plan_next(one: Schedule) -> None:
         _plan(one, max(time.time(), seconds(one.slot) if one.slot else 0.0), seconds(one.slot) if one.slot else None)
     except Problem as problem:
         log.warning("schedule %s of queue %s is not planned: %s", one.name, one.queue, problem.message)
+        db.run("UPDATE schedules SET last_error = :why WHERE tenant_id = :tenant AND id = :id", id=one.id, why=problem.message[:500])
 
 
 def _of(job: queue.Job) -> Schedule | None:
