@@ -114,6 +114,34 @@ def test_somebody_erased_does_not_come_back_with_an_old_copy(canary, client, dat
     assert users.find(back.id).username == NAME, "who registers anew later, stays"
 
 
+def everything_of(client, name, task):
+    """What stands under a name: its tasks, what hooks and schedules make, and what it did."""
+    assigned = {one["name"]: (one["task"] or {}).get("assignee") for one in client.get("/schedules").data}
+    return ([one["id"] for one in client.get(f"/tasks?assignee={name}").data] == [task], assigned == {"daily": name},
+            [one["assignee"] for one in client.get("/hooks").data] == [name],
+            db.value("SELECT count(*) FROM changelog WHERE agent = :name", name=name) == 1)
+
+
+def test_what_is_somebodys_follows_them_to_another_name_and_ends_with_them(client, as_):
+    ed = as_("ed", "member")
+    number = ed.get("/auth/me").data["id"]
+    task = client.post("/tasks", {"title": "Call them", "assignee": "ed"}).data["id"]
+    over = client.post("/tasks", {"title": "Was done", "assignee": "ed"}).data["id"]
+    ed.patch(f"/tasks/{over}", {"status": "done"}), client.patch(f"/tasks/{over}", {"assignee": None})
+    client.post("/schedules", {"name": "daily", "cron": "0 8 * * *", "task": {"title": "Look", "assignee": "ed"}})
+    client.post("/hooks", {"name": "in", "kind": "none", "title": {"text": "x"}, "assignee": "ed"})
+    client.post("/agents", {"name": "robot"})
+    assert everything_of(client, "ed", task) == (True,) * 4
+    taken = client.patch(f"/users/{number}", {"username": "robot"})
+    assert taken.status == 409 and "robot" in taken.error["message"] and everything_of(client, "ed", task) == (True,) * 4
+    assert client.patch(f"/users/{number}", {"username": "Eddy"}).status == 200
+    assert everything_of(client, "Eddy", task) == (True,) * 4 and everything_of(client, "ed", task) == (False,) * 4
+    assert [one["id"] for one in ed.get("/tasks?assignee=me").data] == [task]
+    assert client.delete(f"/users/{number}").status == 200
+    kept = str([db.all(tuple, f"SELECT * FROM {table}") for table in ("tasks", "schedules", "hooks", "changelog", "activity")])
+    assert "Eddy" not in kept and "'ed'" not in kept and '"ed"' not in kept
+
+
 def test_the_last_administrator_and_the_only_owner_stay(client, as_):
     ann, bob = as_("ann"), as_("bob")
     org = ann.post("/organizations", {"name": "Acme"}).data["id"]

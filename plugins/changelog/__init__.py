@@ -110,6 +110,16 @@ def entered(event: str, task: Task) -> None:
            product=task.product, priority=task.priority, agent=task.assignee, task_id=task.id, completed_at=task.finished_at)
 
 
+@plugin.on("user.changed")
+@across_tenants
+def rename(event: str, user: Any, was: str | None = None, **facts: Any) -> None:
+    """What a person did stays theirs under another name."""
+    if was is not None and was != user.username:
+        db.run("""UPDATE changelog SET agent = :name WHERE tenant_id = :home AND agent = :was
+                   AND NOT EXISTS (SELECT 1 FROM agents WHERE agents.tenant_id = :home AND agents.name = changelog.agent)""",
+               home=user.tenant_id, was=was, name=user.username)
+
+
 @plugin.on("user.erased")
 @across_tenants
 def erase(event: str, gone: Any, **facts: Any) -> None:

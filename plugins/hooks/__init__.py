@@ -232,6 +232,32 @@ def _keep_secret(id: int, secret: str | UnsetType) -> None:
         db.after_commit(canaries.forget)
 
 
+# ── people ──
+
+
+@plugin.on("user.changed")
+@across_tenants
+def rename(event: str, user: Any, was: str | None = None, **facts: Any) -> None:
+    """What hooks make for a person, they make for them under another name."""
+    if was is not None and was != user.username:
+        _for(user.tenant_id, was, user.username)
+
+
+@plugin.on("user.erased")
+@across_tenants
+def erase(event: str, gone: Any, **facts: Any) -> None:
+    """What hooks made for somebody who is gone is nobody's."""
+    if name := db.value("SELECT username FROM users WHERE id = :id", id=gone.id):
+        _for(gone.tenant_id, name, None)
+
+
+@across_tenants
+def _for(home: int, was: str, name: str | None) -> None:
+    db.run("""UPDATE hooks SET assignee = :name WHERE tenant_id = :home AND assignee = :was
+               AND NOT EXISTS (SELECT 1 FROM agents WHERE agents.tenant_id = :home AND agents.name = hooks.assignee)""",
+           home=home, was=was, name=name)
+
+
 # ── the vault ──
 
 

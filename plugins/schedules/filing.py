@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from orkosi import Meta, Struct, db, writes
+from orkosi import Meta, Struct, across_tenants, db, jsoned, writes
 from plugins import tasks
 from plugins.tasks import Body, Length, Line, Minutes, NewTask, Priority, Title, Type
 
@@ -44,6 +44,35 @@ def file(due: Due) -> dict[str, Any]:
     task, _ = tasks.create(NewTask(dedupe=False, **{name: getattr(wanted, name) for name in wanted.__struct_fields__}))
     db.run("UPDATE schedules SET task_id = :task, filed_slot = :slot WHERE tenant_id = :tenant AND id = :id", task=task.id, slot=due.slot, id=one.id)
     return {"task_id": task.id}
+
+
+# ── people ──
+
+
+@plugin.on("user.changed")
+@across_tenants
+def rename(event: str, user: Any, was: str | None = None, **facts: Any) -> None:
+    """What is filed for a person is filed for them under another name."""
+    if was is not None and was != user.username:
+        _for(user.tenant_id, was, user.username)
+
+
+@plugin.on("user.erased")
+@across_tenants
+def erase(event: str, gone: Any, **facts: Any) -> None:
+    """What was filed for somebody who is gone is nobody's."""
+    if name := db.value("SELECT username FROM users WHERE id = :id", id=gone.id):
+        _for(gone.tenant_id, name, None)
+
+
+@across_tenants
+def _for(home: int, was: str, name: str | None) -> None:
+    if db.value("SELECT 1 FROM agents WHERE tenant_id = :home AND name = :was", home=home, was=was):
+        return
+    for id, payload in db.all(tuple, "SELECT id, payload FROM schedules WHERE tenant_id = :home AND task_type = :files", home=home, files=FILES):
+        given = msgspec.json.decode(payload)
+        if given.get("assignee") == was:
+            db.run("UPDATE schedules SET payload = :payload WHERE id = :id", id=id, payload=jsoned(given | {"assignee": name}))
 
 
 def _open(id: int) -> bool:

@@ -4,7 +4,7 @@ Owns nothing; writes `tasks` as the face does. Surprise: a job knows no task. He
 """
 from typing import Any
 
-from orkosi import across_tenants, db, jsoned, now
+from orkosi import Conflict, across_tenants, db, jsoned, now
 from plugins import notifications, queue
 from plugins.queue import Job
 
@@ -35,6 +35,20 @@ def _follow(task: Task) -> None:
     elif not held and job.held_for:
         queue.unhold(job.id)
     return None
+
+
+@plugin.on("user.changed")
+@across_tenants
+def rename(event: str, user: Any, was: str | None = None, **facts: Any) -> None:
+    """A person's tasks follow them to another name. Conflict where an agent is called so, and would get them."""
+    if was is None or was == user.username:
+        return
+    mine = """tenant_id = :home AND assignee = :was
+               AND NOT EXISTS (SELECT 1 FROM agents WHERE agents.tenant_id = :home AND agents.name = tasks.assignee)"""
+    if db.value("SELECT 1 FROM agents WHERE tenant_id = :home AND name = :name", home=user.tenant_id, name=user.username) and db.value(
+            f"SELECT 1 FROM tasks WHERE {mine} LIMIT 1", home=user.tenant_id, was=was):
+        raise Conflict(f"username: An agent is called {user.username}, and would get the tasks of {was}; choose another name")
+    db.run(f"UPDATE tasks SET assignee = :name WHERE {mine}", home=user.tenant_id, was=was, name=user.username)
 
 
 @plugin.on("user.erased")

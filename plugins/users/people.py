@@ -94,7 +94,7 @@ def change(id: int, patch: UserPatch) -> User:
         changes |= {"role": patch.role}
         end_session(id, None)
     user: User = db.patch(User, "users", id, **changes)
-    emit("user.changed", user)
+    emit("user.changed", user, was=old.username)
     return user
 
 
