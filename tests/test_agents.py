@@ -4,6 +4,7 @@ import json
 import os
 import plistlib
 import re
+import shutil
 import stat
 import subprocess
 import time
@@ -251,6 +252,32 @@ def test_files_are_written_anew_where_the_folder_has_moved(client, data, felix, 
             str(plist), str(elsewhere / "agents" / "felix" / "run.sh")}
     finally:
         elsewhere.rename(data)
+
+
+@pytest.mark.parametrize("harm", ["script", "empty", "gone", "workspace", "setting", "plist"])
+def test_files_are_written_anew_where_they_are_not_what_this_version_writes(client, data, felix, monkeypatch, harm):
+    folder, find = paths.folder_of("felix"), lambda: agents.find("felix")
+    sound = {name: (folder / name).read_text() for name in ("run.sh", "run.env", "agent.json")}
+    assert bootstrap.stands_here(find())
+    match harm:
+        case "script":  # an upgrade
+            monkeypatch.setattr(bootstrap, "RUN_SH", bootstrap.RUN_SH + "# newer\n")
+        case "empty":
+            (folder / "run.sh").write_text("")
+        case "gone":
+            (folder / "run.env").unlink()
+        case "workspace":
+            shutil.rmtree(folder / "workspace")
+        case "setting":
+            monkeypatch.setitem(settings.values, "agent_path", "/opt/own tools")
+        case "plist":
+            monkeypatch.setattr(bootstrap, "_spec", lambda agent, plain=bootstrap._spec: plain(agent) | {"Nice": 5})
+    assert not bootstrap.stands_here(find())
+    settling._settle(find())
+    assert bootstrap.stands_here(find()) and (folder / "workspace").is_dir() and (folder / "run.sh").stat().st_mode & 0o777 == 0o700
+    assert (folder / "run.sh").read_text() == bootstrap.RUN_SH and (folder / "agent.json").read_text() == sound["agent.json"]
+    assert ("/opt/own tools" in (folder / "run.env").read_text()) == (harm == "setting")
+    assert supervisor.read(paths.plist_of("felix")).get("Nice") == (5 if harm == "plist" else None)
 
 
 @pytest.mark.slow

@@ -4,12 +4,14 @@ Surprise: the run script is the same text for every agent. What differs - name, 
 stands in `run.env` beside it, quoted for the shell, and in `agent.json` for the runner; no text that a
 client sent ever becomes part of a script.
 """
+import hashlib
 import json
 import shlex
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import orkosi
 from orkosi import HOST_TENANT, UNSET, Conflict, Problem, current, now, settings
@@ -118,12 +120,18 @@ def _soul(agent: Agent) -> str:
 
 def _run_script(agent: Agent) -> str:
     folder = folder_of(agent.name)
-    folders.write_whole(folder / "agent.json", _for_its_runner(agent))
-    facts = {"AGENT": agent.name, "DATA": str(settings.data), "PYTHON": sys.executable, "ORKOSI": str(Path(orkosi.HOME, "orkosi.py")),
-             "PATH": search_path(), "STOP_FLAG": str(stop_flag(agent.name)), "ORKOSI_NO_INSTALL": "1"}
-    folders.write_whole(folder / "run.env", "".join(f"{name}={shlex.quote(value)}\n" for name, value in facts.items()))
-    folders.write_whole(folder / "run.sh", RUN_SH, 0o700)
+    for name, text in _texts(agent).items():
+        folders.write_whole(folder / name, text, 0o700 if name == "run.sh" else 0o600)
     return str(folder / "run.sh")
+
+
+def _texts(agent: Agent) -> dict[str, str]:
+    """What an agent's files say here and now, by their names. Of its plist, a mark: an operator may have changed that by hand."""
+    facts = {"AGENT": agent.name, "DATA": str(settings.data), "PYTHON": sys.executable, "ORKOSI": str(Path(orkosi.HOME, "orkosi.py")),
+             "PATH": search_path(), "STOP_FLAG": str(stop_flag(agent.name)), "ORKOSI_NO_INSTALL": "1",
+             "PLIST": hashlib.sha256(json.dumps(_spec(agent), sort_keys=True).encode()).hexdigest()[:16]}
+    return {"agent.json": _for_its_runner(agent), "run.env": "".join(f"{name}={shlex.quote(value)}\n" for name, value in facts.items()),
+            "run.sh": RUN_SH}
 
 
 def _for_its_runner(agent: Agent) -> str:
@@ -141,13 +149,16 @@ def _automations(agent: Agent) -> str:
 
 
 def _plist(agent: Agent) -> str:
+    return str(supervisor.write(label_of(agent.name), _spec(agent)))
+
+
+def _spec(agent: Agent) -> dict[str, Any]:
     folder = folder_of(agent.name)
     out = str(folder / "logs" / "agent.log")
-    return str(supervisor.write(label_of(agent.name), {
-        "ProgramArguments": ["/bin/sh", str(folder / "run.sh")], "StartInterval": agent.interval_sec, "RunAtLoad": True,
-        "WorkingDirectory": str(folder), "StandardOutPath": out, "StandardErrorPath": out, "ProcessType": "Standard",
-        "ExitTimeOut": 10, "ThrottleInterval": min(10, agent.interval_sec), "Umask": 0o077, "SoftResourceLimits": {"NumberOfFiles": 4096},
-        "EnvironmentVariables": {"PATH": search_path(), "LANG": "en_US.UTF-8"}}))
+    return {"ProgramArguments": ["/bin/sh", str(folder / "run.sh")], "StartInterval": agent.interval_sec, "RunAtLoad": True,
+            "WorkingDirectory": str(folder), "StandardOutPath": out, "StandardErrorPath": out, "ProcessType": "Standard",
+            "ExitTimeOut": 10, "ThrottleInterval": min(10, agent.interval_sec), "Umask": 0o077, "SoftResourceLimits": {"NumberOfFiles": 4096},
+            "EnvironmentVariables": {"PATH": search_path(), "LANG": "en_US.UTF-8"}}
 
 
 def _key(agent: Agent) -> str:
@@ -197,20 +208,16 @@ def lay(agent: Agent) -> None:
 
 
 def lay_missing(agent: Agent) -> None:
-    """Write an agent's files where one of them is missing, or was written for another place."""
-    folder = folder_of(agent.name)
-    if not stands_here(agent) or not all((folder / name).exists() for name in ("run.sh", "agent.json", "workspace")):
+    """Write an agent's files where one of them is missing, or is another than it must be."""
+    if not stands_here(agent):
         lay(agent)
 
 
 def stands_here(agent: Agent) -> bool:
-    """Whether an agent's files were written for this folder and this interpreter, and say of it what its row says."""
+    """Whether an agent's files are there, and say what this version writes for this folder, these settings and its row."""
     folder = folder_of(agent.name)
     try:
-        text = folders.read_plain(folder / "run.env", 65536).decode()
-        told = folders.read_plain(folder / "agent.json", 1 << 20).decode()
-    except (OSError, UnicodeDecodeError):
+        same = all(folders.read_plain(folder / name, 1 << 20) == text.encode() for name, text in _texts(agent).items())
+    except OSError:
         return False
-    wanted = [f"DATA={shlex.quote(str(settings.data))}\n", f"PYTHON={shlex.quote(sys.executable)}\n",
-              f"ORKOSI={shlex.quote(str(Path(orkosi.HOME, 'orkosi.py')))}\n"]
-    return all(line in text for line in wanted) and told == _for_its_runner(agent) and plist_of(agent.name).exists()
+    return same and plist_of(agent.name).exists() and all((folder / name).is_dir() for name in ("workspace", "logs", "undelivered"))

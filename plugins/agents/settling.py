@@ -35,7 +35,7 @@ def settle(stop: threading.Event) -> None:
 
 def _settle(agent: Agent) -> None:
     if not bootstrap.stands_here(agent):
-        log.info("agent %s: its files are written anew for %s", agent.name, settings.data)
+        log.info("agent %s: its files are written anew, as they must be in %s", agent.name, settings.data)
         before = _read(plist_of(agent.name))
         bootstrap.lay(agent)
         if _read(plist_of(agent.name)) != before:
