@@ -19,6 +19,7 @@ import bottle
 
 from orkosi import NOBODY, Document, Invalid, Plugin, Policy, Problem, Request, acting, admit, db
 from plugins import users
+from plugins.server.call import in_words
 
 from . import asking, forms, look
 from .acts import Acts
@@ -86,6 +87,16 @@ def _made(request: Request, auth: Policy, make: Callable[[], Document]) -> Docum
     except Problem as problem:
         return page(request, "problem", {404: "Not here", 403: "Not for you"}.get(problem.status, "That did not work"), problem.status,
                     message=problem.message)
+
+
+@in_words
+def told(request: Request, problem: Problem) -> Document | None:
+    """What stands in the way of somebody who is logged in and went to an address of no page, or with a number that is none."""
+    person = request.actor.user is not None and request.actor.scopes is None and "text/html" in request.header("Accept")
+    if not person or request.method != "GET" or request.path.startswith(("/api/", "/mcp")) or request.header("X-Orkosi-Live"):
+        return None
+    with acting(request.actor):
+        return page(request, "problem", "Not here", problem.status, message=problem.message)
 
 
 _followed: dict[tuple[object, ...], tuple[float, Document]] = {}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from orkosi import MAX_BODY, NOBODY, Endpoint, Problem, Request, acting, admit, clean, here, strict, translate
+from orkosi import MAX_BODY, NOBODY, Document, Endpoint, Problem, Request, acting, admit, clean, here, strict, translate
 from plugins.fields import wrong
 from plugins.once import once
 from plugins.server import tunnel
@@ -41,6 +41,16 @@ REASONS = {200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 206: "
             422: "Unprocessable Entity",
             429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable", 507: "Insufficient Storage"}
 STATUS_LINES = {status: f"{status} {reason}" for status, reason in REASONS.items()}
+
+
+Words = Callable[[Request, Problem], Document | None]
+_in_words: list[Words] = []
+
+
+def in_words(tell: Words) -> Words:
+    """Register who may tell a problem to a person, as a page; None where no person asks."""
+    _in_words.append(tell)
+    return tell
 
 
 def _nobody() -> None:
@@ -237,6 +247,10 @@ class Call:
             error["details"] = problem.details
         self.status, self.headers = problem.status, [JSON, *problem.headers.items()]
         self.body = msgspec.json.encode({"error": error})
+        for tell in _in_words:
+            said, _ = self._try(functools.partial(tell, self.request, problem))
+            if said is not None:
+                self.headers, self.body = [("Content-Type", said.type), *(said.headers | problem.headers).items()], said.body
 
     def all_headers(self) -> list[tuple[str, str]]:
         """Every header but those that belong to the connection. What has no end has no length."""

@@ -323,3 +323,14 @@ def test_pages_hold_to_their_policy(ann):
     for view in views.iterdir():
         for raw in re.findall(r"\{\{!(.*?)\}\}", view.read_text()):
             assert re.match(r"look\.|act[.(]|base$|note$|room\.(head|acts)\(|column\[1\]\(one\)$|(['\"]) [a-z-]+(=\"[a-z]+\")?\2 if .* else \"\"$", raw), f"{view.name}: {raw} is shown unescaped"
+
+
+@pytest.mark.parametrize("path, status", [("/nope", 404), ("/tasks/", 404), ("/Tasks", 404), ("/tasks/abc", 400), ("/agent-runs/abc", 400), ("/nope/%3Cscript%3E", 404)])
+def test_an_address_of_no_page_is_told_in_words_to_whoever_is_logged_in(ann, path, status):
+    page = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    answer = ann.ask("GET", path, **page)
+    assert answer.status == status and answer.headers["Content-Type"].startswith("text/html") and "Not here" in text_of(answer)[0]
+    assert b"<script>" not in answer.body.replace(b"<script src", b"") and "Tasks" in text_of(answer), "with the way to all others"
+    assert ann.ask("GET", path).json["error"]["code"] in ("not_found", "invalid"), "a program is told as programs are"
+    ann.cookie = ""
+    assert ann.ask("GET", "/nope", **page).json["error"]["code"] == "not_found", "a stranger learns nothing of the house"
