@@ -137,7 +137,8 @@ def test_bundle_install_upgrade_and_the_way_back(tree, tmp_path, launchctl):
     bad[len(bad) // 2] ^= 1
     (tmp_path / "bad.zip").write_bytes(bad)
     assert "bundle" in orkosi("upgrade", str(tmp_path / "bad.zip"), check=False).stderr
-    orkosi("uninstall")
+    mine = lambda: [line for line in subprocess.run(["launchctl", "list"], capture_output=True, text=True, env=env).stdout.splitlines() if "com.orkosi." in line]  # noqa: E731
+    assert len(mine()) == 2 and "with it 1 of its agents and workers" in orkosi("uninstall").stdout and mine() == []
     assert not plist.exists() and orkosi("service", "status", check=False).returncode == 1
 
 

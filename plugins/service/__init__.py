@@ -113,12 +113,22 @@ def greet(event: str, folder: Path, *, say: Callable[[str], None] = lambda line:
             "Move the whole folder, for instance to ~/orkosi")
 
 
-def uninstall() -> bool:
-    """Take the server out of launchd's care, which ends it; whether it was there. The data stays."""
+def uninstall() -> tuple[bool, int]:
+    """Take the server and all that it started out of launchd's care, which ends them; whether it was there, and how many were. The data stays.
+
+    Agents first, while the server can take their jobs back; it starts them anew, once it runs again.
+    """
+    ours = sorted((settings.data / "jobs").glob(f"com.orkosi.{supervisor.folder_hash()}.*.plist"))
+    loaded = [path for path, found in zip(ours, launchd.driver.statuses(ours), strict=True) if found.loaded]
+    for path in loaded:
+        launchd.driver.unload(path)
     launchd.driver.unload(plist())
+    for path, found in zip(ours, launchd.driver.statuses(ours), strict=True):
+        if found.loaded:  # the server thought that it had to run
+            launchd.driver.unload(path)
     there = plist().exists()
     plist().unlink(missing_ok=True)
-    return there
+    return there, len(loaded)
 
 
 def status() -> Installed:

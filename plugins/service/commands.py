@@ -41,9 +41,11 @@ def _daemon() -> str:
 @plugin.command("uninstall")
 @DATA
 def uninstall(data: Path | None) -> None:
-    """Take the server out of launchd's care, which ends it; the data stays."""
+    """Take the server and its agents out of launchd's care, which ends them; the data stays."""
     settings.load(data=data)
-    click.echo(f"{service.label()} is taken out" if service.uninstall() else "It was not installed")
+    there, many = service.uninstall()
+    click.echo((f"{service.label()} is taken out" if there else "It was not installed") + (
+        f", and with it {many} of its agents and workers, which run again with the server" if many else ""))
 
 
 @plugin.command("service")
