@@ -1047,7 +1047,7 @@ class Request:
         self.waits: Any = None                          # what it waits for, once it does
 
     def header(self, name: str) -> str:
-        return self.environ.get("HTTP_" + name.upper().replace("-", "_"), "")
+        return self.environ.get(("" if name.lower() in ("content-type", "content-length") else "HTTP_") + name.upper().replace("-", "_"), "")
 
     @property
     def address(self) -> str:

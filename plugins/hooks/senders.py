@@ -63,7 +63,8 @@ def _standard(secret: str, raw: bytes, request: Request, header: str) -> bool:
 
 def _token(secret: str, raw: bytes, request: Request, header: str) -> bool:
     said = request.header(header)
-    return _same([secret], [said, said.removeprefix("Bearer ")])
+    as_utf8 = said.encode("latin-1", "replace").decode(errors="replace")  # WSGI hands bytes over as Latin-1
+    return _same([secret], [said, said.removeprefix("Bearer "), as_utf8, as_utf8.removeprefix("Bearer ")])
 
 
 _PROOFS: dict[str, Callable[[str, bytes, Request, str], bool]] = {

@@ -4,6 +4,7 @@ import hmac
 import json
 import time
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 import pytest
 from conftest import Client, listed
@@ -402,3 +403,13 @@ def test_the_library_of_stripe_signs_what_is_taken(client):
     signed = library.WebhookSignature._compute_signature(f"{at}.{raw}", SECRET)
     _, deliver = made(client, "stripe")
     assert deliver(raw.encode(), {"Stripe-Signature": f"t={at},v1={'0' * 64},v1={signed}"}).status == 201
+
+
+def test_what_a_header_says_is_heard_whichever_it_is_and_however_it_is_spelled(client, application):
+    ask = lambda url, headers: Client(application).post(urlsplit(url).path, raw=b'{"a": 1}', headers={"Content-Type": "application/json"} | headers, root="/hooks").status  # noqa: E731
+    by_type = client.post("/hooks", {"name": "typed", "kind": "none", "title": {"text": "x"}, "filter": {"header": "Content-Type", "values": ["application/json"]}}).data
+    assert ask(by_type["url"], {}) == 201 and ask(by_type["url"], {"Content-Type": "text/plain"}) == 202
+    secret = "pässwörd!"
+    spelled = client.post("/hooks", {"name": "spelled", "kind": "token", "header": "X-Tok", "secret": secret, "title": {"text": "x"}, "delivery_header": "Content-Length"}).data
+    assert [ask(spelled["url"], {"X-Tok": one}) for one in (secret.encode().decode("latin-1"), secret, "Bearer " + secret.encode().decode("latin-1"), "pässwörd?", "passwrd!")] == [
+        201, 200, 200, 401, 401]
