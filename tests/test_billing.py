@@ -476,6 +476,28 @@ def test_credits_pay_for_runs_of_tasks_that_one_created(olga, stripe, told, as_,
     assert credits.reconcile() == []
 
 
+def test_another_account_of_stripes_begins_anew(paying, stripe, told, worked, monkeypatch):
+    from fake_stripe import FakeStripe
+    stripe.card(paying.customer)
+    paying.post("/billing/auto-topup", {"threshold_tokens": 1, "package_id": "tokens-100k"})
+    with FakeStripe(stripe.fixtures) as live:
+        monkeypatch.setitem(orkosi.settings.values, "stripe_api_base", live.url)
+        till.forget("opened", None)
+        assert paying.post("/billing/create-payment-intent", {"package_slug": "tokens-100k"}).status == 422, "whom it never saw"
+        with acting(system()):
+            assert plans.of_stripe() == {"customers": 1, "prices": 1, "plans": 1, "cards": 1}
+            plans.forget_stripe()
+            assert plans.of_stripe() == {"customers": 0, "prices": 0, "plans": 0, "cards": 0}
+        assert paying.get("/billing/subscription").status == 404 and paying.get("/billing/auto-topup").data["enabled"] is False
+        intent = paying.post("/billing/create-payment-intent", {"package_slug": "tokens-100k"})
+        assert intent.status == 200 and list(live.payment_intents) == [intent.data["payment_intent_id"]] and len(live.customers) == 1
+        live.pay(paying.post("/billing/checkout", {"tier": "team"}).data["session_id"])
+        for event in live.events:
+            assert post(paying.application, live, event).status == 200
+        worked()
+        assert paying.get("/billing/subscription").data["tier"] == "team"
+
+
 # ── limits ──
 
 

@@ -42,19 +42,34 @@ def _done(action: str, tenant: int, tier: str | None, until: datetime | None) ->
 
 
 @plugin.command("billing")
-@click.argument("action", type=click.Choice(["replay", "compare", "reconcile"]))
+@click.argument("action", type=click.Choice(["replay", "compare", "reconcile", "forget"]))
 @click.argument("event", required=False)
+@click.option("--yes", is_flag=True, help="forget: do it")
 @DATA
-def command(action: str, event: str | None, data: Path | None) -> None:
-    """See to an event of Stripe's again, `billing replay EVENT`; to all of two days that were missed, `compare`; or prove the credits' ledger."""
+def command(action: str, event: str | None, yes: bool, data: Path | None) -> None:
+    """See to an event of Stripe's again, `billing replay EVENT`; to all of two days that were missed, `compare`; or prove the credits' ledger.
+
+    `billing forget --yes`, once another account of Stripe's was set up, or the live key in place of the test key: customers, prices, plans
+    and cards of the one before are forgotten, and made anew as they are needed. Nothing is cancelled there, and no balance changes.
+    """
     settings.load(data=data)
     storage.must_be_there()
     storage.open_data()
     try:
         with acting(system()):
-            click.echo(_billed(action, event))
+            click.echo(_forgotten(yes) if action == "forget" else _billed(action, event))
     finally:
         storage.close_data()
+
+
+def _forgotten(yes: bool) -> str:
+    known = plans.of_stripe()
+    told = ", ".join(f"{many} {what}" for what, many in known.items())
+    if not yes:
+        raise Invalid(f"That forgets what is known of Stripe: {told}. What is paid there goes on being charged until it is cancelled there. "
+                      "If that is what you want: billing forget --yes")
+    plans.forget_stripe()
+    return f"Forgotten: {told}"
 
 
 def _billed(action: str, event: str | None) -> str:

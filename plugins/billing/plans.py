@@ -189,6 +189,28 @@ def _tell_of_two(customer: str) -> None:
                              type="warning", source=f"billing:{customer}")
 
 
+# ── another account ──
+
+@across_tenants
+def of_stripe() -> dict[str, int]:
+    """How much is known of Stripe's account, of all tenants."""
+    return {what: int(db.value(many)) for what, many in (
+        ("customers", "SELECT count(*) FROM stripe_customers"), ("prices", "SELECT count(*) FROM stripe_prices"),
+        ("plans", "SELECT count(*) FROM subscriptions"), ("cards", "SELECT count(*) FROM topups WHERE payment_method IS NOT NULL"))}
+
+
+@writes
+@across_tenants
+def forget_stripe() -> None:
+    """Know nothing of Stripe's account any more, for there is another one; what was bought and is left stays."""
+    for forgotten in ("DELETE FROM stripe_customers", "DELETE FROM stripe_prices", "DELETE FROM subscriptions", "DELETE FROM checkouts"):
+        db.run(forgotten)
+    db.run("""UPDATE topups SET enabled = 0, payment_method = NULL, brand = NULL, last4 = NULL, setup_key = setup_key || '+', updated_at = :now,
+                     last_error = 'Stripe has another account now; hand in a card anew'""", now=now())
+    db.run("""UPDATE purchases SET status = 'failed', error = 'Stripe has another account now' WHERE status IN ('open', 'charging')""")
+    db.after_commit(lambda: forget("opened", None))
+
+
 # ── what an administrator gives ──
 
 
