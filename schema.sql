@@ -5,7 +5,7 @@
 -- An index is idx_<table>_by_<columns>, with a word for its rows before `by` where it holds but some (open, done, …);
 -- tenant_id, with which most begin, goes without saying. The comment above it names what needs it.
 -- Raise the version with every change, so that an older Orkosi refuses a newer file.
-PRAGMA user_version = 21;
+PRAGMA user_version = 22;
 
 -- ════════════════════════════ tenants ════════════════════════════
 
@@ -937,6 +937,15 @@ CREATE TABLE products (
 ) STRICT;
 -- products.page
 CREATE INDEX idx_products_by_name ON products (tenant_id, name COLLATE NOCASE, id);
+CREATE TRIGGER products_weighed AFTER INSERT ON products BEGIN
+  UPDATE tenant_shares SET bytes = bytes + 200 + ifnull(octet_length(new.description), 0) WHERE tenant_id = new.tenant_id;
+END;
+CREATE TRIGGER products_lifted AFTER DELETE ON products BEGIN
+  UPDATE tenant_shares SET bytes = bytes - 200 - ifnull(octet_length(old.description), 0) WHERE tenant_id = old.tenant_id;
+END;
+CREATE TRIGGER products_reweighed AFTER UPDATE OF description ON products BEGIN
+  UPDATE tenant_shares SET bytes = bytes + ifnull(octet_length(new.description), 0) - ifnull(octet_length(old.description), 0) WHERE tenant_id = new.tenant_id;
+END;
 
 -- ═════════════════════════════ files ═════════════════════════════
 
@@ -1028,6 +1037,15 @@ CREATE TABLE teams (
 ) STRICT;
 -- teams.page
 CREATE INDEX idx_teams_by_id ON teams (tenant_id, id);
+CREATE TRIGGER teams_weighed AFTER INSERT ON teams BEGIN
+  UPDATE tenant_shares SET bytes = bytes + 200 + octet_length(new.description) WHERE tenant_id = new.tenant_id;
+END;
+CREATE TRIGGER teams_lifted AFTER DELETE ON teams BEGIN
+  UPDATE tenant_shares SET bytes = bytes - 200 - octet_length(old.description) WHERE tenant_id = old.tenant_id;
+END;
+CREATE TRIGGER teams_reweighed AFTER UPDATE OF description ON teams BEGIN
+  UPDATE tenant_shares SET bytes = bytes + octet_length(new.description) - octet_length(old.description) WHERE tenant_id = new.tenant_id;
+END;
 
 CREATE TABLE team_members (
   team_id INTEGER NOT NULL REFERENCES teams (id) ON DELETE CASCADE,

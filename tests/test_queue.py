@@ -489,7 +489,7 @@ def test_an_agents_key_sees_and_moves_the_jobs_of_its_queue_alone(client, applic
 def weighed(tenant):
     """What a tenant has, counted row by row in plain Python."""
     columns = {"jobs": ("payload", "result"), "tasks": ("description", "resolution"), "files": ("content",), "activity": ("metadata",),
-               "notifications": ("message",), "agent_templates": ("identity", "config")}
+               "notifications": ("message",), "agent_templates": ("identity", "config"), "products": ("description",), "teams": ("description",)}
     rows = {name: [row for row in db.all(dict, f"SELECT * FROM {name}") if row["tenant_id"] == tenant] for name in columns}
     total = sum(200 + sum(len((row[column] or "").encode()) for column in columns[name]) for name, found in rows.items() for row in found)
     return len(rows["jobs"]), total
@@ -508,6 +508,9 @@ def test_what_a_tenant_has_is_known_to_the_byte(client, as_):
         one.post("/files", {"name": "a.md", "path": "a.md", "content": "c" * 9})
         one.post("/notifications", {"title": "t", "message": "m" * 50})
         one.post("/v1/public/templates", {"name": "t", "slug": "t", "identity": "i" * 40, "config": {"a": 1}})
+        one.post("/products", {"name": "Ü", "description": "ä" * 70}), one.patch("/products/u", {"description": "ö" * 60}), one.post("/products", {"name": "b"})
+        team = one.post("/teams", {"name": "t", "description": "x" * 50}).data["id"]
+        one.patch(f"/teams/{team}", {"description": "ü"})
     assert client.delete(f"/tasks/{client.get('/tasks').data[0]['id']}").status == 200
     for one in (1, tenant):
         has = db.one(tuple, "SELECT jobs, bytes FROM tenant_shares WHERE tenant_id = :one", one=one)
@@ -521,7 +524,8 @@ def test_what_a_tenant_has_is_known_to_the_byte(client, as_):
     ("tenant_bytes", "/tasks", {"title": "big", "description": "y" * 900}), ("tenant_bytes", "/files", {"name": "a", "path": "a", "content": "y" * 900}),
     ("tenant_bytes", "/activity-log", {"actor_type": "user", "actor_id": "1", "action": "x", "metadata": {"x": "y" * 900}}),
     ("tenant_bytes", "/notifications", {"title": "t", "message": "y" * 900}),
-    ("tenant_bytes", "/v1/public/templates", {"name": "t", "slug": "t", "identity": "y" * 900})])
+    ("tenant_bytes", "/v1/public/templates", {"name": "t", "slug": "t", "identity": "y" * 900}),
+    ("tenant_bytes", "/products", {"name": "p", "description": "y" * 900}), ("tenant_bytes", "/teams", {"name": "t", "description": "y" * 900})])
 def test_a_tenant_that_used_its_share_is_told_which(client, as_, limit, path, body):
     from orkosi import settings
     far = as_("far", tenant=None)

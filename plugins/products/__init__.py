@@ -38,6 +38,7 @@ from plugins import changelog, fields, lists
 from plugins.fields import Many, wrong
 from plugins.lists import Listing
 from plugins.tasks import of_product
+from plugins.tenants import shares
 
 from . import brand
 
@@ -163,6 +164,7 @@ def create(name: str, slug: str | None = None, **more: Any) -> Product:
     slug = slug_of(name) if slug is None else fields.slug(slug)
     if db.value("SELECT 1 FROM products WHERE slug = :slug AND tenant_id = :tenant", slug=slug):
         raise Conflict(f"The slug {slug!r} is taken; choose another")
+    _require_room(more.get("description"))
     made = db.insert(Product, "products", name=name, slug=slug, created_at=now(), updated_at=now(), **more)
     _fold(made)
     emit("product.created", made)
@@ -177,6 +179,8 @@ def change(slug: str, patch: ProductPatch) -> tuple[Product, dict[str, int]]:
     before = _row(slug)
     if patch.name is not UNSET:
         patch.name = fields.line(patch.name, "name", 100)
+    if patch.description is not UNSET:
+        _require_room(patch.description, before.description)
     after = db.patch(Product, "products", before.id, patch)
     _fold(after)
     emit("product.updated", after, before=before)
@@ -191,6 +195,10 @@ def _cascade(product: Product) -> dict[str, int]:
         changelog.record(f"orkosi-product-{product.slug}-{moment}", f"{product.name} is live", summary=product.tagline, type="launch",
                          product=product.slug, completed_at=moment)
     return {"archived_tasks": archived, "changelog_entries": int(product.status == "live")} if product.status in ("archived", "live") else {}
+
+
+def _require_room(description: str | None, before: str | None = None) -> None:
+    shares.require(bytes=len((description or "").encode()) - len((before or "").encode()))
 
 
 def _fold(product: Product) -> None:

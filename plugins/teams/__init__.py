@@ -30,6 +30,7 @@ from plugins.lists import Listing
 from plugins.orgs.ranks import HIGHEST_FIRST, at_least
 from plugins.orgs.ranks import TeamRank as Rank
 from plugins.server.limits import limiter
+from plugins.tenants import shares
 from plugins.users import Invite, Pending, User
 
 plugin = Plugin("Teams", layer="domain")
@@ -110,6 +111,7 @@ def create(name: str, description: str) -> Team:
     """Make a team; its creator becomes its owner."""
     me = current()
     name = fields.printable(name, "name", 100)
+    shares.require(bytes=len(description.encode()))
     made = db.insert(dict, "teams", name=name, name_key=users.folded(name), description=description, created_at=now(), updated_at=now())
     _join(made["id"], me.user, "owner")
     found = find(made["id"])
@@ -120,7 +122,9 @@ def create(name: str, description: str) -> Team:
 @writes
 def change(id: int, patch: TeamPatch) -> Team:
     """Change a team's name or description, as its administrator. NotFound, Denied, Invalid."""
-    require(id, "admin")
+    before, _ = require(id, "admin")
+    if patch.description is not UNSET:
+        shares.require(bytes=len(patch.description.encode()) - len(before.description.encode()))
     if isinstance(patch.name, str):
         patch.name = fields.printable(patch.name, "name", 100)
         db.patch(dict, "teams", id, patch, name_key=users.folded(patch.name))
