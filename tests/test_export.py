@@ -7,6 +7,8 @@ import subprocess
 import tarfile
 import tempfile
 import time
+import urllib.error
+import urllib.request
 
 import apsw
 import pytest
@@ -164,14 +166,14 @@ def acme(client, as_, application):
     from conftest import Client, put
 
     from orkosi import acting, db, system
-    from plugins import billing, costs, notifications, tokens
+    from plugins import billing, costs, notifications, tokens, webhooks
     from plugins.billing import credits
     put("tenants", id=7, name="Acme", founder_id=None, created_at="2026-11-02T10:00:00.000Z")
     ann = as_("ann", role="admin", tenant=7)
-    me = ann.get("/auth/me").data["id"]
+    me, hooked = ann.get("/auth/me").data["id"], outside(ann, application)
     db.write(lambda: db.run("UPDATE tenants SET founder_id = :me WHERE id = 7", me=me))
     org = ann.post("/organizations", {"name": "Acme"}).data["id"]
-    key = ann.post(f"/organizations/{org}/api-keys", {"name": "k", "scopes": ["tasks:read", "tasks:write"]}).data["key"]
+    key = ann.post(f"/organizations/{org}/api-keys", {"name": "k", "scopes": ["tasks:read", "tasks:write", "webhooks:read", "webhooks:write"]}).data["key"]
     made = ann.post("/agents", {"name": "felix"}).data
     first = ann.post("/tasks", {"title": "first", "assignee": "felix"}).data["id"]
     ann.post("/tasks", {"title": "second", "assignee": "felix", "blocked_by": [first]}), ann.post("/teams", {"name": "t"}), ann.post("/products", {"name": "Shop", "slug": "shop"})
@@ -192,7 +194,20 @@ def acme(client, as_, application):
         item = {"price": {"lookup_key": "orkosi_team_9900", "unit_amount": 9900}, "current_period_start": 1, "current_period_end": 2}
         billing.plans.note(billing.plans.row_of({"id": "sub_1", "status": "active", "metadata": {"held_tier": "solo", "held_until": "5"}, "items": {"data": [item]}}), "x")
     ann.patch("/notifications/read-all"), ann.patch(f"/agents/{made['name']}", {"role": "crew"})
-    return {"key": key, "agent": made["key"]}
+    with acting(system(7)):
+        webhooks.sending.advance(hooked["webhook"])
+    return {"key": key, "agent": made["key"], **hooked}
+
+
+def outside(ann, application):
+    """Another system delivers to a hook of hers, and one is told by a webhook."""
+    from conftest import Client
+    signed = {"name": "lab", "kind": "token", "header": "X-Gitlab-Token", "secret": "a secret of theirs", "title": {"text": "from outside"}}
+    lab = ann.post("/hooks", signed).data["url"].rpartition("/")[2]
+    bare = ann.post("/hooks", {"name": "bare", "kind": "none", "makes": "job", "queue_name": "q3"}).data["url"].rpartition("/")[2]
+    for token, headers in ((lab, {"X-Gitlab-Token": "a secret of theirs"}), (bare, {})):
+        assert Client(application).post(f"/hooks/{token}", {"x": 1}, headers=headers, root="/hooks").status == 201
+    return {"lab": lab, "bare": bare, "webhook": ann.post("/webhooks", {"url": "https://hooks.example/in", "types": ["task.*"]}).data["id"]}
 
 
 @pytest.mark.slow
@@ -210,19 +225,52 @@ def test_a_tenant_moves_to_another_orkosi(client, acme, data, tmp_path, server, 
     said = command("tenant", "export", "7", str(tmp_path / "acme.tenant"), folder=data).stdout
     assert "rows of tenant 7" in said and oct((tmp_path / "acme.tenant").stat().st_mode)[-3:] == "600"
     said = command("tenant", "import", str(tmp_path / "acme.tenant"), folder=there).stdout
-    assert "Acme is tenant" in said
+    assert "Acme is tenant" in said and "its hooks that are signed (1) are turned off" in said and "its webhooks (1) are paused" in said
     here, moved = rows_of(data, 7), rows_of(there, int(said.split("is tenant ")[1].split()[0]))
     compare(here, moved, clash)
     running = server(folder=there)
     status, tasks = running.call("GET", "/tasks", None, acme["key"])
-    assert status == 200 and {one["title"] for one in tasks["data"]} == {"first", "second"}
+    assert status == 200 and {one["title"] for one in tasks["data"]} == {"first", "second", "from outside"}
     status, job = running.call("POST", "/task-queue/claim", {"worker_id": "w", "queue_name": "agent:felix"}, acme["agent"])
     assert status == 200 and job["data"]["payload"]["task_id"] in {one["id"] for one in tasks["data"]}, "its agent's key works there"
+    hooks_wait_for_new_secrets(running, acme)
     again = command("tenant", "import", str(tmp_path / "acme.tenant"), folder=there, check=False)
     assert again.returncode and "ann has an account here already" in again.stderr
 
 
+def hooks_wait_for_new_secrets(running, acme):
+    """Nothing goes out or comes in that is not signed; with a new secret, all goes on at the same addresses."""
+    def deliver(token, secret):
+        asked = urllib.request.Request(f"{running.url}/hooks/{token}", b'{"x": 2}', {"Content-Type": "application/json", "X-Gitlab-Token": secret}, method="POST")
+        try:
+            with urllib.request.urlopen(asked, timeout=20) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+    change = lambda path, body: running.call("PATCH", path, body, acme["key"])  # noqa: E731
+    lab, bare = (next(one for one in running.call("GET", "/hooks", None, acme["key"])[1]["data"] if one["name"] == name) for name in ("lab", "bare"))
+    assert (lab["enabled"], bare["enabled"]) == (False, True) and deliver(acme["bare"], "") == 201 and deliver(acme["lab"], "a secret of theirs") == 404
+    assert change(f"/hooks/{lab['id']}", {"enabled": True})[0] == 400, "everybody could sign with no secret"
+    assert change(f"/hooks/{lab['id']}", {"enabled": True, "secret": "another secret"})[0] == 200
+    assert deliver(acme["lab"], "") == 401 and deliver(acme["lab"], "another secret") == 201
+    one, = running.call("GET", "/webhooks", None, acme["key"])[1]["data"]
+    assert one["status"] == "paused" and change(f"/webhooks/{one['id']}", {"status": "active"})[0] == 400
+    status, resumed = change(f"/webhooks/{one['id']}", {"status": "active", "rotate_secret": True})
+    assert status == 200 and resumed["data"]["secret"].startswith("whsec_")
+
+
+def test_every_table_of_a_tenant_moves_or_says_why_it_stays():
+    from plugins.export.moving import LEFT, MOVED
+    from plugins.storage.upgrade import model_of
+    model = model_of((HOME / "schema.sql").read_text())
+    tables = [row[1] for space in ("main", "logs") for row in model.execute(f"PRAGMA {space}.table_list").fetchall() if row[2] == "table"]
+    told = {name for name in tables if "tenant_id" in [row[1] for row in model.execute(f"PRAGMA table_info({name})")]}
+    assert told <= MOVED.keys() | LEFT.keys() and not MOVED.keys() & LEFT.keys() and LEFT.keys() <= told and all(LEFT.values())
+
+
 BILLED = "stripe_customers subscriptions plan_grants plan_days purchases topups credit_accounts credit_ledger".split()
+HOOKED = "hooks hook_deliveries hook_bodies webhooks webhook_deliveries".split()
+BARE = {"hooks": {"enabled": 0, "vault_key_id": None, "nonce": None, "sealed": None}, "webhooks": {"status": "paused", "paused_for": "asked"}}  # without its secret
 
 
 def compare(here, there, shifted):
@@ -236,7 +284,7 @@ def compare(here, there, shifted):
             found = {two["id"] - one["id"] for one, two in zip(mine, theirs, strict=True)}
             assert len(found) == 1, table
             by[table] = found.pop()
-    assert any(by.values()) is shifted and not [table for table in BILLED if not here[table]]
+    assert any(by.values()) is shifted and not [table for table in [*BILLED, *HOOKED] if not here[table]]
     assert len([table for table, rows in here.items() if rows]) > 28
     for table in here.keys() - ALONE:
         for one, two in zip(here[table], there[table], strict=True):
@@ -244,7 +292,15 @@ def compare(here, there, shifted):
                 target = "users" if PERSONS.get(table) == name else MOVED.get(table, {}).get(name)
                 if name == "tenant_id" or (table == "schedules" and name == "job_id" and two[name] is None):
                     continue
-                if name == "id" and isinstance(value, int):
+                if name in BARE.get(table, {}) and one.get("name") != "bare":
+                    expected = BARE[table][name]
+                elif table == "webhook_deliveries" and name in ("status", "job_id"):
+                    expected = {"status": "waiting", "job_id": None}[name]
+                elif table == "webhook_deliveries" and name in ("entity", "body"):
+                    told, number = json.loads(two["body"])["data"], int(one["entity"].partition(":")[2]) + by["tasks"]
+                    expected = f"task:{number}" if name == "entity" else two[name]
+                    assert (told["id"], told["entity_id"]) == (two["event_id"], str(number)) and one["status"] in ("waiting", "sending")
+                elif name == "id" and isinstance(value, int):
                     expected = value + by[table]
                 elif target and isinstance(value, int):
                     expected = value and value + by.get(target, 0)

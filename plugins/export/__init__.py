@@ -171,7 +171,8 @@ def tenant(action: str, words: tuple[str, ...], data: Path | None) -> None:
             number = moving.take(head, rows)
     finally:
         storage.close_data()
-    click.echo(f"{head['name']} is tenant {number} here, with {sum(map(len, rows.values())):,} rows; its keys work, and its people log in anew")
+    click.echo(f"{head['name']} is tenant {number} here, with {sum(map(len, rows.values())):,} rows; its keys work, and its people log in anew"
+               + moving.without_secrets(rows))
 
 
 from . import moving  # noqa: E402  # last: it uses what is above

@@ -2,7 +2,8 @@
 
 Surprise: numbers that are taken there are shifted, all of a table by the same amount, so that what refers to what is a sum and no search.
 Keys and passwords go along as the hashes that they are, and work there; log-ins and links that were mailed do not. A plan that is paid for
-goes along as Stripe's customer and subscription: the other Orkosi has to use the same account at Stripe.
+goes along as Stripe's customer and subscription: the other Orkosi has to use the same account at Stripe. What this machine's vault sealed
+stays behind: hooks and webhooks come without their secrets, and do nothing before they are given new ones.
 """
 import gzip
 import json
@@ -15,7 +16,7 @@ from typing import Any
 
 import apsw
 
-from orkosi import HOST_TENANT, VERSION, Conflict, Invalid, NotFound, across_tenants, db, writes
+from orkosi import HOST_TENANT, VERSION, Conflict, Invalid, NotFound, across_tenants, db, jsoned, writes
 from plugins import folders, tenants
 
 from . import quoted
@@ -27,20 +28,29 @@ MOVED: dict[str, dict[str, str]] = {
     "users": {}, "organizations": {}, "org_members": {"user_id": "users"}, "api_keys": {"created_by": "users"}, "teams": {},
     "team_members": {"user_id": "users"}, "queues": {}, "jobs": {}, "agents": {}, "agent_templates": {}, "products": {},
     "tasks": {"job_id": "jobs", "parent_id": "tasks", "root_id": "tasks"}, "task_links": {"task_id": "tasks", "blocked_by": "tasks"},
-    "hook_bodies": {"task_id": "tasks"},
+    "hooks": {}, "hook_deliveries": {"hook_id": "hooks", "task_id": "tasks", "job_id": "jobs"}, "hook_bodies": {"task_id": "tasks"},
     "agent_runs": {"task_id": "tasks", "job_id": "jobs", "replay_of": "agent_runs"}, "automations": {}, "files": {}, "rules": {},
     "changelog": {"task_id": "tasks"}, "schedules": {"job_id": "jobs", "task_id": "tasks"}, "notifications": {"user_id": "users"},
     "notification_reads": {"notification_id": "notifications"}, "notification_read_alls": {"up_to": "notifications"}, "token_accounts": {},
     "token_ledger": {}, "stripe_customers": {"user_id": "users"}, "subscriptions": {}, "plan_grants": {}, "plan_days": {},
     "purchases": {"user_id": "users"}, "topups": {"user_id": "users"}, "credit_accounts": {"user_id": "users"},
-    "credit_ledger": {"user_id": "users"}, "cost_sums": {}, "idle_days": {}, "agent_budgets": {}, "activity": {}}
+    "credit_ledger": {"user_id": "users"}, "cost_sums": {}, "idle_days": {}, "agent_budgets": {}, "activity": {},
+    "webhooks": {"seen": "activity"}, "webhook_deliveries": {"webhook_id": "webhooks", "event_id": "activity", "job_id": "jobs"}}
+# Every other table that says whose its rows are, and why they stay behind.
+LEFT = {
+    **dict.fromkeys(("tenant_shares", "task_sums"), "triggers keep it, from the rows that come along"),
+    **dict.fromkeys(("factory", "factory_workers", "factory_jobs", "integrations", "integration_checks", "discovery_engines", "discovery_runs",
+                     "discovery_tasks", "file_versions", "credentials", "credential_reads"), "the host's alone"),
+    "invites": "the links that were mailed lead to the other Orkosi", "checkouts": "a page at Stripe that leads back to the other Orkosi",
+    "public_answers": "kept for a day, for requests that are sent again to where they were sent"}
+SEALED = {"hooks": ("vault_key_id", "nonce", "sealed")}  # by the vault of the machine: it opens nowhere else
 WITHIN = {"org_members": ("org_id", "organizations"), "team_members": ("team_id", "teams")}
 NEEDED = {("org_members", "user_id"), ("team_members", "user_id")}  # without which a row is nothing: whoever is at home elsewhere stays there
 PERSONS = {"tasks": "created_by", "rules": "created_by", "token_ledger": "actor", "notification_reads": "reader",
-           "notification_read_alls": "reader", "plan_grants": "granted_by"}
+           "notification_read_alls": "reader", "plan_grants": "granted_by", "hooks": "created_by"}
 ENTITIES = {"task": "tasks", "user": "users", "run": "agent_runs", "notification": "notifications", "rule": "rules", "schedule": "schedules",
             "agent": "agents", "product": "products", "automation": "automations", "file": "files", "tokens": "token_ledger",
-            "template": "agent_templates"}
+            "template": "agent_templates", "hook": "hooks", "webhook": "webhooks"}
 
 
 # ── out ──
@@ -81,7 +91,8 @@ def _rows(con: apsw.Connection, table: str, tenant: int) -> Iterator[dict[str, A
     names = [row[1] for row in info]
     order = ", ".join(quoted(row[1]) for row in sorted(info, key=lambda row: row[5]) if row[5])
     for row in con.execute(f"SELECT {', '.join(map(quoted, names))} FROM {quoted(table)} WHERE {where} ORDER BY {order}", (tenant,)):
-        yield {name: {"hex": value.hex()} if isinstance(value, bytes) else value for name, value in zip(names, row, strict=True)}
+        made = dict(zip(names, row, strict=True)) | dict.fromkeys(SEALED.get(table, ()))
+        yield {name: {"hex": value.hex()} if isinstance(value, bytes) else value for name, value in made.items()}
 
 
 # ── in ──
@@ -113,6 +124,9 @@ def take(head: dict[str, Any], rows: dict[str, list[dict[str, Any]]]) -> int:
     for user in rows.get("users", []):
         if db.value("SELECT 1 FROM users WHERE email_key = :email OR username_key = :name", email=user["email_key"], name=user["username_key"]):
             raise Conflict(f"{user['username']} has an account here already; erase or rename one of the two")
+    for hook in rows.get("hooks", []):
+        if db.value("SELECT 1 FROM hooks WHERE token_hash = :hash", hash=hook["token_hash"]):
+            raise Conflict(f"The hook {hook['name']} is here already, under the same address; delete that one")
     tenant = tenants.take_in(head["tenant"], head["name"], head["created_at"])
     shift = Shift(rows, tenant)
     for table in MOVED:
@@ -123,6 +137,15 @@ def take(head: dict[str, Any], rows: dict[str, list[dict[str, Any]]]) -> int:
     if founder := shift.number("users", head.get("founder_id")):
         tenants.founded_by(tenant, founder)
     return tenant
+
+
+def without_secrets(rows: dict[str, list[dict[str, Any]]]) -> str:
+    """What to do for the hooks and webhooks of a tenant that was taken in; "" where it has none that need it."""
+    hooks, webhooks = sum(one["kind"] != "none" for one in rows.get("hooks", [])), len(rows.get("webhooks", []))
+    said = [f'its hooks that are signed ({hooks}) are turned off: PATCH /api/hooks/ID {{"secret": …, "enabled": true}}'] if hooks else []
+    if webhooks:
+        said.append(f'its webhooks ({webhooks}) are paused: PATCH /api/webhooks/ID {{"rotate_secret": true, "status": "active"}}')
+    return f". Secrets do not come along. Until they have new ones, {', and '.join(said)}" if said else ""
 
 
 class Shift:
@@ -153,6 +176,8 @@ class Shift:
             made[column] = 0 if row[column] == 0 else self.number(target, row[column])  # no user is 0: that is the tenant
             if column == "up_to":  # up to where all is read, whether that is a row or not
                 made[column] = row[column] + self.by.get(target, 0)
+            if column == "seen":  # where the log begins anew, so does what is told of it
+                made[column] = min(row[column], max(self.there.get(target, ()), default=0)) + self.by.get(target, 0)
             if made[column] is None and (table, column) in NEEDED:
                 return None
         if person := PERSONS.get(table):
@@ -164,7 +189,7 @@ class Shift:
         return "system" if number is None else f"user:{number}"
 
     def _told(self, table: str, made: dict[str, Any]) -> dict[str, Any]:
-        """Numbers that stand within texts."""
+        """Numbers that stand within texts, and what needs a secret that stayed behind."""
         if table == "jobs" and made["task_type"] == "task":
             made["payload"] = self._within(made["payload"], r'("task_id": ?)(\d+)', "tasks")
         elif table == "notifications":
@@ -176,7 +201,24 @@ class Shift:
                 made["actor_id"] = self._within(made["actor_id"], r"(\A)(\d+)\Z", "users")
             if target := ENTITIES.get(made["entity_type"] or ""):
                 made["entity_id"] = self._within(made["entity_id"], r"(\A)(\d+)\Z", target)
+        elif table == "hooks" and made["kind"] != "none":
+            made |= {"enabled": 0} | dict.fromkeys(SEALED["hooks"])
+        elif table == "webhooks" and made["status"] == "active":
+            made |= {"status": "paused", "paused_for": "asked"}
+        elif table == "webhook_deliveries":
+            self._delivery(made)
         return made
+
+    def _delivery(self, made: dict[str, Any]) -> None:
+        """What was sent stays as it was said; what is yet to be sent speaks of what it is about by its number here."""
+        if target := ENTITIES.get(made["entity"].partition(":")[0]):
+            made["entity"] = self._within(made["entity"], r"(\A\w+:)(\d+)\Z", target)
+        if made["status"] in ("waiting", "sending"):
+            made |= {"status": "waiting", "job_id": None}
+            body = json.loads(made["body"])
+            if made["event_id"] is not None:
+                body["data"] = self._told("activity", body["data"]) | {"id": made["event_id"]}
+                made["body"] = jsoned(body)
 
     def _within(self, text: str | None, pattern: str, table: str) -> str | None:
         return text and re.sub(pattern, lambda found: f"{found[1]}{self.number(table, int(found[2])) or found[2]}", text)

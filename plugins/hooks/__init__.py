@@ -181,6 +181,9 @@ def make(kind: Kind, makes: Makes, given: HookPatch) -> tuple[Hook, str]:
 def change(id: int, given: HookPatch) -> Hook:
     """Change what is set. NotFound, Invalid, Conflict, Sealed."""
     before = find(id)
+    bare = db.value("SELECT sealed IS NULL FROM hooks WHERE tenant_id = :tenant AND id = :id", id=id)  # it came from elsewhere, without its secret
+    if given.enabled is True and before.kind != "none" and given.secret is UNSET and bare:
+        raise wrong("secret", f"Give the secret by which the sender proves itself (kind {before.kind}); this hook has none")
     made: Hook = db.patch(Hook, "hooks", id, **_checked(before.kind, before.makes, given))
     _keep_secret(id, given.secret)
     emit("hook.updated", made)

@@ -143,6 +143,8 @@ def create(url: str, types: list[str], description: str) -> tuple[Webhook, str]:
 def change(id: int, values: dict[str, Any], rotate: bool = False) -> tuple[Webhook, str | None]:
     """Change what is given; the webhook, and its new secret where it is to `rotate`. NotFound, Invalid, Sealed."""
     before = find(id)
+    if values.get("status") == "active" and not rotate and not db.value("SELECT 1 FROM webhook_secrets WHERE webhook_id = :id LIMIT 1", id=id):
+        raise wrong("rotate_secret", "This webhook came from elsewhere, without its secret; resume it with rotate_secret, for a new one")
     if "url" in values:
         require_address(values["url"])
     if "types" in values:
