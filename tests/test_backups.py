@@ -121,6 +121,18 @@ def test_an_archive_that_reaches_elsewhere_is_refused(client, tmp_path, name, li
     assert {one.name for one in tmp_path.iterdir()} <= {"data", "evil.backup", "place", "master.key", "master.key.lock"} and os.listdir(place) in ([], ["agents"])
 
 
+def test_what_stands_loose_in_the_folder_comes_back(client, tmp_path):
+    for name in ("orkosi.toml", "billing.toml"):
+        (settings.data / name).write_text(f"# {name} of mine\n")
+    name = backups.fresh_name("manual")
+    with acting(system()):
+        making.make(name, "manual")
+    place = restoring.stage(backups.at(name), tmp_path / "elsewhere", None, lambda done, of: None)
+    restoring.put_in_place(place, tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere/orkosi.toml").read_text() == "# orkosi.toml of mine\n"
+    assert (tmp_path / "elsewhere/billing.toml").read_text() == "# billing.toml of mine\n"
+
+
 def test_two_who_make_one_at_once_both_make_one(client, tmp_path):
     making.folder().mkdir(exist_ok=True)
 

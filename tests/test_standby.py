@@ -77,8 +77,9 @@ def copy(tmp_path):
 
 
 def test_a_pull_makes_a_copy_and_the_next_one_what_has_changed(origin, copy):
+    prices = shutil.copy(HOME / "plugins/billing/prices.toml", origin / "billing.toml")
     said = run(copy, "standby", "pull", str(origin)).stdout
-    assert "orkosi.db, logs.db, 2 files, 0 taken away" in said
+    assert "orkosi.db, logs.db, 3 files, 0 taken away" in said and (copy / "billing.toml").read_bytes() == prices.read_bytes()
     assert rows(copy) == rows(origin) and tree(copy) == tree(origin) and (copy / "orkosi.toml").read_text() == "# mine\n"
     assert not (copy / "agents/x/runs").exists() and not (copy / "keys").exists()
     assert {oct(path.stat().st_mode & 0o077) for path in copy.rglob("*")} == {"0o0"}

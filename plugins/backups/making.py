@@ -27,7 +27,7 @@ from .sealed import LOOSE, Settling, Writer
 
 DATABASES = ("orkosi.db", "logs.db")
 FOLDERS = ("agents", "products", "workers")
-FILES = ("orkosi.toml", "epoch.json")
+FILES = ("orkosi.toml", "billing.toml", "epoch.json")
 LEFT_OUT = ("runs", "scratch", "logs")  # of each agent's folder
 MANIFEST = "manifest.json"
 PARTS = ["database", "logs", "workspaces", "products", "workers", "settings", "vault"]
