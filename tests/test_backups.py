@@ -2,6 +2,7 @@
 import contextlib
 import errno
 import io
+import json
 import os
 import random
 import shutil
@@ -16,7 +17,7 @@ from browser import required
 from conftest import HOME, eventually
 from stories.test_story_backups import made, on, remote, work  # noqa: F401  # fixtures
 
-from orkosi import NoSpace, acting, db, now, settings, system
+from orkosi import NoSpace, acting, db, now, seconds, settings, system
 from plugins import backups, users
 from plugins.backups import making, restoring, sealed
 from plugins.vault import master
@@ -192,20 +193,22 @@ def test_a_disk_that_fills_leaves_no_half_backup(client, monkeypatch):
     assert os.listdir(settings.data / "backups") == [] and client.get("/backups").data == []
 
 
-def test_what_is_kept(client, made):  # noqa: F811
+def lay(made, stamp, kind="scheduled", verification=None):  # noqa: F811
+    """A backup like the one that was made, but of another time."""
     raw = (settings.data / "backups" / made).read_bytes()
+    name = f"orkosi-{stamp[:19].replace('-', '').replace(':', '').replace('T', '-')}-{kind}.backup"
+    header, size = sealed.read_header(io.BytesIO(raw)), len(sealed.MAGIC) + 4
+    old = int.from_bytes(raw[size - 4:size], "big")
+    fresh = json.dumps(header | {"created_at": stamp, "kind": kind}).encode()
+    (settings.data / "backups" / name).write_bytes(raw[:size - 4] + len(fresh).to_bytes(4, "big") + fresh + raw[size + old:])
+    if verification:
+        backups.note(name, size=(settings.data / "backups" / name).stat().st_size, verification=verification, verified_at=stamp)
+    return name
 
-    def lay(days, kind="scheduled"):
-        stamp = now(-days * 86400)
-        name = f"orkosi-{stamp[:19].replace('-', '').replace(':', '').replace('T', '-')}-{kind}.backup"
-        header, size = sealed.read_header(io.BytesIO(raw)), len(sealed.MAGIC) + 4
-        old = int.from_bytes(raw[size - 4:size], "big")
-        import json
-        fresh = json.dumps(header | {"created_at": stamp, "kind": kind}).encode()
-        (settings.data / "backups" / name).write_bytes(raw[:size - 4] + len(fresh).to_bytes(4, "big") + fresh + raw[size + old:])
-        return name
-    days = {day: [lay(day), lay(day + 0.3)] for day in range(1, 500)}
-    by_hand = lay(400.5, "manual")
+
+def test_what_is_kept(client, made):  # noqa: F811
+    days = {day: [lay(made, now(-day * 86400)), lay(made, now(-(day + 0.3) * 86400))] for day in range(1, 500)}
+    by_hand = lay(made, now(-400.5 * 86400), "manual")
     with acting(system()):
         backups.tidy()
     left = set(os.listdir(settings.data / "backups")) - {made, f"{made}.json", by_hand}
@@ -223,6 +226,40 @@ def test_what_is_kept(client, made):  # noqa: F811
     for day in sorted(newest_of, reverse=True):
         weeks.setdefault(datetime.date(int(day[:4]), int(day[4:6]), int(day[6:])).isocalendar()[:2], newest_of[day])
     assert left == set(wanted_days) | set(list(months.values())[:12]) | set(list(weeks.values())[:4])
+
+
+def test_one_that_cannot_be_restored_stands_for_its_day_only_where_there_is_no_other(client, made):  # noqa: F811
+    settings.values |= {"backup_keep_days": 3, "backup_keep_weeks": 0, "backup_keep_months": 0}
+    good = [lay(made, f"2026-10-0{day}T10:00:00.000Z", verification="ok") for day in (5, 6, 8)]
+    bad = [lay(made, f"2026-10-0{day}T{hour}:00:00.000Z", verification="failed") for day in (6, 7) for hour in (11, 12)]
+    lay(made, "2026-10-08T09:00:00.000Z"), lay(made, "2026-10-04T10:00:00.000Z")
+    with acting(system()):
+        backups.tidy()
+    assert {one["filename"] for one in client.get("/backups").data} == {made, *good, bad[3]}, "nor does it take the place of a day that has a good one"
+
+
+def test_what_cannot_be_restored_holds_the_next_one_up_no_longer(client, made):  # noqa: F811
+    (settings.data / "backups" / made).unlink()
+    assert client.get("/backups/stats").data["last_backup_at"] is None
+    founded = client.get("/backups/stats").data["next_backup_at"]
+    foreign = settings.data / "backups" / "orkosi-20261101-120000-manual.backup"
+    foreign.write_bytes(b"something else")
+    os.utime(foreign, (4e9, 4e9))
+    assert client.get("/backups").data[0]["verification"] == "failed" and client.get("/backups").data[0]["created_at"] > "2090"
+    shown = client.get("/backups/stats").data
+    assert (shown["count"], shown["last_backup_at"], shown["next_backup_at"]) == (1, None, founded)
+
+
+def test_the_last_one_is_one_that_can_be_restored_and_of_no_time_to_come(client, made):  # noqa: F811
+    good = lay(made, now(-90000))
+    for ahead, verification in ((-60, "failed"), (80000, None)):
+        lay(made, now(ahead), verification=verification)
+    (settings.data / "backups" / made).unlink()
+    shown, before = client.get("/backups/stats").data, backups.find(good).created_at
+    assert shown["last_backup_at"] == before and seconds(shown["next_backup_at"]) == pytest.approx(seconds(before) + 86400, abs=1) and shown["next_backup_at"] < now()
+    backups.begin("opened", settings.data)  # as if an hour had passed
+    backups.come_round()
+    assert backups.trigger().filename.endswith("-scheduled.backup"), "its time has come"
 
 
 def test_the_next_one_is_made_when_its_time_has_come_and_a_drill_once_a_week(client, made):  # noqa: F811

@@ -153,11 +153,16 @@ def note(name: str, **facts: Any) -> None:
 def stats() -> BackupStats:
     """How many there are, how much they weigh, and when the next one comes."""
     found = everything()
-    own = [one for one in found if one.encrypted]
-    verified = [one.verified_at for one in own if one.verified_at]
+    own = _counting(found)
+    verified = [one.verified_at for one in found if one.verified_at]
     confirmed = db.value("SELECT confirmed_at FROM vault_masters ORDER BY created_at DESC LIMIT 1")
     return BackupStats(len(found), sum(one.size_bytes for one in found), own[0].created_at if own else None, _next_at(own),
                        max(verified, default=None), last_drill(), confirmed)
+
+
+def _counting(found: list[Backup]) -> list[Backup]:
+    """Those that may be the last one: not such as cannot be restored, or only have a backup's name, nor of a time that is yet to come."""
+    return [one for one in found if one.encrypted and one.verification != "failed" and one.created_at <= now()]
 
 
 def _next_at(own: list[Backup]) -> str | None:
@@ -301,12 +306,18 @@ def tidy() -> list[str]:
 
 
 def _newest_of_each(backups: list[Backup], width: int, many: int) -> list[str]:
-    """Of the last so many days (the first 10 characters of a time), months (7) or weeks (-1) that have any, the newest of each."""
-    found: dict[str, str] = {}
+    """Of the last so many days (the first 10 characters of a time), months (7) or weeks (-1) that have any, the newest of each.
+
+    One that cannot be restored stands for its period only where there is no other, and takes no place from a period that has one.
+    """
+    found: dict[str, Backup] = {}
     for one in backups:
         period = str(int(seconds(one.created_at) + 3 * 86400) // (7 * 86400)) if width < 0 else one.created_at[:width]  # weeks begin on Monday
-        found.setdefault(period, one.filename)
-    return list(found.values())[:max(many, 0)]
+        before = found.setdefault(period, one)
+        if before.verification == "failed" and one.verification != "failed":
+            found[period] = one
+    return [one.filename for bad in (False, True)
+            for one in [one for one in found.values() if (one.verification == "failed") is bad][:max(many, 0)]]
 
 
 _tried = -RETRY  # when something was ordered last, by itself
@@ -329,7 +340,7 @@ def come_round() -> None:
     if time.monotonic() - _tried < RETRY:
         return
     with acting(system()):
-        own = [one for one in everything() if one.encrypted]
+        own = _counting(everything())
         due = _next_at(own)
         if due is not None and due <= now():
             trigger("scheduled")
@@ -347,7 +358,7 @@ def health() -> Check:
         own = [one for one in everything() if one.encrypted]
         if settings.backup_hours <= 0 and not own:
             return Check(True, "none are made: backup_hours is 0")
-        due = _next_at(own)
+        due = _next_at(_counting(own))
         if due is not None and seconds(due) + settings.backup_hours * 3600 < time.time():
             return Check(False, f"the next backup was due at {due}")
         bad = next((one.filename for one in own[:1] if one.verification == "failed"), None)
