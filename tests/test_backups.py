@@ -17,7 +17,7 @@ from browser import required
 from conftest import HOME, eventually
 from stories.test_story_backups import made, on, remote, work  # noqa: F401  # fixtures
 
-from orkosi import NoSpace, acting, db, now, seconds, settings, system
+from orkosi import NoSpace, Unavailable, acting, db, now, seconds, settings, system
 from plugins import backups, users
 from plugins.backups import making, restoring, sealed
 from plugins.vault import master
@@ -315,7 +315,44 @@ def test_who_was_erased_stays_erased(client, made, people, tmp_path):  # noqa: F
     assert (tmp_path / "elsewhere/backups" / name).exists() and not (kept / "backups").exists() and (kept / "erasures.jsonl").exists()
 
 
+@pytest.mark.parametrize("step, code, said", [(1, errno.EBUSY, "Restore into a folder inside it"), (2, errno.EXDEV, "Restore into a folder inside it"),
+                                              (1, errno.EACCES, "Permission")])
+def test_what_cannot_be_put_in_place_leaves_all_as_it_was(client, made, tmp_path, monkeypatch, step, code, said):  # noqa: F811
+    there, rename, steps = tmp_path / "elsewhere", os.rename, iter((1, 2, 3))
+    there.mkdir()
+    (there / "mine").write_text("x")
+    place = restoring.stage(backups.at(made), there, None, lambda done, of: None)
+
+    def fail(source, target):
+        if next(steps) == step:
+            raise OSError(code, os.strerror(code), str(source))
+        rename(source, target)
+    monkeypatch.setattr(restoring, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises((Unavailable, OSError), match=said):
+        restoring.put_in_place(place, there)
+    assert [one.name for one in tmp_path.iterdir() if one.name.startswith("elsewhere")] == ["elsewhere"] and (there / "mine").read_text() == "x"
+
+
+def test_a_disk_s_own_folder_is_refused_before_anything_is_unpacked(client, made, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == tmp_path / "disk")
+    with pytest.raises(Unavailable, match=f"--data {tmp_path}/disk/orkosi"):
+        restoring.stage(backups.at(made), tmp_path / "disk", None, lambda done, of: None)
+    assert not list(tmp_path.glob("*.restoring"))
+
+
 # ── commands ──
+
+
+def test_a_link_goes_on_leading_to_what_is_restored_on_its_disk(client, made, tmp_path):  # noqa: F811
+    disk, link = tmp_path / "disk", tmp_path / "link"
+    disk.mkdir()
+    link.symlink_to(disk / "data")
+    for kept in (0, 1):
+        done = command(link, master.path(), "restore", str(backups.at(made)), "--yes")
+        assert link.is_symlink() and (link / "orkosi.db").exists() and (disk / "data/agents/felix/workspace/note.txt").read_text() == "all of it"
+        assert len(list(disk.glob("data.before-restore-*"))) == kept and ("What it replaced" in done.stdout) is bool(kept)
+        assert sorted(one.name for one in tmp_path.iterdir() if one.name.startswith("link")) == ["link"]
 
 
 def command(folder, key, *arguments, stdin="", check=True):

@@ -1,6 +1,7 @@
 """The commands of backups. `backup` works beside a running server and without one; `restore` needs that none runs."""
 import contextlib
 import getpass
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -140,10 +141,11 @@ def recovered(kek_id: str, from_stdin: bool) -> bytes | None:
 
 
 def _restored(path: Path, kek: bytes | None) -> Path | None:
+    data = Path(os.path.realpath(settings.data))  # a link stays, and leads to what is restored, on the disk that it leads to
     with click.progressbar(length=100, label="Restoring", file=sys.stderr) as bar:
         def told(done: int, of: int) -> None:
             bar.update(int(100 * done / max(of, 1)) - bar.pos)
-        place = restoring.stage(path, settings.data, kek, told)
+        place = restoring.stage(path, data, kek, told)
     if kek is not None:
         master.keep(kek)
-    return restoring.put_in_place(place, settings.data)
+    return restoring.put_in_place(place, data)

@@ -4,12 +4,13 @@ Surprise: verifying is restoring. The same steps go into a folder that is thrown
 """
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import shutil
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,9 @@ def prove_vault(place: Path, kek: bytes | None = None) -> None:
 
 
 def stage(path: Path, data: Path, kek: bytes | None, told: Told) -> Path:
-    """Unpack and prove a backup beside the data folder; where it lies."""
+    """Unpack and prove a backup beside the data folder; where it lies. Damaged, Sealed, Unavailable where it could not take that one's place."""
+    if os.path.ismount(data):  # beside it is another disk, which may have no room
+        raise _mounted(data)
     place = data.with_name(f"{data.name}.restoring")
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(mode=0o700)
@@ -142,26 +145,53 @@ def stage(path: Path, data: Path, kek: bytes | None, told: Told) -> Path:
 
 
 def put_in_place(place: Path, data: Path) -> Path | None:
-    """Exchange a staged folder with the data folder; where the old one lies now, if there was one.
+    """Exchange a staged folder with the data folder; where the old one lies now, if there was one. Unavailable where that cannot be moved.
 
     Whoever was erased stays erased: the list of them is of this machine, not of the backup. The backups come along, too.
     """
-    if not data.exists():
-        os.rename(place, data)
-        return None
-    if (data / "erasures.jsonl").exists():
-        shutil.copy2(data / "erasures.jsonl", place / "erasures.jsonl")
-    (place / "orkosi.lock").touch(mode=0o600)
     kept = data.with_name(f"{data.name}.before-restore-{now()[:19].replace(':', '').replace('-', '')}")
-    if _exchange(place, data):
-        os.rename(place, kept)
-    else:
-        os.rename(data, kept)
-        os.rename(place, data)
+    with _gone_where_it_fails(place, data):
+        if not data.exists():
+            os.rename(place, data)
+            return None
+        if (data / "erasures.jsonl").exists():
+            shutil.copy2(data / "erasures.jsonl", place / "erasures.jsonl")
+        (place / "orkosi.lock").touch(mode=0o600)
+        exchanged = _exchange(place, data)
+        if not exchanged:
+            _in_two_steps(place, data, kept)
+    if exchanged:
+        os.rename(place, kept)  # from here on, `place` is what there was
     for name in ("backups", "offsite", "outbox"):
         if (kept / name).is_dir() and not (data / name).exists():
             os.rename(kept / name, data / name)
     return kept
+
+
+@contextlib.contextmanager
+def _gone_where_it_fails(place: Path, data: Path) -> Iterator[None]:
+    """Nothing that was unpacked stays lying about where it cannot be put in place."""
+    try:
+        yield
+    except OSError as error:
+        shutil.rmtree(place, ignore_errors=True)
+        if error.errno in (errno.EBUSY, errno.EXDEV):
+            raise _mounted(data) from None
+        raise
+
+
+def _mounted(data: Path) -> Unavailable:
+    return Unavailable(f"Nothing was restored: a disk is mounted at {data}, so no other folder can take its place. Restore into a folder inside it, "
+                       f"with FILE as a path and --data {data / 'orkosi'}, and serve that one from then on")
+
+
+def _in_two_steps(place: Path, data: Path, kept: Path) -> None:
+    os.rename(data, kept)
+    try:
+        os.rename(place, data)
+    except OSError:
+        os.rename(kept, data)
+        raise
 
 
 def _exchange(one: Path, other: Path) -> bool:
