@@ -19,7 +19,7 @@ from stories.test_story_backups import made, on, remote, work  # noqa: F401  # f
 
 from orkosi import NoSpace, Unavailable, acting, db, now, seconds, settings, system
 from plugins import backups, users
-from plugins.backups import making, restoring, sealed
+from plugins.backups import commands, making, restoring, sealed
 from plugins.vault import master
 
 
@@ -150,6 +150,23 @@ def test_two_who_make_one_at_once_both_make_one(client, tmp_path):
     for name in names:
         with unpacked(backups.at(name), tmp_path / name) as manifest:
             assert manifest["rows"]["orkosi.db/users"] == 1
+
+
+def test_two_of_one_second_have_names_of_their_own(client, monkeypatch):
+    monkeypatch.setattr(backups, "now", lambda ahead=0.0: "2026-11-26T12:00:00.000Z")
+    said, together = [], threading.Barrier(2)
+
+    def create():
+        with acting(system()):
+            together.wait()
+            said.append(commands._created(None, "manual"))
+    threads = [threading.Thread(target=create) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(said) == ["orkosi-20261126-120000-1-manual.backup", "orkosi-20261126-120000-manual.backup"]
+    assert sorted(said) == sorted(one["filename"] for one in client.get("/backups").data)
 
 
 def test_both_databases_are_of_one_moment_however_much_is_written_between_their_pieces(client, monkeypatch, tmp_path):

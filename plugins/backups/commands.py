@@ -65,10 +65,10 @@ def _listed(as_json: bool) -> None:
 
 
 def _created(name: str | None, kind: str) -> str:
-    name = name or backups.fresh_name("manual")
-    if not backups.NAME.fullmatch(name):
+    if name and not backups.NAME.fullmatch(name):
         raise Invalid(f"{name[:100]!r} is no name for a backup; leave it out")
-    made = making.make(name, kind)
+    made = making.make(name or (lambda: backups.fresh_name("manual")), kind)
+    name = str(made["filename"])
     backups.note(name, sha256=made["sha256"], size=made["size"], verification="pending", verified_at=None, offsite="pending")
     click.echo(f"{name}: {made['size']:,} bytes")
     return name

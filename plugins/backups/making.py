@@ -14,7 +14,7 @@ import secrets
 import shutil
 import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +64,10 @@ def _take_away(place: Path) -> None:
     shutil.rmtree(place, ignore_errors=True)
 
 
-def make(filename: str, kind: str) -> dict[str, Any]:
+def make(name: str | Callable[[], str], kind: str) -> dict[str, Any]:
     """Make a backup, whole or not at all; what is known of it. Sealed, NoSpace, Unavailable."""
     with folders.explained("No backup was made"), room(".making") as place, translated():
+        filename = name if isinstance(name, str) else name()  # chosen here, where nobody else has chosen one whose file is yet to come
         rows = copy_databases(place)
         facts = _header(kind, sum(rows.values()))
         fresh = place / filename
@@ -79,7 +80,7 @@ def make(filename: str, kind: str) -> dict[str, Any]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(fresh, folder() / filename)
-    return {"sha256": writer.sha256.hexdigest(), "size": writer.size, "salt": facts["salt"]}
+    return {"filename": filename, "sha256": writer.sha256.hexdigest(), "size": writer.size, "salt": facts["salt"]}
 
 
 def _header(kind: str, rows: int) -> dict[str, Any]:

@@ -105,8 +105,8 @@ def _snapshot() -> str:
     storage.open_data()
     try:
         with acting(system()):
-            name = backups.fresh_name("manual")
-            made = making.make(name, "manual")
+            made = making.make(lambda: backups.fresh_name("manual"), "manual")
+            name = str(made["filename"])
             backups.note(name, sha256=made["sha256"], size=made["size"], verification="pending", verified_at=None, offsite="pending")
             return name
     finally:
