@@ -380,6 +380,16 @@ def complaints(done):
     return "".join(line for line in done.stderr.splitlines(True) if not line.startswith("slow write "))
 
 
+@pytest.fixture
+def ordinary():
+    """What a command line begins with so that modes of files hold for whoever runs the tests, root, too."""
+    if os.geteuid():
+        return []
+    if not shutil.which("setpriv"):
+        pytest.skip("root may do everything here")
+    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+
+
 @pytest.fixture(scope="session")
 def ending():
     """Servers that were told to end: the next test does not wait for them, but whoever runs the tests does."""

@@ -1,18 +1,20 @@
 """The doctor: everything that an owner would look at, found from outside, with its cure; and nothing changed that was not asked for."""
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 
+import apsw
 import pytest
 from conftest import HOME, complaints, eventually
 
 from plugins.service import bundle
 
 
-def doctor(folder, *arguments, key=None, **env):
-    done = subprocess.run([sys.executable, f"{HOME}/orkosi.py", "doctor", "--json", "--data", str(folder), *arguments], capture_output=True, text=True,
+def doctor(folder, *arguments, key=None, by=(), **env):
+    done = subprocess.run([*by, sys.executable, f"{HOME}/orkosi.py", "doctor", "--json", "--data", str(folder), *arguments], capture_output=True, text=True,
                           env={name: value for name, value in os.environ.items() if not name.startswith("ORKOSI_")}
                           | {"ORKOSI_NO_INSTALL": "1", "ORKOSI_MASTER_KEY_FILE": str(key or folder.parent / "master.key")} | env)
     assert complaints(done) == "", done.stderr
@@ -72,7 +74,6 @@ def test_a_database_that_is_none_or_of_another_version_is_left_alone(tmp_path):
     (folder / "orkosi.db").write_bytes(b"no database" * 1000)
     code, found = doctor(folder)
     assert code == 1 and "does not open" in about(found, "database", "fail")[0]["detail"] and "restore" in about(found, "database", "fail")[0]["cure"]
-    import apsw
     for version, said in [(3, "the next start upgrades it"), (10_000, "start the newer version")]:
         (folder / "orkosi.db").unlink()
         con = apsw.Connection(str(folder / "orkosi.db"))
@@ -81,6 +82,56 @@ def test_a_database_that_is_none_or_of_another_version_is_left_alone(tmp_path):
         raw = (folder / "orkosi.db").read_bytes()
         code, found = doctor(folder)
         assert said in about(found, "database", "warn")[0]["cure"] and (folder / "orkosi.db").read_bytes() == raw
+
+
+@pytest.fixture
+def stopped(blank, tmp_path):
+    """A data folder that nobody serves, and with something in it."""
+    return shutil.copytree(blank, tmp_path / "data")
+
+
+def overwrite(file, at, raw):
+    with open(file, "r+b") as opened:
+        opened.seek(at)
+        opened.write(raw)
+
+
+@pytest.mark.parametrize("name", ["orkosi.db", "logs.db"])
+def test_damage_in_the_middle_is_found_and_said_of_which_file(stopped, name):
+    raw = (stopped / name).read_bytes()
+    at = len(raw) // 2 // 4096 * 4096
+    overwrite(stopped / name, at, bytes(255 - byte for byte in raw[at:at + 4096]))
+    code, found = doctor(stopped, "--full")
+    damaged, = about(found, "integrity", "fail")
+    assert code == 1 and damaged["detail"].startswith(f"{stopped / name}: ") and "orkosi.py restore" in damaged["cure"]
+    assert len(about(found, "integrity", "ok")) == 1, "the other one is whole"
+
+
+def test_a_table_that_a_check_asks_for_is_damaged(stopped):
+    con = apsw.Connection(str(stopped / "orkosi.db"))
+    roots = con.execute("SELECT rootpage FROM sqlite_schema WHERE tbl_name = 'agents' AND rootpage > 0").fetchall()
+    con.close()
+    for root, in roots:
+        overwrite(stopped / "orkosi.db", (root - 1) * 4096, b"\xa5" * 4096)
+    code, found = doctor(stopped)
+    assert code == 1 and "doctor --full" in about(found, "agents", "fail")[0]["cure"] and about(found, "backups", "warn")
+
+
+def test_a_file_of_logs_that_is_none_is_named(stopped):
+    overwrite(stopped / "logs.db", 0, b"this is no database at all" * 10)
+    code, found = doctor(stopped, "--full")
+    damaged, = about(found, "database", "fail")
+    assert code == 1 and damaged["detail"].startswith(f"{stopped / 'logs.db'} does not open: ") and "orkosi.py restore" in damaged["cure"]
+    assert "health, agents and backups were not looked at" in damaged["detail"] and str(stopped / "logs.db") in about(found, "integrity", "fail")[0]["detail"]
+
+
+@pytest.mark.parametrize("name", ["orkosi.db", "logs.db"])
+def test_a_file_that_may_not_be_written_is_named(stopped, name, ordinary):
+    (stopped / name).chmod(0o400)
+    code, found = doctor(stopped, by=ordinary)
+    refused, = about(found, "database", "fail")
+    assert code == 1 and refused["detail"] == f"{stopped / name} cannot be written" and refused["cure"].startswith(f"chmod u+w '{stopped / name}'")
+    assert sorted(path.name for path in stopped.glob("*.db*")) == ["logs.db", "orkosi.db"], "none was made that may not be written, either"
 
 
 def test_what_is_taken_for_granted_about_a_mac_is_listed_with_how_to_see_it(tmp_path):

@@ -55,42 +55,35 @@ def examine(full: bool = False, fix: bool = False) -> list[Finding]:
     for name, look in _checks:
         if look not in _NEEDS_DATABASE:  # first: opening the folder mends what is loose about it
             found += _asked(name, look)
-    if _opens():
+    if _opens(found):
         for name, look in _checks:
             if look in _NEEDS_DATABASE:
                 found += _asked(name, look)
-        if full:
-            found += _pages()
         storage.close_data()
+    if full:
+        found += files.pages()
     return found
 
 
 def _asked(name: str, look: Check) -> list[Finding]:
     try:
         return [msgspec.structs.replace(one, name=name) for one in look()]
-    except Problem as problem:
-        return [Finding(name, "fail", problem.message)]
+    except (Problem, apsw.Error) as error:
+        return [files.said(name, error)]
     except OSError as error:
         return [Finding(name, "fail", f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))]
 
 
-def _opens() -> bool:
-    """Whether the database can be looked into; one that the next start would upgrade is left alone."""
+def _opens(found: list[Finding]) -> bool:
+    """Whether the database can be looked into; where not, `found` says why. One that the next start would upgrade is left alone."""
+    if any(one.name == "database" and one.state != "ok" for one in found):
+        return False
     try:
-        if _version() != _present():
-            return False
         storage.open_data()
         return True
-    except (Problem, apsw.Error):
-        return False  # the check of the database says why
-
-
-def _version() -> int:
-    con = apsw.Connection(str(settings.data / "orkosi.db"), flags=apsw.SQLITE_OPEN_READONLY)
-    try:
-        return int(con.pragma("user_version"))  # type: ignore[arg-type]
-    finally:
-        con.close()
+    except (Problem, apsw.Error) as error:
+        found += files.refused(error)
+        return False
 
 
 def _present() -> int:
@@ -194,6 +187,10 @@ def database() -> Iterator[Finding]:
     if not path.exists():
         yield warn("there is none yet", "start the server once")
         return
+    if kept := list(files.unwritable()):
+        for one, cure in kept:
+            yield fail(f"{one} cannot be written", cure)
+        return
     try:
         con = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
         try:
@@ -201,7 +198,7 @@ def database() -> Iterator[Finding]:
         finally:
             con.close()
     except apsw.Error as error:
-        yield fail(f"{path} does not open: {error}", "restore a backup: python3 orkosi.py restore FILE")
+        yield fail(f"{path} does not open: {error}", files.RESTORE)
         return
     if mine != APPLICATION_ID:
         yield fail(f"{path} is none of Orkosi's", "put the right file there, or restore a backup")
@@ -211,19 +208,6 @@ def database() -> Iterator[Finding]:
                    "the next start upgrades it, after a copy" if older else "start the newer version that wrote it")
     else:
         yield ok(f"schema {version}, {path.stat().st_size / 1e6:.1f} MB")
-
-
-def _pages() -> Iterator[Finding]:
-    for name in ("main", "logs"):
-        con = db.connect()
-        try:
-            said = [line for line, in con.execute(f"PRAGMA {name}.integrity_check(5)")]
-        finally:
-            con.close()
-        if said == ["ok"]:
-            yield Finding("integrity", "ok", f"every page of {name} is whole")
-        else:
-            yield Finding("integrity", "fail", f"{name}: {said[0]}", "restore a backup: python3 orkosi.py restore FILE")
 
 
 @check("secrets")
@@ -356,4 +340,5 @@ def mend() -> list[Finding]:
     return done
 
 
-from . import commands as commands  # noqa: E402  # the last line: it uses what is above
+from . import commands as commands  # noqa: E402  # last: they use what is above
+from . import files  # noqa: E402
