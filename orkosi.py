@@ -1316,6 +1316,7 @@ def endpoints() -> list[Endpoint]:
 # ──────────────────────── 8  Services and shutdown ────────────────────────
 
 stopping = threading.Event()  # set once the server is told to end
+restarted: dict[str, tuple[float, float]] = {}  # a service that stopped by itself → when it began again, and after what pause
 _threads: list[threading.Thread] = []
 
 
@@ -1342,10 +1343,9 @@ def _thread(name: str, run: Callable[[threading.Event], None]) -> None:
             except Exception:
                 log.exception("service %s failed; again in %.0f s", name, pause)
             stopping.wait(pause)
-            pause = min(pause * 2, 60)
-    thread = threading.Thread(target=forever, name=name, daemon=True)
-    _threads.append(thread)
-    thread.start()
+            pause, restarted[name] = min(pause * 2, 60), (time.monotonic(), pause)
+    _threads.append(threading.Thread(target=forever, name=name, daemon=True))
+    _threads[-1].start()
 
 
 def _keep_time(stop: threading.Event) -> None:

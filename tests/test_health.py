@@ -1,4 +1,13 @@
-"""Health, readiness and the answers to what does not exist."""
+"""Health, readiness, damage that is found while the server runs, and the answers to what does not exist."""
+import time
+
+import apsw
+import pytest
+from conftest import eventually
+
+import orkosi
+from orkosi import db
+from plugins.health import damage, machine
 
 
 def test_a_running_server_says_so(anonymous):
@@ -13,3 +22,65 @@ def test_errors_are_json_also_where_nothing_is(anonymous):
     answer = anonymous.post("/health")
     assert (answer.status, answer.code, answer.headers["Allow"]) == (405, "method_not_allowed", "HEAD, GET")
     assert answer.error["request_id"] == answer.headers["X-Request-Id"]
+
+
+# ── damage ──
+
+
+def overwrite(folder, name, table):
+    """Make the first page of a table, and of its indexes, into none."""
+    con = apsw.Connection(str(folder / name))
+    roots = con.execute("SELECT rootpage FROM sqlite_schema WHERE tbl_name = :table AND rootpage > 0", {"table": table}).fetchall()
+    con.close()
+    with open(folder / name, "r+b") as file:
+        for root, in roots:
+            file.seek((root - 1) * 4096)
+            file.write(b"\xa5" * 4096)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, table", [("orkosi.db", "agents"), ("logs.db", "log_lines")])
+def test_a_server_whose_database_is_damaged_does_not_say_that_it_is_well(server, name, table):
+    first = server()
+    admin = server.admin(first)
+    first.stop()
+    overwrite(first.folder, name, table)
+    running = server(folder=first.folder)
+    eventually(lambda: running.call("GET", "/arch-health")[0] == 503, patience=20)
+    status, found = running.call("GET", "/arch-health", token=admin)
+    assert (status, found["data"]["status"], found["data"]["checks"]["db"]) == (503, "degraded", "fail") and "damaged" in found["data"]["details"]["db"]
+    told = lambda: [one for one in running.call("GET", "/notifications", token=admin)[1]["data"] if one["source"] == "health"]  # noqa: E731
+    eventually(told)
+    one, = told()
+    assert (one["title"], one["type"], "damaged" in one["message"]) == ("The database is damaged", "error", True)
+    if table == "agents":  # which a service reads at its start
+        eventually(lambda: "agents.settle stopped" in running.call("GET", "/arch-health", token=admin)[1]["data"]["details"]["watchers"])
+
+
+def test_what_is_answered_as_damaged_is_remembered_and_told_of_once(client, anonymous, monkeypatch):
+    damage.look()
+    assert anonymous.get("/arch-health").data["checks"]["db"] == "ok" and client.get("/notifications").data == []
+
+    def refuse(*_, **__):
+        raise orkosi.Damaged("The file is damaged")
+    with monkeypatch.context() as patch:
+        patch.setattr(db, "all", refuse)
+        assert client.get("/agents").code == "damaged"
+    answer = client.get("/arch-health")
+    assert answer.status == 503 and answer.data["checks"]["db"] == "fail" and answer.data["details"]["db"] == "The file is damaged"
+    damage.look(), damage.look()
+    told, = client.get("/notifications").data
+    assert (told["title"], told["message"], told["type"]) == ("The database is damaged", "The file is damaged", "error")
+
+
+def test_a_service_that_stops_again_and_again_is_no_live_one(client, monkeypatch):
+    monkeypatch.setattr(machine.threading, "enumerate", lambda: [type("Thread", (), {"name": name}) for name in
+        ["every", *(f"{one.name}.{service.__name__}" for one in orkosi.plugins.values() for service in one.services)]])
+    word = lambda: client.get("/arch-health").data["checks"]["watchers"]  # noqa: E731
+    assert word() == "ok"
+    for pause, ago, said in [(1.0, 5, "warn"), (8.0, 5, "fail"), (60.0, 60, "fail"), (60.0, 100, "ok")]:
+        monkeypatch.setitem(orkosi.restarted, "agents.settle", (time.monotonic() - ago, pause))
+        assert word() == said
+    monkeypatch.setitem(orkosi.restarted, "agents.settle", (time.monotonic(), 8.0))
+    answer = client.get("/arch-health")
+    assert answer.status == 503 and answer.data["details"]["watchers"] == "agents.settle stopped; the log says why"

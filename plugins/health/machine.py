@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from orkosi import Problem, Struct, across_tenants, db, now, plugins, settings
+from orkosi import Problem, Struct, across_tenants, db, now, plugins, restarted, settings
+from plugins.server import gauges
 from plugins.server.limits import limiter
 
 from . import alive
@@ -20,6 +21,8 @@ Word = Literal["ok", "warn", "fail", "off"]
 NEEDED = ("db", "disk", "watchers")  # without which nothing is served
 LARGE, HUGE = 1 << 30, 4 << 30       # bytes of memory
 LATE = 60.0                          # seconds by which what is due may be late
+WELL = 90.0                          # seconds after which a service that stopped, and has not again, is well: the longest pause, and what it runs
+AGAIN = 4.0                          # seconds of pause from which on a service stopped again and again, not once
 
 
 class Looked(Struct):
@@ -42,10 +45,12 @@ def _safely(ask: "object") -> Looked:
 
 
 def database() -> Looked:
-    """Whether it answers, and how long that takes."""
+    """Whether it answers, how long that takes, and whether nobody found it damaged since the start: it does not heal."""
     began = time.perf_counter()
     fine = alive()
     size = sum(os.path.getsize(path) for name in ("orkosi.db", "logs.db") if (path := settings.data / name).exists())
+    if said := gauges.damaged.get(settings.data):
+        return Looked("fail", said)
     return Looked("ok" if fine else "fail", f"{size >> 20} MB; it answered within {(time.perf_counter() - began) * 1000:.1f} ms")
 
 
@@ -95,13 +100,18 @@ def rate_limits() -> Looked:
 
 
 def watchers() -> Looked:
-    """Whether every thread that watches over something lives; off, where none was started."""
+    """Whether every thread that watches over something lives, and does not stop and begin again; off, where none was started."""
     living = {thread.name for thread in threading.enumerate()}
     if "every" not in living:
         return Looked("off", "no services run in this process")
     gone = [name for one in plugins.values() for service in one.services if (name := f"{one.name}.{service.__name__}") not in living
             and name not in ENDING]
-    return Looked("fail" if gone else "ok", f"{', '.join(gone)} ended" if gone else f"{sum(len(one.services) for one in plugins.values())} live")
+    if gone:
+        return Looked("fail", f"{', '.join(gone)} ended")
+    ill = {name: pause for name, (at, pause) in restarted.copy().items() if time.monotonic() - at < WELL}
+    if ill:
+        return Looked("fail" if max(ill.values()) >= AGAIN else "warn", f"{', '.join(sorted(ill))} stopped; the log says why")
+    return Looked("ok", f"{sum(len(one.services) for one in plugins.values())} live")
 
 
 ENDING = ("demo.seed", "server.mend_modes")  # services that do their work once, at the start

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from orkosi import MAX_BODY, NOBODY, Document, Endpoint, Problem, Request, acting, admit, clean, here, strict, translate
+from orkosi import MAX_BODY, NOBODY, Damaged, Document, Endpoint, Problem, Request, acting, admit, clean, here, settings, strict, translate
 from plugins.fields import wrong
 from plugins.once import once
-from plugins.server import tunnel
+from plugins.server import gauges, tunnel
 from plugins.server.feeds import Feed
 from plugins.server.flow import NoRoom, flow, taken
 from plugins.server.limits import limiter
@@ -242,6 +242,8 @@ class Call:
             self._fail(Problem("Internal error"))
 
     def _fail(self, problem: Problem) -> None:
+        if isinstance(problem, Damaged):
+            gauges.damaged[settings.data] = problem.message
         error = {"code": problem.code, "message": problem.message, "request_id": self.request.id}
         if problem.details is not None:
             error["details"] = problem.details

@@ -4,6 +4,7 @@ Plain numbers that one thread writes and any may read. Surprise: the loop's lag 
 is never late has none.
 """
 from collections import Counter, deque
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 lags: deque[float] = deque(maxlen=60)  # seconds, of the last minute's looks
 answered: Counter[str] = Counter()     # "2xx" → how many answers
 running: list["Server"] = []           # the loop, while it runs
+damaged: dict[Path, str] = {}          # a data folder whose database was found damaged → what was said of it last
 
 
 def lag() -> float:
