@@ -13,7 +13,7 @@ from browser import required
 from conftest import HOME, eventually
 
 from plugins import service
-from plugins.service import bundle, upgrade
+from plugins.service import bundle, commands, upgrade
 
 
 @pytest.fixture(scope="module")
@@ -209,3 +209,19 @@ def test_a_folder_that_macos_guards_is_told_of_at_the_start(tmp_path, monkeypatc
     service.greet("serving", tmp_path / "link/data", say=said.append)
     service.greet("serving", tmp_path / "orkosi", say=said.append)
     assert len(said) == 1 and "is in Downloads" in said[0] and "~/orkosi" in said[0]
+
+
+@pytest.mark.parametrize("lines, shown", [(0, "new\n"), (1, "two\nnew\n"), (50, "one\ntwo\nnew\n")])
+def test_logs_that_are_followed_begin_as_many_lines_back_as_were_asked_for(tmp_path, monkeypatch, capsys, lines, shown):
+    log = tmp_path / "service.log"
+    log.write_text("one\ntwo\n")
+    monkeypatch.setattr(service, "log_file", lambda: log)
+
+    def wait(_):
+        if log.read_text().endswith("new\n"):
+            raise KeyboardInterrupt
+        log.write_text("one\ntwo\nnew\n")
+    monkeypatch.setattr(commands.time, "sleep", wait)
+    with pytest.raises(KeyboardInterrupt):
+        commands._logs(lines, True)
+    assert capsys.readouterr().out == shown

@@ -1,6 +1,7 @@
 """The commands of the service: what puts Orkosi onto a Mac, keeps it there, and brings it to another version."""
 import sys
 import time
+from collections import deque
 from pathlib import Path
 
 import click
@@ -75,7 +76,7 @@ def _logs(lines: int, follow: bool) -> None:
     if not path.exists():
         raise NotFound(f"There is no {path} yet")
     with open(path, errors="replace") as file:
-        for line in file.readlines()[-lines:] if lines else []:
+        for line in deque(file, maxlen=lines):  # read to its end also for none: only what is new is to follow
             click.echo(line, nl=False)
         while follow:
             if not (line := file.readline()):
