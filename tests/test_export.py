@@ -12,7 +12,7 @@ import urllib.request
 
 import apsw
 import pytest
-from conftest import HOME, command
+from conftest import HOME, command, complaints
 from test_portable import binary
 
 OLD = sorted((HOME / "tests" / "old").glob("*.tar.gz"))
@@ -139,6 +139,8 @@ def test_a_question_is_asked_of_a_copy(client, data):
     assert len(client.get("/tasks").data) == 2 and client.get("/auth/me").status == 200, "it was a copy"
     bad = ask("SELECT nonsense", check=False)
     assert bad.returncode and "nonsense" in bad.stderr and ask(" ", check=False).returncode
+    two = ask("SELECT 1; SELECT 2", check=False)
+    assert two.returncode and complaints(two) == "orkosi: sql: You can only execute one statement at a time.\n"
 
 
 # ── one tenant ──

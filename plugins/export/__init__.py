@@ -6,6 +6,7 @@ it writes is as secret as that folder.
 """
 import csv
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -61,9 +62,12 @@ def query(sql: str, kind: str | None, data: Path | None) -> None:
     with tempfile.TemporaryDirectory() as scratch, translated():
         main, logs = copies(Path(scratch))
         command = [sys.executable, "-m", "sqlite_utils", "query", str(main), sql, "--attach", "logs", str(logs)]
-        done = subprocess.run([*command, kind])
-    if done.returncode:
-        raise click.exceptions.Exit(done.returncode)
+        done = subprocess.run([*command, kind], stderr=subprocess.PIPE, text=True, errors="replace")
+    said = done.stderr.strip().splitlines()
+    if done.returncode:  # what it did not foresee is a traceback, and its last line says what was wrong
+        raise Invalid("sql: " + (re.sub(r"^[\w.]*Error: ", "", said[-1]) if said else f"It ended with {done.returncode}"))
+    for line in said:
+        click.echo(line, err=True)
 
 
 # ── the copy ──
