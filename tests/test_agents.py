@@ -7,10 +7,11 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 import time
 
 import pytest
-from conftest import Client, eventually
+from conftest import HOME, Client, eventually
 
 from orkosi import acting, settings, system
 from plugins import agents, keys, queue, supervisor
@@ -278,6 +279,21 @@ def test_files_are_written_anew_where_they_are_not_what_this_version_writes(clie
     assert (folder / "run.sh").read_text() == bootstrap.RUN_SH and (folder / "agent.json").read_text() == sound["agent.json"]
     assert ("/opt/own tools" in (folder / "run.env").read_text()) == (harm == "setting")
     assert supervisor.read(paths.plist_of("felix")).get("Nice") == (5 if harm == "plist" else None)
+
+
+def test_plists_of_a_place_that_may_not_be_looked_into_are_removed_all_the_same(tmp_path, ordinary):
+    jobs, home = tmp_path / "data/jobs", tmp_path / "home"
+    jobs.mkdir(parents=True)
+    for label in ("com.orkosi.00000000.agent.felix", "com.orkosi.00000000.agent.olga"):
+        spec = {"Label": label, "ProgramArguments": ["/bin/cat"], "WorkingDirectory": str(home / "data")}
+        (jobs / f"{label}.plist").write_bytes(plistlib.dumps(spec))
+    (home / "data").mkdir(parents=True)
+    home.chmod(0o000)
+    code = ("import orkosi; orkosi.load(); from pathlib import Path; from plugins.agents import settling\n"
+            f"orkosi.settings.load(data=Path({str(tmp_path / 'data')!r})); settling._drop_strangers()")
+    done = subprocess.run([*ordinary, sys.executable, "-c", code], cwd=HOME, capture_output=True, text=True)
+    home.chmod(0o700)
+    assert (done.returncode, list(jobs.iterdir())) == (0, []), done.stderr
 
 
 @pytest.mark.slow

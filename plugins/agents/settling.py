@@ -3,6 +3,7 @@
 The row is the truth. Verbs write it first, in one write, then files and processes outside of it; what a crash
 left between the two is mended here.
 """
+import os
 import threading
 from pathlib import Path
 
@@ -70,7 +71,13 @@ def _drop_strangers() -> None:
 
 def _lives_elsewhere(plist: Path) -> bool:
     """Whether this folder was copied, not moved: then the other one's agents are not ours to end."""
-    return Path(supervisor.read(plist).get("WorkingDirectory", "/")).exists()
+    try:
+        os.stat(supervisor.read(plist).get("WorkingDirectory", "/"))
+    except PermissionError:
+        return True  # another user's home, into which nobody else may look
+    except OSError:
+        return False
+    return True
 
 
 def _give_back() -> None:
