@@ -132,6 +132,28 @@ def test_a_file_that_may_not_be_written_is_named(stopped, name, ordinary):
     refused, = about(found, "database", "fail")
     assert code == 1 and refused["detail"] == f"{stopped / name} cannot be written" and refused["cure"].startswith(f"chmod u+w '{stopped / name}'")
     assert sorted(path.name for path in stopped.glob("*.db*")) == ["logs.db", "orkosi.db"], "none was made that may not be written, either"
+    code, found = doctor(stopped, "--fix", by=ordinary)
+    assert code == 0 and f"mended: {stopped / name} can be written again" in [one["detail"] for one in found]
+    assert (stopped / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_what_was_left_beside_it_and_may_not_be_written_is_no_full_disk(stopped, ordinary, tmp_path):
+    con = apsw.Connection(str(stopped / "orkosi.db"))
+    con.execute("UPDATE tenants SET name = name")
+    wal = (stopped / "orkosi.db-wal").read_bytes()
+    con.close()
+    left = stopped / "orkosi.db-wal"
+    left.write_bytes(wal)
+    left.chmod(0o400)
+    run = lambda *words: subprocess.run([*ordinary, sys.executable, f"{HOME}/orkosi.py", *words, "--data", str(stopped)], capture_output=True, text=True,  # noqa: E731
+                                        input="correct horse battery\n", env=os.environ | {"ORKOSI_NO_INSTALL": "1", "ORKOSI_MASTER_KEY_FILE": str(tmp_path / "master.key")})
+    add = ("user", "add", "root@example.com", "--username", "root", "--role", "admin", "--password-stdin")
+    refused = run(*add)
+    assert refused.returncode and complaints(refused).startswith(f"orkosi: {left} cannot be written: chmod u+w '{left}'"), refused.stderr
+    code, found = doctor(stopped, by=ordinary)
+    assert code == 1 and about(found, "database", "fail")[0]["detail"] == f"{left} cannot be written"
+    code, found = doctor(stopped, "--fix", by=ordinary)
+    assert code == 0 and run(*add).returncode == 0
 
 
 def test_what_is_taken_for_granted_about_a_mac_is_listed_with_how_to_see_it(tmp_path):

@@ -187,7 +187,7 @@ def database() -> Iterator[Finding]:
     if not path.exists():
         yield warn("there is none yet", "start the server once")
         return
-    if kept := list(files.unwritable()):
+    if kept := list(storage.unwritable()):
         for one, cure in kept:
             yield fail(f"{one} cannot be written", cure)
         return
@@ -324,7 +324,7 @@ _NEEDS_DATABASE = (clock, health, staff, copies)
 
 
 def mend() -> list[Finding]:
-    """Take away others' rights to read, and what interrupted work left lying about; what was done."""
+    """Take away others' rights to read, give the owner back the right to write, and remove what interrupted work left; what was done."""
     done = []
     if settings.data.is_dir() and settings.data.stat().st_uid == os.geteuid() and settings.data.stat().st_mode & 0o077:
         settings.data.chmod(0o700)
@@ -333,6 +333,10 @@ def mend() -> list[Finding]:
         if path.is_file() and not path.is_symlink() and path.stat().st_mode & 0o077:
             path.chmod(0o600)
             done.append(Finding("secrets", "ok", f"mended: nobody else reads {path} any more"))
+    for path, cure in storage.unwritable():
+        if cure.startswith("chmod"):
+            path.chmod(0o600)
+            done.append(Finding("database", "ok", f"mended: {path} can be written again"))
     left = [settings.data.with_name(f"{settings.data.name}.restoring")]
     for path in filter(Path.exists, left):
         shutil.rmtree(path, ignore_errors=True)

@@ -2,7 +2,6 @@
 
 Surprise: each is opened for reading only, so that nothing that is damaged becomes worse by being looked at.
 """
-import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,24 +9,12 @@ from pathlib import Path
 import apsw
 
 from orkosi import Damaged, Problem, settings, translate
+from plugins import storage
 
 from . import Finding
 
 NAMES = {"orkosi.db": "main", "logs.db": "logs"}
 RESTORE = "restore a backup: python3 orkosi.py restore FILE"
-
-
-def unwritable() -> Iterator[tuple[Path, str]]:
-    """The files of the databases that may not be written, each with its cure."""
-    for path in (settings.data / f"{name}{end}" for name in NAMES for end in ("", "-wal", "-shm")):
-        if path.exists() and not os.access(path, os.W_OK):
-            state = path.stat()
-            if state.st_uid != os.geteuid():
-                yield path, f"sudo chown {os.geteuid()} '{path}'"
-            elif state.st_mode & 0o200:
-                yield path, "its disk is mounted for reading only, or the file is locked: take that away"
-            else:
-                yield path, f"chmod u+w '{path}'"
 
 
 def said(name: str, error: Problem | apsw.Error) -> Finding:
@@ -46,7 +33,7 @@ def refused(error: Problem | apsw.Error) -> list[Finding]:
 
 def pages() -> Iterator[Finding]:
     """Read every page of each. Beside a file that may not be written, SQLite would make others that may not be, either: those are left alone."""
-    for path in [] if any(unwritable()) else _present():
+    for path in [] if any(storage.unwritable()) else _present():
         if why := _alone(path, "integrity_check(5)"):
             yield Finding("integrity", "fail", f"{path}: {why}", RESTORE)
         else:

@@ -7,6 +7,7 @@ change it.
 import contextlib
 import errno
 import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,10 @@ def open_data(*, exclusive: bool = False, vfs: str | None = None) -> list[str]:
         alone = _take_lock(folder)
     except OSError as error:
         raise Unavailable(f"The data folder {folder} cannot be written: {error.strerror}; choose another with --data") from None
+    for path, cure in unwritable():
+        # Said here, for SQLite would make others beside it that may not be written, either; and that, it says later as if the disk were full.
+        _drop_lock()
+        raise Unavailable(f"{path} cannot be written: {cure}")
     if exclusive and not alone:
         raise AlreadyRunning(f"Another Orkosi is serving {folder}; stop it first, or choose another --data")
     emit("opening", folder, exclusive=exclusive)
@@ -60,6 +65,24 @@ def open_data(*, exclusive: bool = False, vfs: str | None = None) -> list[str]:
     if not exclusive:
         _drop_lock()
     return done
+
+
+def unwritable() -> Iterator[tuple[Path, str]]:
+    """The database files in the folder of the settings that may not be written, each with its cure."""
+    for name in ("orkosi.db", "logs.db"):
+        for path in (settings.data / f"{name}{end}" for end in ("", "-wal", "-shm")):
+            if os.access(path, os.W_OK):
+                continue
+            try:
+                state = path.stat()
+            except OSError:  # there is none, or a server that ends has just removed it
+                continue
+            if state.st_uid != os.geteuid():
+                yield path, f"sudo chown {os.geteuid()} '{path}'"
+            elif state.st_mode & 0o200:
+                yield path, "its disk is mounted for reading only, or the file is locked: take that away"
+            else:
+                yield path, f"chmod u+w '{path}', or python3 orkosi.py doctor --fix"
 
 
 @contextlib.contextmanager
@@ -102,4 +125,4 @@ def close_data() -> None:
     _drop_lock()
 
 
-__all__ = ["AlreadyRunning", "Refused", "close_data", "model_of", "open_data", "read_columns", "upgrade"]
+__all__ = ["AlreadyRunning", "Refused", "close_data", "model_of", "open_data", "read_columns", "unwritable", "upgrade"]
