@@ -210,6 +210,8 @@ class Feeds:
                     time.sleep(GLANCE)
                 if self.bell.wait(GLANCE):
                     time.sleep(GATHER)
+                    while self.written and not stopping.is_set():  # the loop is behind: one larger piece for each costs less than two
+                        time.sleep(GATHER / 5)
                     self.bell.clear()
 
     def _look(self) -> None:
