@@ -122,12 +122,12 @@ def test_the_server_ends_and_comes_again(plant):
     eventually(lambda: plant.job(id)["status"] == "completed", 20)
 
 
-def test_a_worker_under_launchd(client, launchctl, data):
-    """Its plist is one that launchd takes, and it goes when it is not wanted."""
+def test_a_worker_under_launchd(client, launchctl, data, monkeypatch):
+    """Its plist is one that launchd takes, it makes room for one of a newer version, and it goes when it is not wanted."""
     import plistlib
 
     from orkosi import acting, system
-    from plugins import supervisor
+    from plugins import factory, supervisor
     from plugins.factory import running
     client.patch("/factory-workers/config", {"worker_count": 1, "max_concurrent": 2, "queues": ["a", "b"]})
     with acting(system()):
@@ -136,6 +136,16 @@ def test_a_worker_under_launchd(client, launchctl, data):
         spec = plistlib.loads(plist.read_bytes())
         assert spec["KeepAlive"] == {"SuccessfulExit": False} and spec["Label"] == plist.stem and supervisor.status(plist).loaded
         assert [spec["ProgramArguments"][at + 1] for at, word in enumerate(spec["ProgramArguments"]) if word == "--queue"] == ["a", "b"]
+        of = lambda: plistlib.loads(plist.read_bytes())["EnvironmentVariables"]["WORKER_OF"] if plist.exists() else None  # noqa: E731
+        running.replace_old(), running.bring_about()
+        assert of() == running.VERSION and client.get("/factory-workers").data[0]["state"] != "draining"
+        monkeypatch.setattr(running, "VERSION", "9.9.9")
+        running.replace_old()
+        assert factory.workers()[0].wanted == "draining"
+        eventually(lambda: running.bring_about() or of() == "9.9.9", 20)
+        assert supervisor.status(plist).loaded and factory.workers()[0].wanted == "running"
         client.patch("/factory-workers/config", {"worker_count": 0})
         eventually(lambda: running.bring_about() or not plist.exists())
         assert not supervisor.status(plist).loaded and client.get("/factory-workers").data == []
+    plist.write_text("no plist")
+    assert supervisor.lives_elsewhere(plist), "of what is no job, nobody is ended"

@@ -3,7 +3,6 @@
 The row is the truth. Verbs write it first, in one write, then files and processes outside of it; what a crash
 left between the two is mended here.
 """
-import os
 import threading
 from pathlib import Path
 
@@ -64,20 +63,9 @@ def _drop_strangers() -> None:
     ours = f"com.orkosi.{supervisor.folder_hash()}."
     for path in (settings.data / "jobs").glob("com.orkosi.*.agent.*"):
         if not path.name.startswith(ours):
-            if path.suffix == ".plist" and not _lives_elsewhere(path):
+            if path.suffix == ".plist" and not supervisor.lives_elsewhere(path):
                 supervisor.unload(path)
             path.unlink(missing_ok=True)
-
-
-def _lives_elsewhere(plist: Path) -> bool:
-    """Whether this folder was copied, not moved: then the other one's agents are not ours to end."""
-    try:
-        os.stat(supervisor.read(plist).get("WorkingDirectory", "/"))
-    except PermissionError:
-        return True  # another user's home, into which nobody else may look
-    except OSError:
-        return False
-    return True
 
 
 def _give_back() -> None:

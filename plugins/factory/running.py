@@ -13,7 +13,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from orkosi import HOME, HOST_TENANT, Conflict, Problem, Struct, clean, db, seconds, settings
+from orkosi import HOME, HOST_TENANT, VERSION, Conflict, Problem, Struct, clean, db, seconds, settings
 from plugins import folders, keys, notifications, queue, supervisor
 from plugins.agents.paths import search_path
 from plugins.supervisor import trees
@@ -97,10 +97,11 @@ def run(stop: threading.Event) -> None:
     """Bring the processes to what is wanted, until the server ends; where they end with it, give back what they had in hand."""
     _pids.clear()
     _deaths.clear()
-    try:
-        _drop_strangers()
-    except (Problem, OSError) as error:
-        log.warning("what another place of this folder left: %s", error)
+    for step in (_drop_strangers, replace_old):
+        try:
+            step()
+        except (Problem, OSError) as error:
+            log.warning("what another place or version of this folder left: %s", error)
     while not stop.wait(1.0):
         try:
             bring_about()
@@ -177,12 +178,28 @@ def load(one: Worker) -> None:
     out = str(folder / "worker.out")
     if os.path.exists(out) and os.path.getsize(out) > LOG:
         os.replace(out, f"{out}.1")
+    supervisor.load(supervisor.write(one.label, _spec(one)))
+
+
+def _spec(one: Worker) -> dict[str, Any]:
+    """What its plist says here and now; also of which version it is, for it goes on with the code that it began with."""
+    out = str(folder_of(one) / "worker.out")
     queues = [word for name in one.queues for word in ("--queue", name)]
-    supervisor.load(supervisor.write(one.label, {
-        "ProgramArguments": [sys.executable, str(Path(HOME, "orkosi.py")), "work", "--data", str(settings.data), "--name", one.name, "--key-file",
-                             str(key_file()), "--slots", str(one.slots), "--drain", str(GRACE - 1), *queues],
-        "RunAtLoad": True, "KeepAlive": {"SuccessfulExit": False}, "ThrottleInterval": THROTTLE, "StandardOutPath": out, "StandardErrorPath": out,
-        "WorkingDirectory": str(settings.data), "EnvironmentVariables": {"PATH": search_path(), "ORKOSI_NO_INSTALL": "1"}}))
+    return {"ProgramArguments": [sys.executable, str(Path(HOME, "orkosi.py")), "work", "--data", str(settings.data), "--name", one.name, "--key-file",
+                                 str(key_file()), "--slots", str(one.slots), "--drain", str(GRACE - 1), *queues],
+            "RunAtLoad": True, "KeepAlive": {"SuccessfulExit": False}, "ThrottleInterval": THROTTLE, "StandardOutPath": out,
+            "StandardErrorPath": out, "WorkingDirectory": str(settings.data),
+            "EnvironmentVariables": {"PATH": search_path(), "ORKOSI_NO_INSTALL": "1", "WORKER_OF": VERSION}}
+
+
+def replace_old() -> None:
+    """Have those drain that launchd kept running while another version, or other settings, came: new ones take their place."""
+    found = [one for one in workers() if one.wanted == "running"]
+    for one, live in zip(found, look(found), strict=True):
+        path = supervisor.plist_of(one.label)
+        if live.status.loaded and (not path.exists() or supervisor.read(path) != {"Label": one.label, **_spec(one)}):
+            log.info("%s was started by another version, or with other settings: it drains, and a new one takes its place", one.name)
+            put(one.number, "draining")
 
 
 def give_key() -> None:
@@ -242,6 +259,6 @@ def _drop_strangers() -> None:
     ours = f"com.orkosi.{supervisor.folder_hash()}."
     for path in (settings.data / "jobs").glob("com.orkosi.*.worker.*"):
         if not path.name.startswith(ours):
-            if path.suffix == ".plist" and not Path(supervisor.read(path).get("WorkingDirectory", "/")).exists():
+            if path.suffix == ".plist" and not supervisor.lives_elsewhere(path):
                 supervisor.unload(path)
             path.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from orkosi import Invalid, Plugin, settings
 
 from . import embedded, launchd, processes
 from .plist import Status, folder_hash, plist_of, read, write
+from .plist import lives_elsewhere as lives_elsewhere
 
 log = logging.getLogger("orkosi")
 plugin = Plugin("Supervisor", layer="ground", needs=("folders",))

@@ -52,6 +52,17 @@ def write(label: str, spec: dict[str, Any]) -> Path:
     return path
 
 
+def lives_elsewhere(path: Path) -> bool:
+    """Whether a plist that another place of this folder left is of one that is still there: it was copied, and its jobs are not ours to end."""
+    try:
+        os.stat(read(path).get("WorkingDirectory", "/"))
+    except (PermissionError, Unprocessable):  # another user's home, into which nobody else may look; or no job at all
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def read(path: Path) -> dict[str, Any]:
     """What a plist says; Unprocessable where that is not a job."""
     try:
