@@ -128,7 +128,7 @@ def record(actor_type: ActorType, actor_id: str, action: str, entity_type: str |
            metadata: dict[str, Any] | None = None) -> ActivityEntry:
     """Keep one entry that somebody tells of; callers see to it that the actor is who it says."""
     fields.required(action, "action", "Say what was done")
-    shares.require(bytes=len(jsoned(metadata) if metadata else ""))
+    shares.require(rows=1, bytes=len(jsoned(metadata) if metadata else ""))
     db.after_commit(feeds.ring)
     return db.insert(ActivityEntry, "activity", actor_type=actor_type, actor_id=actor_id, action=action, entity_type=entity_type,
                      entity_id=entity_id, metadata=metadata, created_at=now())

@@ -106,7 +106,7 @@ def find_slug(slug: str) -> Template:
 def create(new: NewTemplate) -> Template:
     """Add a template. Conflict where its slug is taken."""
     slug = fields.slug(new.slug)
-    shares.require(bytes=len(jsoned(new)))
+    shares.require(rows=1, bytes=len(jsoned(new)))
     if db.value("SELECT 1 FROM agent_templates WHERE slug = :slug AND tenant_id = :tenant AND archived_at IS NULL", slug=slug):
         raise Conflict(f"The slug {slug!r} is taken; choose another")
     made = db.insert(Template, "agent_templates", new, created_at=now(), updated_at=now())

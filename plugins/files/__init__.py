@@ -258,7 +258,7 @@ def record(name: str, path: str, content: str | None | UnsetType = UNSET, catego
     size = len((text or "").encode())
     if size > KEPT:
         raise wrong("content", f"At most {KEPT} bytes")
-    shares.require(bytes=size - (before.size if before else 0))
+    shares.require(rows=int(before is None), bytes=size - (before.size if before else 0))
     told = _told_by(path) | ({"category": before.category, "file_type": before.file_type} if before else {}) | {"name": name}
     told |= {key: value for key, value in (("category", category), ("file_type", file_type)) if value}
     made = db.one(File, KEEP, **told, content=text, size=size, hash=None, synced=0, modified_at=None, now=now())

@@ -35,7 +35,7 @@ def create(body: NewNotification, me: Actor) -> Notification:
     `link` is an http(s) URL or a path on this server. An agent's key notifies nobody: what it has to say stands in its task."""
     if me.kind == "agent":
         raise Denied(f"The key of agent {me.name} notifies nobody; write a log line, or say it in the task's resolution")
-    shares.require(bytes=len(body.message))
+    shares.require(rows=1, bytes=len(body.message.encode()))
     return notifications.notify(body.title, body.message, body.type, body.source, body.link)
 
 

@@ -164,6 +164,7 @@ def create(name: str, slug: str | None = None, **more: Any) -> Product:
     slug = slug_of(name) if slug is None else fields.slug(slug)
     if db.value("SELECT 1 FROM products WHERE slug = :slug AND tenant_id = :tenant", slug=slug):
         raise Conflict(f"The slug {slug!r} is taken; choose another")
+    shares.require(rows=1)
     _require_room(more.get("description"))
     made = db.insert(Product, "products", name=name, slug=slug, created_at=now(), updated_at=now(), **more)
     _fold(made)

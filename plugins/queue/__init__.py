@@ -147,7 +147,7 @@ def submit(queue: str, task_type: str, payload: Any = None, *, priority: int = 0
     run_at = iso(seconds(made) + delay) if delay else run_at
     state: State = "delayed" if held_for or (run_at and run_at > made) else "waiting"
     text = jsoned({} if payload is None else payload)
-    shares.require(jobs=1, bytes=len(text))
+    shares.require(jobs=1, rows=1, bytes=len(text))
     due = run_at if state == "delayed" else None
     # Not RETURNING: its temporary table costs more than the row. The row is known anyhow.
     id = db.add("""

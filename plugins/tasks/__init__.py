@@ -262,7 +262,7 @@ def create(new: NewTask) -> tuple[Task, bool]:
     at = delegation.place(new, assignee)
     if new.dedupe and new.status not in OVER and (same := _the_same(fields.folded(title), assignee, new, at.parent_id)):
         return find(same), True
-    shares.require(bytes=len(new.description.encode()))
+    shares.require(rows=1, bytes=len(new.description.encode()))
     made = now()
     row: dict[str, Any] = {name: getattr(new, name) for name in new.__struct_fields__ if name not in ("blocked_by", "dedupe")}
     row |= {"title": title, "assignee": assignee, "parent_id": at.parent_id, "root_id": at.root_id, "depth": at.depth}

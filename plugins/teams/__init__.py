@@ -67,7 +67,7 @@ class TeamPatch(Struct, forbid_unknown_fields=True):
 
 class TeamQuery(Paging):
     """What a list of teams may be narrowed by."""
-    name: str | None = None
+    name: Annotated[str, Meta(max_length=100)] | None = None
 
 
 TEAMS = Listing(
@@ -111,7 +111,7 @@ def create(name: str, description: str) -> Team:
     """Make a team; its creator becomes its owner."""
     me = current()
     name = fields.printable(name, "name", 100)
-    shares.require(bytes=len(description.encode()))
+    shares.require(rows=1, bytes=len(description.encode()))
     made = db.insert(dict, "teams", name=name, name_key=users.folded(name), description=description, created_at=now(), updated_at=now())
     _join(made["id"], me.user, "owner")
     found = find(made["id"])

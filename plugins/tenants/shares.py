@@ -28,7 +28,10 @@ def bounds(bound: Callable[[], tuple[int | None, str]]) -> Callable[[], tuple[in
     return bound
 
 
-def require(*, jobs: int = 0, bytes: int = 0) -> None:
+ROW = 200  # bytes that a row is taken for, beside its texts, as the triggers do
+
+
+def require(*, jobs: int = 0, rows: int = 0, bytes: int = 0) -> None:
     """See to it that the tenant has room for so much more; inside the write, so that two at once cannot both have the last place. ShareUsed.
 
     Of what is replaced, tell the difference: what grows no larger always goes.
@@ -37,7 +40,7 @@ def require(*, jobs: int = 0, bytes: int = 0) -> None:
     if tenant in (None, HOST_TENANT):
         return
     has = db.one(tuple, "SELECT jobs, bytes FROM tenant_shares WHERE tenant_id = :tenant") or (0, 0)
-    for limit, used, more in (("tenant_jobs", has[0], jobs), ("tenant_bytes", has[1], bytes)):
+    for limit, used, more in (("tenant_jobs", has[0], jobs), ("tenant_bytes", has[1], bytes + ROW * rows)):
         most, way_out = getattr(settings, limit), "; delete something, or ask the operator for more"
         for bound in _bounds if limit == "tenant_bytes" and more > 0 else ():
             lower, instead = bound()
