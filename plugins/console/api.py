@@ -1,5 +1,6 @@
 """The wire of the console: its pages, under the addresses of the API without `/api`, its door, and its files."""
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -330,8 +331,13 @@ def follow_link(token: str, request: Request) -> Document:
 def log_out(request: Request) -> Document:
     """End this browser's session"""
     _form(request)
-    if me := users.sessions.whose(cookies.held(request)[0]):
+    access, refresh = cookies.held(request)
+    if me := users.sessions.whose(access):
         users.end_session(me.user or 0, int(me.credential))
+    elif refresh:
+        with suppress(Problem):  # its half hour is over, but not the session
+            user, pair = users.sessions.refresh(refresh, request.address)
+            users.end_session(user.id, pair.session_id)
     return elsewhere("/login", cookies.dropped(request))
 
 

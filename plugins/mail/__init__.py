@@ -139,6 +139,14 @@ def forget(id: int) -> None:
     db.run("DELETE FROM letters WHERE id = :id", id=id)
 
 
+@writes
+def take_back(user_id: int, *kinds: str) -> None:
+    """Send no links of these kinds any more to a user, that wait to be sent: they were asked for before an address or a password was changed."""
+    for letter in db.all(Letter, "SELECT * FROM letters WHERE about = :id AND wanted IS NOT NULL", id=user_id):
+        if letter.wanted and letter.wanted.user_id == user_id and letter.wanted.kind in kinds:
+            forget(letter.id)
+
+
 @plugin.every("1h")
 @writes(durable=False)
 def forget_old() -> None:

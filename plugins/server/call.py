@@ -5,6 +5,7 @@
 """
 import functools
 import io
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -41,6 +42,14 @@ REASONS = {200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 206: "
             422: "Unprocessable Entity",
             429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable", 507: "Insufficient Storage"}
 STATUS_LINES = {status: f"{status} {reason}" for status, reason in REASONS.items()}
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, str):
+        return canaries.blotted_text(value)
+    if isinstance(value, dict):
+        return {canaries.blotted_text(key): _without_secrets(one) for key, one in value.items()}
+    return [_without_secrets(one) for one in value] if isinstance(value, list) else value
 
 
 Words = Callable[[Request, Problem], Document | None]
@@ -143,21 +152,24 @@ class Call:
         """Take out of the body what is sealed in the vault: whatever keeps a text would keep it."""
         environ = self.request.environ
         length = int(environ.get("CONTENT_LENGTH") or 0)
-        if 0 < length <= MAX_BODY:
+        assert self.endpoint
+        if 0 < length <= max(MAX_BODY, self.endpoint.max_body):
             raw = environ["wsgi.input"].read(length)
             fresh = canaries.blotted(raw)
             if fresh != raw:
-                fresh = self._with_what_is_sealed(raw, fresh)
+                fresh = self._blotted(raw, fresh)
             environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(fresh), str(len(fresh))
 
-    def _with_what_is_sealed(self, raw: bytes, fresh: bytes) -> bytes:
-        """A body that was blotted, but with the one field as it was sent that goes into the vault."""
+    def _blotted(self, raw: bytes, fresh: bytes) -> bytes:
+        """A JSON body whose texts are blotted one by one: its fields keep their names, and the one that goes into the vault what was sent."""
         assert self.endpoint
         name = next((name for path, name in SEALED.items() if self.endpoint.path.startswith(path)), "")
         with suppress(Problem):  # of a body that is wrong, whoever reads it says so
-            sent, kept = strict(raw), strict(fresh)
-            if isinstance(sent, dict) and isinstance(kept, dict) and name in sent:
-                return msgspec.json.encode(kept | {name: sent[name]})
+            sent = strict(raw)
+            if not isinstance(sent, dict):
+                return json.dumps(_without_secrets(sent), ensure_ascii=False).encode()
+            kept = {key: one if key == name else _without_secrets(one) for key, one in sent.items()}
+            return json.dumps(kept, ensure_ascii=False).encode()
         return fresh
 
     def run(self) -> Any:

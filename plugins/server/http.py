@@ -12,6 +12,7 @@ before it, and small: nothing else can make them wait. The next request begins o
 """
 import json
 import logging
+import re
 import select
 import socket
 import time
@@ -41,13 +42,17 @@ CODES = {400: "invalid", 413: "too_large", 431: "invalid", 500: "internal_error"
 GONE = select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
 
 
+SECRET = re.compile(r"((?:authorization|cookie|key|token)[\w-]*\s*:|\bork_).*", re.I | re.S)
+
+
 class JsonError(ErrorTask):
     """The answer to what never became a request: a bad line, a body too large."""
 
     def execute(self) -> None:
         error = self.request.error
-        self.channel.server.count_malformed(f"{error.reason}: {error.body}", self.channel.addr[0])
-        body = json.dumps({"error": {"code": CODES.get(error.code, "invalid"), "message": f"{error.reason}: {error.body}"[:300],
+        said = SECRET.sub(r"\1…", f"{error.reason}: {error.body}")  # it quotes the line that it cannot read, which may be one with a key
+        self.channel.server.count_malformed(said, self.channel.addr[0])
+        body = json.dumps({"error": {"code": CODES.get(error.code, "invalid"), "message": said[:300],
                                      "request_id": uuid.uuid4().hex[:16]}}).encode()
         self.close_on_finish = self.wrote_header = True
         head = (f"HTTP/1.1 {error.code} {error.reason}\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n"

@@ -89,7 +89,8 @@ def set_password(id: int, password: str) -> None:
 def _set(id: int, hashed: str, keep: str = "") -> int:
     user = find(id)
     db.run("UPDATE users SET password = :hashed, updated_at = :now WHERE id = :id", id=id, hashed=hashed, now=now())
-    db.run("DELETE FROM tickets WHERE user_id = :id AND kind = 'reset'", id=id)
+    db.run("DELETE FROM tickets WHERE user_id = :id", id=id)
+    mail.take_back(id, "reset", "email")
     ended = db.run("DELETE FROM sessions WHERE user_id = :id AND id <> :keep", id=id, keep=int(keep or 0))
     notice(user.email, "Your password for Orkosi was changed", [
         "Your password was changed, and you were logged out everywhere else.",
@@ -142,6 +143,7 @@ def verify_email(token: str) -> None:
     db.run("UPDATE users SET email = :email, email_key = :key, email_proven_at = :now, updated_at = :now WHERE id = :id",
            email=email, key=folded(email), id=old.id, now=now())
     db.run("DELETE FROM tickets WHERE user_id = :id", id=old.id)
+    mail.take_back(old.id, "reset", "email")
     notice(old.email, "Your address for Orkosi was changed", [
         "Your account has another address from now on.", "If that was not you, tell your administrator at once."], old.id)
     emit("user.changed", find(old.id))

@@ -20,7 +20,7 @@ from orkosi import (
     now,
     writes,
 )
-from plugins import lists
+from plugins import lists, mail
 from plugins.fields import wrong
 from plugins.lists import Listing
 from plugins.users import Role, User, email_of, end_session, folded, username_of
@@ -86,6 +86,7 @@ def change(id: int, patch: UserPatch) -> User:
         free("email", folded(email), id)
         changes |= {"email": email, "email_key": folded(email), "email_proven_at": None}
         db.run("DELETE FROM tickets WHERE user_id = :id", id=id)  # links that went to the old address
+        mail.take_back(id, "reset", "email")
     if patch.role == "agent" != old.role:
         raise wrong("role", "No person is an agent; make an agent of its own instead")
     if isinstance(patch.role, str) and patch.role != old.role:

@@ -46,16 +46,17 @@ def log_in(email: str, password: str, agent: str, address: str = "") -> tuple[Us
         limiter.take("login", address)
         raise Unauthorized("Invalid email or password")
     assert row
-    if passwords.dated(row["password"]):
-        _renew(row["id"], row["password"], passwords.hashed(password))
-    return find(row["id"]), open_session(row["id"], agent)
+    hashed = row["password"]
+    if passwords.dated(hashed):
+        hashed = _renew(row["id"], hashed, passwords.hashed(password))
+    return find(row["id"]), open_session(row["id"], agent, proven=hashed)
 
 
 @writes
 @across_tenants
-def _renew(id: int, old: str, hashed: str) -> None:
-    """Put a hash with today's parameters in an old one's place, unless the password was changed meanwhile."""
-    db.run("UPDATE users SET password = :hashed WHERE id = :id AND password = :old", id=id, old=old, hashed=hashed)
+def _renew(id: int, old: str, hashed: str) -> str:
+    """Put a hash with today's parameters in an old one's place, unless the password was changed meanwhile; the hash that was proven."""
+    return hashed if db.run("UPDATE users SET password = :hashed WHERE id = :id AND password = :old", id=id, old=old, hashed=hashed) else old
 
 
 @across_tenants
@@ -65,8 +66,13 @@ def _account(key: str) -> dict | None:
 
 @writes
 @across_tenants
-def open_session(user_id: int, agent: str) -> Tokens:
-    """A new session with new tokens, so that none can have been planted before the log-in."""
+def open_session(user_id: int, agent: str, proven: str | None = None) -> Tokens:
+    """A new session with new tokens, so that none can have been planted before the log-in. Unauthorized where the password whose hash was proven
+
+    is another by now: whoever changed it ended every session, and this one came later.
+    """
+    if proven is not None and db.value("SELECT password FROM users WHERE id = :id", id=user_id) != proven:
+        raise Unauthorized("Invalid email or password")
     access, refresh = tokens.mint("ses"), tokens.mint("ref")
     id = db.value("""
         INSERT INTO sessions (user_id, access_hash, access_expires_at, refresh_hash, refresh_expires_at, ends_at, agent, created_at, last_used_at)

@@ -6,11 +6,13 @@ looked for here: a word of everyday would vanish from every text. Only what the 
 searched: to another tenant, a text that comes back changed would tell that a guess was right.
 """
 import json
+import re
 import time
 from collections.abc import Callable
 
 from orkosi import Problem, acting, system
 
+NAMED = re.compile(r'["\\\x00-\x1f\x7f]')  # what a name may not have that stands within somebody's JSON
 LEAST, AGAIN = 12, 30.0  # characters; seconds until a vault that was sealed is asked again
 
 Values = Callable[[], dict[str, str]]
@@ -76,5 +78,5 @@ def _ask() -> list[tuple[bytes, bytes]]:
         return []
     for name, value in values.items():
         for face in (value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]):
-            found[face.encode(errors="surrogatepass")] = f"[{name}]".encode()
+            found[face.encode(errors="surrogatepass")] = f"[{NAMED.sub('_', name)}]".encode()
     return sorted(found.items(), key=lambda one: -len(one[0]))

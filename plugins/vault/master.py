@@ -87,9 +87,12 @@ def keep(key: bytes) -> Path:
     """Put a key where this folder finds it, without taking the place of one that another data folder may need; where it is."""
     file = path()
     if os.path.lexists(file):
-        with suppress(Sealed):
-            if read(file) != key:
-                file = _kept(id_of(key))
+        try:
+            other = read(file) != key
+        except Sealed:  # it may be somebody's key all the same
+            other = True
+        if other:
+            file = _kept(id_of(key))
     write(file, key)
     return file
 
