@@ -746,6 +746,15 @@ def test_the_body_of_a_refused_request_is_never_a_request(wire, ask, jobs, smugg
     assert jobs.types() == []
 
 
+def test_a_key_in_a_head_that_cannot_be_read_is_told_to_nobody(wire, running):
+    lines = (b"Authorization: Bearer ork_live_HIDDENHIDDEN\r", b"X-API-Key: HIDDENHIDDEN\r", b"Cookie: orkosi=ork_ses_HIDDENHIDDEN\r", b"ork_live_HIDDENHIDDEN")
+    for line in lines:
+        answer = wire().send(b"GET /api/ready HTTP/1.1\r\nHost: localhost\r\n" + line + b"\r\n\r\n").answer()
+        assert answer.status == 400 and b"HIDDEN" not in answer.body, answer.body
+    log = running.folder / "logs" / "orkosi.log"
+    assert eventually(lambda: "malformed requests refused, the last: Bad Request" in log.read_text()) and "HIDDEN" not in log.read_text()
+
+
 @pytest.mark.parametrize("sent", [
     b"GET /api/ready HTTP/1.1\r\nHost: localhost\r\nX-A: a\x00b\r\n\r\n", b"GET /api/ready HTTP/1.1\r\nHost: localhost\r\nX-A: a\rb\r\n\r\n",
     b"GET /api/ready HTTP/1.1\r\nHost : localhost\r\n\r\n", b"GET /api/ready HTTP/1.1\r\n Host: localhost\r\n\r\n", b"GET /api/ready HTTP/1.1\r\n: x\r\nHost: localhost\r\n\r\n",
@@ -1031,3 +1040,21 @@ def test_the_host_of_an_absolute_target_counts_and_not_the_header(wire, ask, tar
 def test_a_request_line_out_of_shape_is_400(wire, line):
     """RFC 9112 3 and 3.2: a version there must be, and a fragment is no part of a target."""
     refused(wire().send(line, b"\r\nHost: localhost\r\n\r\n"), 400)
+
+
+@pytest.mark.parametrize("method, path, body, headers, status", [
+    ("GET", "/api/teams?name=" + "_" * 30_000, None, {}, 400), ("POST", "/mcp", {"jsonrpc": "2.0", "id": 1, "method": "ping"}, {"Origin": "http://[evil"}, 403),
+    ("POST", "/login", {}, {"Origin": "http://[evil", "Content-Type": "application/x-www-form-urlencoded"}, 403),
+    ("PATCH", "/api/agents/felix", {"base_url": "https://[::1"}, {}, 400), ("POST", "/api/bull-queue/q/retry", {"timestamp": 2**53}, {}, 400)])
+def test_what_no_library_bears_is_refused_in_words(client, method, path, body, headers, status):
+    client.post("/agents", {"name": "felix", "adapter": "openai-compatible", "model": "m", "base_url": "http://127.0.0.1:1/v1"})
+    assert client.request(method, path, body, headers=headers, root="/").status == status
+
+
+def test_a_row_without_text_counts_against_the_share(as_):
+    from orkosi import settings
+    far = as_("far", tenant=None)
+    settings.values["tenant_bytes"] = 1
+    for path, body in (("/files", {"name": "a", "path": "a"}), ("/teams", {"name": "t"}), ("/tasks", {"title": "x"}), ("/products", {"name": "p"}),
+                       ("/task-queue/submit", {"task_type": "t"})):
+        assert far.post(path, body).status == 507, path

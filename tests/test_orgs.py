@@ -294,3 +294,13 @@ def test_invitations_count_against_the_person_and_the_tenant(client, as_):
     elsewhere = as_("founder", tenant=None)
     theirs = elsewhere.post("/organizations", {"name": "Theirs"}).data["id"]
     assert elsewhere.post(f"/organizations/{theirs}/invites", {"email": "d@example.com"}).status == 201
+
+
+def test_an_organization_that_was_deleted_is_not_deleted_again_with_its_last_member(as_, client):
+    ann = as_("ann")
+    org = ann.post("/organizations", {"name": "Gone"}).data["id"]
+    assert ann.delete(f"/organizations/{org}").status == 200
+    before = db.value("SELECT deleted_at FROM organizations WHERE id = :id", id=org)
+    assert client.delete(f"/users/{ann.get('/auth/me').data['id']}").status == 200
+    assert db.value("SELECT deleted_at FROM organizations WHERE id = :id", id=org) == before
+    assert db.value("SELECT count(*) FROM activity WHERE action = 'organization.deleted'") == 1

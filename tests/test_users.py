@@ -9,7 +9,7 @@ import apsw
 import pytest
 from conftest import HOME, Client, command, eventually, limiter
 
-from orkosi import HOST_TENANT, acting, db, now, settings, system
+from orkosi import HOST_TENANT, Unauthorized, acting, db, now, settings, system
 from plugins import keys, queue, users
 from plugins.users import passwords, tokens
 
@@ -25,6 +25,36 @@ def log_in(anonymous, name="ann", password=PASSWORD):
 
 
 # ── people ──
+
+
+def test_no_link_outlives_a_new_password_or_another_address(client, as_, posted, application):
+    ann = as_("ann")
+    number = ann.get("/auth/me").data["id"]
+    ann.post("/auth/change-email", {"email": "thief@example.com", "password": "correct horse"})
+    link = next(one for one in posted() if one["To"] == "thief@example.com").link
+    Client(application).post("/auth/forgot-password", {"email": "ann@example.com"})
+    reset = next(one for one in posted() if one["To"] == "ann@example.com" and "/reset/" in one.link).link
+    assert Client(application).post("/auth/reset-password", {"token": reset.rpartition("/")[2], "password": "another horse battery"}).status == 200
+    assert Client(application).post("/auth/verify-email", {"token": link.rpartition("/")[2]}).status == 404
+    Client(application).post("/auth/forgot-password", {"email": "ann@example.com"})
+    assert client.patch(f"/users/{number}", {"email": "ann.new@example.com"}).status == 200
+    assert not [one for one in posted() if "/reset/" in (one.link or "")], "the letter that waited went to nobody"
+
+
+def test_a_log_in_that_was_proven_by_the_old_password_opens_nothing(client, as_, data, monkeypatch):
+    from plugins import users
+    from plugins.users import account, passwords
+    number = as_("ann").get("/auth/me").data["id"]
+    plain = passwords.matches
+
+    def meanwhile(password, hashed, **more):
+        found = plain(password, hashed, **more)
+        account.set_password(number, "another horse battery")
+        return found
+    monkeypatch.setattr(passwords, "matches", meanwhile)
+    with pytest.raises(Unauthorized):
+        users.sessions.log_in("ann@example.com", "correct horse", "")
+    assert db.value("SELECT count(*) FROM sessions WHERE user_id = :id", id=number) == 0
 
 
 @pytest.mark.parametrize("role, full", [("admin", True), ("editor", True), ("member", True), ("viewer", True), ("demo", False)])

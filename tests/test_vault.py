@@ -380,6 +380,36 @@ def test_a_secret_that_is_sealed_already_is_sealed_again_as_it_was_sent(client):
     assert client.post("/hooks", raw=b'{"secret": "' + secret.encode() + b'", ', headers={"Content-Type": "application/json"}).status == 400
 
 
+def test_what_a_hook_is_called_or_keeps_changes_no_request_of_others(client):
+    for name, secret in (('x","permanent":true,"category":"c', "Be kind to customers"), ("field", "estimated_minutes"), ('Gitlab "prod"', "secret-of-gitlab")):
+        assert client.post("/hooks", {"name": name, "kind": "github", "secret": secret, "title": {"text": "x"}}).status == 201
+    rule = client.post("/rules", {"rule": "Be kind to customers"}).data
+    assert (rule["permanent"], rule["category"]) == (False, "general") and rule["rule"].startswith("[secret of hook x")
+    task = client.post("/tasks", {"title": "About secret-of-gitlab", "estimated_minutes": 5, "tags": "a"}).data
+    assert task["estimated_minutes"] == 5 and task["title"] == "About [secret of hook Gitlab _prod_]"
+
+
+def test_large_bodies_are_searched_as_well(client):
+    secret = "sk_live_0123456789"
+    client.post("/credentials", {"key": "STRIPE_KEY", "value": secret})
+    for _number in range(30):
+        client.post("/task-queue/submit", {"task_type": "t"})
+    jobs = client.post("/task-queue/claim", {"worker_id": "w", "batch_size": 30}).data
+    done = client.post("/task-queue/complete", {"jobs": [{"id": one["id"], "lease_token": one["lease_token"], "result": secret + "x" * 60_000} for one in jobs]})
+    assert done.status == 200 and db.value("SELECT count(*) FROM jobs WHERE result LIKE '%[STRIPE_KEY]%'") == 30
+    assert db.value("SELECT count(*) FROM jobs WHERE result LIKE :secret", secret=f"%{secret}%") == 0
+
+
+def test_a_key_of_another_folder_keeps_its_place(client, secret):
+    ours, theirs = master.read(master.path()), random_bytes.token_bytes(32)
+    for mode in (0o600, 0o644):
+        master.write(master.path(), theirs)
+        os.chmod(master.path(), mode)
+        before = master.path().read_text()
+        kept = master.keep(ours)
+        assert kept != master.path() and master.path().read_text() == before and master.read(kept) == ours
+
+
 # ── canaries: every door that takes text ──
 
 CANARIES = {f"CANARY_{number}": f"cnry-{number:02}-{random_bytes.token_hex(8)}" + ('"q\\ü' if number % 4 == 0 else "") for number in range(50)}

@@ -32,9 +32,17 @@ ADAPTERS: dict[str, Adapter] = {
 }
 
 
+def _is_address(text: str) -> bool:
+    try:
+        place = urlsplit(text)
+        return place.scheme in ("http", "https") and bool(place.hostname)
+    except ValueError:
+        return False
+
+
 def acceptable(adapter: str | None, command: list[str] | None, base_url: str | None, model: str | None) -> None:
     """Invalid where these do not make a brain together."""
-    if base_url is not None and (urlsplit(base_url).scheme not in ("http", "https") or not urlsplit(base_url).hostname):
+    if base_url is not None and not _is_address(base_url):
         raise wrong("base_url", "Send an address such as http://127.0.0.1:11434/v1")
     if adapter is None:
         if base_url is not None:

@@ -66,7 +66,7 @@ class Cleaned(Struct):
 
 class RetryAll(Struct, forbid_unknown_fields=True):
     count: Annotated[int, Meta(ge=1, le=1000)] = 1000
-    timestamp: Annotated[int, Meta(ge=0, le=2**53, description="ms since 1970")] | None = None
+    timestamp: Annotated[int, Meta(ge=0, le=253_402_300_799_000, description="ms since 1970")] | None = None
 
 
 class RetriedAll(Struct):

@@ -184,7 +184,8 @@ def coming(stamp: str | None) -> str:
 
 def inner(link: str | None) -> str:
     """A link of the API to the page that shows the same; "" for what leads nowhere here."""
-    return link.removeprefix("/api") if link and re.fullmatch(r"/(api/)?(?![/\\])[A-Za-z0-9_./?=&:%-]*", link) else ""
+    found = re.fullmatch(r"(?:/api)?(/(?![/\\])[A-Za-z0-9_./?=&:%-]*)", link) if link else None
+    return found[1] if found else ""
 
 
 def printable(text: str) -> str:

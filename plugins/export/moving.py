@@ -195,7 +195,7 @@ class Shift:
         elif table == "notifications":
             made["link"] = self._within(made["link"], r"(\A/api/tasks/)(\d+)\Z", "tasks")
         elif table in ("token_ledger", "credit_ledger"):
-            made["reference_id"] = self._within(made["reference_id"], r"(\Arun_)(\d+)\Z", "agent_runs")
+            made["reference_id"] = self._within(made["reference_id"], r"(\Arun_)(\d+)(?=\Z|:)", "agent_runs")
         elif table == "activity":
             if made["actor_type"] == "user":
                 made["actor_id"] = self._within(made["actor_id"], r"(\A)(\d+)\Z", "users")

@@ -44,7 +44,10 @@ def answer(request: Request) -> Document:
 def _require_origin(request: Request) -> None:
     """Denied where a page of another site asks."""
     if origin := request.header("Origin"):
-        name = urlsplit(origin).hostname or ""
+        try:
+            name = urlsplit(origin).hostname or ""
+        except ValueError:
+            name = "?"
         if name not in hosts.names and not re.fullmatch(r"127\.0\.0\.\d{1,3}|::1", name):
             raise Denied("Origin: A page of another site may not ask here")
 

@@ -368,7 +368,8 @@ def hold_back(event: str, user: User, **facts: Any) -> None:
 @across_tenants
 def erase(event: str, gone: Any, **facts: Any) -> None:
     """A user who is gone is no member; the highest of those who stay inherits, and what is empty is put away."""
-    mine = [id for id, in db.all(tuple, "SELECT org_id FROM org_members WHERE user_id = :id", id=gone.id)]
+    mine = [id for id, in db.all(tuple, """SELECT org_id FROM org_members JOIN organizations ON organizations.id = org_id
+                                            WHERE user_id = :id AND deleted_at IS NULL""", id=gone.id)]
     db.run("DELETE FROM org_members WHERE user_id = :id", id=gone.id)
     for id in mine:
         heir = db.one(tuple, f"""SELECT user_id, role FROM org_members WHERE org_id = :id

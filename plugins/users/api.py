@@ -148,7 +148,7 @@ def refresh(body: Refresh, request: Request) -> LoggedIn:
 @plugin.post("/api/auth/logout", auth=PERSON)
 def logout(body: Logout, me: Actor) -> LoggedOut:
     """End this session, or all of one's own"""
-    return LoggedOut(users.end_session(me.user or 0, None if body.all_devices else int(me.credential)))
+    return LoggedOut(users.end_session(me.user or 0, None if body.all_devices else int(me.credential or 0)))
 
 
 @plugin.get("/api/auth/me", quick=True, auth=SIGNED_IN, raises=(401,), tool="whoami")

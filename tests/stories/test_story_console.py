@@ -334,3 +334,15 @@ def test_an_address_of_no_page_is_told_in_words_to_whoever_is_logged_in(ann, pat
     assert ann.ask("GET", path).json["error"]["code"] in ("not_found", "invalid"), "a program is told as programs are"
     ann.cookie = ""
     assert ann.ask("GET", "/nope", **page).json["error"]["code"] == "not_found", "a stranger learns nothing of the house"
+
+
+def test_logging_out_after_the_half_hour_ends_the_session_all_the_same(ann):
+    db.write(lambda: db.run("UPDATE sessions SET access_expires_at = '2000-01-01T00:00:00.000Z'"))
+    assert ann.ask("POST", "/logout", {}).status == 303 and db.value("SELECT count(*) FROM sessions") == 0
+
+
+@pytest.mark.parametrize("link, page", [("/api/tasks/1", "/tasks/1"), ("/api//evil.example/login", "/api//evil.example/login"), ("/api-keys/1", "/api-keys/1"),
+                                        ("//evil.example", ""), ("/\\evil", ""), ("https://evil.example", ""), ("/tasks?q=a", "/tasks?q=a"), (None, "")])
+def test_where_a_link_leads(link, page):
+    from plugins.console import look
+    assert look.inner(link) == page
