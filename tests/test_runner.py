@@ -428,3 +428,21 @@ def test_every_face_of_a_value_is_blotted(value):
     piped = io.BytesIO(b"p" * 90 + value.encode() + b"q" * 90 + b"\n" + value.encode())
     out = "".join(blot.lines(piped, 50))
     assert ("\n" in value or len(value) < 4) or (value not in out and out.count("[K]") == 2), out
+
+
+def test_output_is_taken_once_also_where_a_write_is_under_way(tmp_path):
+    """Linux notes the time of a write before the file has grown: whoever looks in between sees another time, and the same length."""
+    from plugins.runner.output import Output
+    from plugins.runner.secrets import Blotter
+    (tmp_path / "kept").mkdir()
+    out = Output(tmp_path, tmp_path / "kept", 1 << 20, tmp_path / "log", "m", Blotter({}))
+    os.write(out.file, b"one\ntwo\n")
+    assert out.follow()
+    os.utime(out.file, ns=(1, 1))
+    assert not out.follow()
+    os.write(out.file, b"three\n")
+    assert out.follow() and out.resolution == "one\ntwo\nthree\n"
+    os.ftruncate(out.file, 0)  # its program begins anew, and has written as much by now
+    os.write(out.file, b"four\nfive\nsix\n"[:14])
+    out.finish()
+    assert out.resolution == "one\ntwo\nthree\nfour\nfive\nsix\n"[:28]

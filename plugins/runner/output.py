@@ -59,7 +59,7 @@ class Output:
         self.resolution, self._tail = "", deque[str](maxlen=60)
         self.file = os.open(scratch / "stdout", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         os.unlink(scratch / "stdout")
-        self._at = self._taken = self._dropped = self._changed = 0
+        self._at = self._taken = self._dropped = self._changed = self._odd = 0
         self._out, self._err = Blotted(blot, WIDTH), Blotted(blot, WIDTH)
         self._line, self._told = "", 0
         self._writing = threading.Lock()
@@ -87,7 +87,10 @@ class Output:
         """Take up what stands on its standard output by now, or a large part of that; whether there was any."""
         info = os.fstat(self.file)
         size, changed, self._changed = info.st_size, info.st_mtime_ns != self._changed, info.st_mtime_ns
-        if size < self._at or (size == self._at and changed):
+        again, self._odd = self._odd == info.st_mtime_ns, 0
+        if size == self._at and changed:
+            self._odd = info.st_mtime_ns  # emptied and as long again, or a write that is under way: the next look says which
+        if size < self._at or (size == self._at and again and size):
             self._at = 0  # somebody emptied it
         whole = self._at + max(0, self.most - self._taken)
         if size > whole:  # what is not kept must not fill the disk
@@ -101,7 +104,7 @@ class Output:
 
     def finish(self) -> None:
         """Take up all that is left, and close what is open."""
-        while self.follow():
+        while self.follow() or self._odd:
             pass
         self._keep(self._out.rest())
         self._tell("out: ", [clean(self._line, WIDTH)] if self._line else [])
