@@ -257,6 +257,25 @@ def test_what_is_due_and_not_begun_goes_with_its_schedule_and_follows_its_change
     assert waiting() == []
 
 
+def test_one_that_is_put_again_and_again_has_one_pending_job_and_loses_no_slot(clock):
+    pending = lambda: db.all(tuple, "SELECT payload, state, idempotency_key FROM jobs WHERE schedule = 'tick' AND state IN ('waiting', 'delayed')")  # noqa: E731
+    for number in range(5):
+        with acting(system()):
+            schedules.keep("q", "tick", {"n": number}, every=3_600_000)
+        clock.at += 0.5
+        clock.look()
+    assert [row[:2] for row in pending()] == [('{"n":4}', "waiting")]
+    with acting(system()):
+        schedules.keep("q", "tick", {"n": 5}, cron="0 8 * * *", tz="UTC")
+    slot = seconds(find("tick").slot)
+    clock.at = slot + 5
+    clock.look()
+    with acting(system()):
+        schedules.keep("q", "tick", {"n": 6}, cron="0 8 * * *", tz="UTC")
+    (payload, state, key), = pending()
+    assert (payload, state) == ('{"n":6}', "waiting") and key.endswith(f":{slot * 1000:.0f}")
+
+
 def test_one_that_has_no_room_says_so(clock, as_, monkeypatch):
     far = as_("far", tenant=None)
     made = far.post("/schedules", {"name": "report", "queue_name": "q", "every_ms": 60_000, "payload": {"x": "y" * 900}})

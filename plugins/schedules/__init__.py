@@ -125,10 +125,11 @@ def keep(queue_name: str, name: str, payload: Any, *, cron: str | None = None, e
     `every` in ms: at once, or after `delay` seconds, and then so often. A slot that the old one met is not met again.
     """
     began = time.time() + delay
-    checked(cron, every, tz or here(), began)
+    checked(cron, every, tz or here(), began)  # before anything is taken back
     before = db.one(Schedule, "SELECT * FROM schedules WHERE tenant_id = :tenant AND queue = :queue AND name = :name", queue=queue_name, name=name)
     if before:
-        _withdraw(before)
+        if _withdraw(before, due=True) and cron and cron == before.cron and before.slot and seconds(before.slot) < began:
+            began = seconds(before.slot)  # it was due, and nobody has begun it: it is met as it is now
     elif db.value("SELECT count(*) FROM schedules WHERE tenant_id = :tenant") >= settings.schedules_most:
         raise Conflict(f"There are {settings.schedules_most} schedules already, which is the most (schedules_most); end some")
     db.run("""
