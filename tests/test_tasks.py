@@ -6,7 +6,7 @@ import pytest
 from conftest import Client, Like
 
 import orkosi
-from orkosi import acting, system
+from orkosi import acting, db, system
 from plugins import agents, keys, queue, tasks
 
 
@@ -381,3 +381,56 @@ def test_a_task_is_due_on_a_day_that_there_is(client, day):
     client.post("/tasks", {"title": "t", "due_date": "2028-02-29T10:00Z"})
     assert client.patch("/tasks/1", {"due_date": day, "title": "u"}).status == 400
     assert client.get("/tasks/1").data["title"] == "t" and client.get("/tasks/1").data["due_date"] == "2028-02-29T10:00Z"
+
+
+# ── what became of jobs that are over ──
+
+
+def taken(client, agent="felix"):
+    return client.post("/task-queue/claim", {"worker_id": "w", "queue_name": f"agent:{agent}"}).data
+
+
+def told(client, job, verb, **body):
+    return client.post(f"/task-queue/{job['id']}/{verb}", {"lease_token": job["lease_token"], **body})
+
+
+@pytest.fixture
+def years(monkeypatch):
+    """Every job that is over ended long ago, and is forgotten."""
+    from plugins.queue import executor
+
+    def pass_():
+        db.write(lambda: db.run("UPDATE jobs SET finished_at = '2020-01-01T00:00:00.000Z' WHERE finished_at IS NOT NULL"))
+        with acting(system()):
+            executor.prune()
+    return pass_
+
+
+def test_a_task_outlives_its_job(client, years):
+    done = client.post("/tasks", {"title": "Done", "assignee": "felix"}).data["id"]
+    assert told(client, taken(client), "complete", result="ok").status == 200
+    failed = client.post("/tasks", {"title": "Failed", "assignee": "felix", "product_slug": "shop"}).data["id"]
+    assert told(client, taken(client), "fail", error="x", retryable=False).status == 200
+    client.post("/products", {"name": "Shop", "slug": "shop"})
+    years()
+    assert db.value("SELECT count(*) FROM jobs WHERE task_type = 'task'") == 0
+    assert client.post("/tasks", {"title": "Failed", "assignee": "felix"}).status in (200, 201)
+    for change in ({"tags": "x"}, {"status": "todo"}, {"status": "archived"}):
+        assert client.patch(f"/tasks/{done}", change).status == 200, change
+    assert client.delete(f"/tasks/{done}").status == 200
+    assert client.patch("/products/shop", {"status": "archived"}).status == 200 and client.get(f"/tasks/{failed}").data["status"] == "archived"
+
+
+def test_an_old_blocked_task_stops_nobody_whom_it_waits_for(client, years):
+    first = client.post("/tasks", {"title": "First", "assignee": "felix"}).data["id"]
+    second = client.post("/tasks", {"title": "Second", "assignee": "ada", "blocked_by": [first]}).data["id"]
+    client.patch(f"/tasks/{second}", {"status": "blocked"})
+    years()
+    assert told(client, taken(client), "complete", result="ok").status == 200 and client.get(f"/tasks/{first}").data["status"] == "done"
+
+
+def test_work_under_way_goes_to_a_new_assignee(client):
+    task = client.post("/tasks", {"title": "Move", "assignee": "felix"}).data["id"]
+    old = taken(client)
+    assert client.patch(f"/tasks/{task}", {"assignee": "ada"}).data["status"] == "todo"
+    assert told(client, old, "complete").status == 409 and told(client, taken(client, "ada"), "complete").status == 200

@@ -242,7 +242,7 @@ def warnings(task: Task) -> list[str]:
     said = [] if known else [f"There is no product {task.product_slug}; create it, or correct the slug"]
     if task.job_id is None:
         return said
-    about = queue.explained(queue.of_ids([queue.id_of(task.job_id)]))[0]
+    about = next(iter(queue.explained(queue.of_ids([queue.id_of(task.job_id)]))), [])
     return said + [one.sentence for one in about if one.code in ("agent_unknown", "agent_brainless", "agent_offline")]
 
 
@@ -302,6 +302,8 @@ def change(id: int, patch: TaskPatch) -> Task:
         values["finished_at"] = now()
     elif status not in OVER and before.status in OVER:
         values["finished_at"] = None
+    if status == "in_progress" and "status" not in values and values.get("assignee", before.assignee) != before.assignee:
+        values["status"] = status = "todo"
     if status != before.status:
         values["reason"] = None
     db.patch(dict, "tasks", id, **values)

@@ -4,7 +4,7 @@ Owns nothing; writes `tasks` as the face does. Surprise: a job knows no task. He
 """
 from typing import Any
 
-from orkosi import Conflict, across_tenants, db, jsoned, now
+from orkosi import Conflict, NotFound, across_tenants, db, jsoned, now
 from plugins import notifications, queue
 from plugins.queue import Job
 
@@ -64,7 +64,10 @@ def _job(task: Task) -> Job | None:
     """The task's unfinished job."""
     if task.job_id is None:
         return None
-    job = queue.find(queue.id_of(task.job_id))
+    try:
+        job = queue.find(queue.id_of(task.job_id))
+    except NotFound:  # what is over is forgotten after some days
+        return None
     return job if job.state in queue.UNFINISHED else None
 
 
