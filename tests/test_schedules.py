@@ -276,6 +276,18 @@ def test_one_that_is_put_again_and_again_has_one_pending_job_and_loses_no_slot(c
     assert (payload, state) == ('{"n":6}', "waiting") and key.endswith(f":{slot * 1000:.0f}")
 
 
+def test_what_is_begun_and_given_back_is_one_run(clock):
+    keep("report", cron="0 * * * *", tz="UTC")
+    clock.at = seconds(find("report").slot) + 5
+    clock.look()
+    with acting(system()):
+        for _ in range(3):
+            job, = queue.claim("q", "w")
+            queue.reprioritize(job.id, 7)
+            queue.release(job.id, job.lease_token)
+    assert find("report").runs == 1 and db.value("SELECT priority FROM jobs WHERE schedule = 'report'") == 7
+
+
 def test_one_that_has_no_room_says_so(clock, as_, monkeypatch):
     far = as_("far", tenant=None)
     made = far.post("/schedules", {"name": "report", "queue_name": "q", "every_ms": 60_000, "payload": {"x": "y" * 900}})

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from orkosi import Conflict, Plugin, Struct, across_tenants, acting, current, db, emit, now, system, writes
+from orkosi import Conflict, Plugin, Struct, across_tenants, acting, current, db, emit, now, seconds, system, writes
 from plugins import notifications, queue, supervisor
 from plugins.agents import Agent, find, runs, seek, want
 from plugins.agents.loading import end_brain
@@ -313,7 +313,11 @@ def _judge_rate(one: Budget) -> None:
         return
     rows = db.all(tuple, """SELECT tokens_in, tokens_out, cost_micros FROM agent_runs WHERE tenant_id = :tenant AND agent = :agent
                              AND started_at >= :since ORDER BY id DESC LIMIT 2000""", agent=one.agent, since=now(-3600))
-    rate = sum(price(one, *row) for row in rows)
+    # One that has run for longer spent it evenly, as far as anybody knows.
+    long = db.all(tuple, """SELECT started_at, tokens_in, tokens_out, cost_micros FROM agent_runs WHERE tenant_id = :tenant AND agent = :agent
+                             AND status = 'running' AND started_at < :since ORDER BY id DESC LIMIT 20""", agent=one.agent, since=now(-3600))
+    rate = sum(price(one, *row) for row in rows) + sum(
+        round(price(one, *row) * 3600 / max(3600.0, seconds(now()) - seconds(began))) for began, *row in long)
     if rate > one.cost_micros_per_hour:
         trip(one.agent, f"it spent {dollars(rate)} within an hour, and may {dollars(one.cost_micros_per_hour)}")
 

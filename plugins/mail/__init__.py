@@ -21,7 +21,7 @@ plugin = Plugin("Mail", layer="ground", needs=("queue",))
 plugin.setting("smtp_url", str, "", "Where mail is handed in: smtp://user:password@host:port, or smtps://…; empty: files in outbox/", secret=True)
 plugin.setting("mail_from", str, "Orkosi <orkosi@localhost>", "Who mail is from")
 
-ATTEMPTS = 12  # with the pauses between them, nearly six hours
+ATTEMPTS = 13  # with the pauses between them, nearly six hours
 KEPT = 7 * 86400
 MARK = "\x1a"  # stands in a letter for the token of its link; no name can hold it
 ABOUT = "X-Orkosi-About"  # in the outbox alone: a user's number

@@ -74,8 +74,9 @@ def retry_dead(queue: str) -> int:
     while ids := [row[0] for row in db.all(tuple, """
             SELECT id FROM jobs WHERE tenant_id = :tenant AND queue = :queue AND state = 'dead' AND finished_at IS NOT NULL
              ORDER BY finished_at LIMIT 200""", queue=queue)]:
-        _retry_each(ids)
-        done += len(ids)
+        if not (moved := _retry_some(ids)):  # somebody else retries the same ones
+            break
+        done += moved
     return done
 
 
@@ -135,9 +136,9 @@ def unhold(id: int) -> None:
 
 @writes
 def reprioritize(id: int, priority: int) -> None:
-    """Let a waiting or delayed job run sooner or later; lower runs first."""
+    """Let a job run sooner or later, or one that is at work its next attempt; lower runs first."""
     db.run("""UPDATE jobs SET priority = :priority WHERE id = :id AND tenant_id = :tenant
-               AND state IN ('waiting', 'delayed')""", id=id, priority=priority)
+               AND state IN ('waiting', 'delayed', 'active')""", id=id, priority=priority)
 
 
 @writes

@@ -261,6 +261,8 @@ def _of(job: queue.Job) -> Schedule | None:
 def begun(event: str, job: queue.Job) -> None:
     """A slot is met."""
     if job.schedule and job.attempt == 1 and (one := _of(job)):
+        if one.slot and one.last_run_at and one.last_run_at >= one.slot:
+            return  # it was begun before, and given back
         with acting(system(one.tenant_id)):
             db.run("UPDATE schedules SET runs = runs + 1, last_run_at = :now WHERE tenant_id = :tenant AND id = :id", id=one.id, now=now())
             if one.overlap == "queue" and one.queue != queue.OWN:  # there, what overlaps is what the job makes

@@ -278,6 +278,16 @@ def test_beyond_a_rate_it_is_stopped_while_it_runs(client, felix):
     assert db.value("SELECT count(*) FROM jobs WHERE task_type = 'costs.end'") == 1
 
 
+def test_a_run_of_many_hours_is_stopped_by_what_it_spends_in_one(client, felix):
+    felix.may(cost_micros_per_hour=1_000_000)
+    run = client.post("/agent-runs", {"agent": "felix"}).data["id"]
+    db.write(lambda: db.run("UPDATE agent_runs SET started_at = :then WHERE id = :id", then=now(-4 * 3600), id=run))
+    client.patch(f"/agent-runs/{run}", {"cost_micros": 3_900_000})
+    assert client.get("/agents/felix").data["status"] != "paused"
+    client.patch(f"/agent-runs/{run}", {"cost_micros": 10_000_000})
+    assert "spent $2.50 within an hour" in client.get("/agents/felix").data["note"]
+
+
 @pytest.mark.slow
 def test_the_breaker_ends_a_brain_that_burns_money(server):
     """On a real server: the brain says what it has used while it works, and is ended for it, with its job given back."""
