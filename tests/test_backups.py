@@ -18,7 +18,7 @@ from conftest import HOME, eventually
 from stories.test_story_backups import made, on, remote, work  # noqa: F401  # fixtures
 
 from orkosi import NoSpace, Unavailable, acting, db, now, seconds, settings, system
-from plugins import backups, users
+from plugins import backups, doctor, users
 from plugins.backups import commands, making, restoring, sealed
 from plugins.vault import master
 
@@ -349,6 +349,42 @@ def test_what_cannot_be_put_in_place_leaves_all_as_it_was(client, made, tmp_path
     with pytest.raises((Unavailable, OSError), match=said):
         restoring.put_in_place(place, there)
     assert [one.name for one in tmp_path.iterdir() if one.name.startswith("elsewhere")] == ["elsewhere"] and (there / "mine").read_text() == "x"
+
+
+@pytest.mark.parametrize("again", ["restore", "doctor"])
+def test_what_a_killed_restore_had_replaced_is_kept(client, made, tmp_path, monkeypatch, again):  # noqa: F811
+    there, copy, rename = tmp_path / "elsewhere", tmp_path / "copy.backup", os.rename
+    (there / "backups").mkdir(parents=True)
+    (there / "mine").write_text("the only copy")
+    (there / "backups" / made).write_bytes(backups.at(made).read_bytes())
+    copy.write_bytes(backups.at(made).read_bytes())
+    place = restoring.stage(copy, there, None, lambda done, of: None)
+
+    def killed(source, target):
+        if source == place:
+            raise KeyboardInterrupt
+        rename(source, target)
+    monkeypatch.setattr(os, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        restoring.put_in_place(place, there)
+    monkeypatch.setattr(os, "rename", rename)
+    assert (place / "mine").exists() and (there / "orkosi.db").exists()
+    if again == "restore":
+        done = command(there, master.path(), "restore", made, "--yes")  # by its name: it is in the folder that was replaced
+        assert "A restore was interrupted" in done.stderr and not (there / restoring.STAGED).exists()
+    else:
+        monkeypatch.setitem(settings.values, "data", there)
+        assert any("kept as" in one.detail for one in doctor.mend())
+    kept = sorted(tmp_path.glob("elsewhere.before-restore-*"))
+    assert [(one / "mine").exists() for one in kept] == [True, False][:len(kept)] and len(kept) == {"restore": 2, "doctor": 1}[again]
+    assert (there / "backups" / made).exists() and not place.exists()
+
+
+def test_what_was_never_put_in_place_is_thrown_away(client, made, tmp_path):  # noqa: F811
+    place = restoring.stage(backups.at(made), tmp_path / "elsewhere", None, lambda done, of: None)
+    (place / "half").write_text("x")
+    assert restoring.heal(tmp_path / "elsewhere") is None and not place.exists()
+    assert not list(tmp_path.glob("elsewhere*"))
 
 
 def test_a_disk_s_own_folder_is_refused_before_anything_is_unpacked(client, made, tmp_path, monkeypatch):  # noqa: F811

@@ -95,6 +95,8 @@ def restore(file: Path | None, remote: str | None, recovery_key_stdin: bool, yes
     with folders.explained("Nothing was restored"), storage.held(), tempfile.TemporaryDirectory(prefix="orkosi-restore-") as scratch:
         if remote:
             click.echo(f"Fetching from {offsite.public(remote)} ...", err=True)
+        if (left := restoring.heal(Path(os.path.realpath(settings.data)))) is not None:  # before FILE is looked for, which may be in there
+            click.echo(f"orkosi: A restore was interrupted; the folder that it replaced is kept: {left}", err=True)
         path = offsite.fetch(remote, Path(scratch), str(file) if file else None) if remote else _file(file)
         with open(path, "rb") as raw:
             header = sealed.read_header(raw)

@@ -1,5 +1,6 @@
 """Restoring: a backup becomes a data folder again, first beside the present one, and in its place only when all of it is proven.
 
+Owns `<data>.restoring`, which lies beside the data folder and has `.staged` in it for as long as it may be thrown away.
 Surprise: verifying is restoring. The same steps go into a folder that is thrown away afterwards; what was verified can be restored.
 """
 import contextlib
@@ -24,6 +25,7 @@ from . import making
 from .sealed import Damaged, Reader, Settling, read_header
 
 BLOCK = 1 << 20
+STAGED = ".staged"  # in a folder that is being unpacked, and gone before that is exchanged: what has it is nobody's only copy
 Told = Callable[[int, int], None]  # told how many bytes of the file are done, of how many
 
 
@@ -133,9 +135,10 @@ def stage(path: Path, data: Path, kek: bytes | None, told: Told) -> Path:
     """Unpack and prove a backup beside the data folder; where it lies. Damaged, Sealed, Unavailable where it could not take that one's place."""
     if os.path.ismount(data):  # beside it is another disk, which may have no room
         raise _mounted(data)
-    place = data.with_name(f"{data.name}.restoring")
-    shutil.rmtree(place, ignore_errors=True)
+    heal(data)
+    place = _beside(data)
     place.mkdir(mode=0o700)
+    (place / STAGED).touch(mode=0o600)
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, place, ignore_errors=True)
         unpack(path, place, key_of(path, kek), told)
@@ -144,27 +147,58 @@ def stage(path: Path, data: Path, kek: bytes | None, told: Told) -> Path:
     return place
 
 
+def _beside(data: Path) -> Path:
+    return data.with_name(f"{data.name}.restoring")
+
+
+def heal(data: Path) -> Path | None:
+    """See to what a restore that was killed left beside the data folder: where that lies now, if it was a data folder that was replaced. OSError.
+
+    What was unpacked and never put in place is thrown away. Anything else may be the only copy of a company, and is kept.
+    """
+    place = _beside(data)
+    if place.is_dir() and not (place / STAGED).exists() and any(place.iterdir()):
+        kept = _free(data)
+        os.rename(place, kept)
+        _bring_along(kept, data)
+        return kept
+    shutil.rmtree(place, ignore_errors=True)
+    return None
+
+
+def _free(data: Path) -> Path:
+    """A name for what is replaced. The time alone is none where two restores are of one second."""
+    first = data.with_name(f"{data.name}.before-restore-{now()[:19].replace(':', '').replace('-', '')}")
+    return next(path for path in (first, *(first.with_name(f"{first.name}-{number}") for number in range(1, 100))) if not path.exists())
+
+
+def _bring_along(kept: Path, data: Path) -> None:
+    for name in ("backups", "offsite", "outbox") if data.is_dir() else ():
+        if (kept / name).is_dir() and not (data / name).exists():
+            os.rename(kept / name, data / name)
+
+
 def put_in_place(place: Path, data: Path) -> Path | None:
     """Exchange a staged folder with the data folder; where the old one lies now, if there was one. Unavailable where that cannot be moved.
 
     Whoever was erased stays erased: the list of them is of this machine, not of the backup. The backups come along, too.
     """
-    kept = data.with_name(f"{data.name}.before-restore-{now()[:19].replace(':', '').replace('-', '')}")
+    kept = _free(data)
     with _gone_where_it_fails(place, data):
         if not data.exists():
+            (place / STAGED).unlink(missing_ok=True)
             os.rename(place, data)
             return None
         if (data / "erasures.jsonl").exists():
             shutil.copy2(data / "erasures.jsonl", place / "erasures.jsonl")
         (place / "orkosi.lock").touch(mode=0o600)
+        (place / STAGED).unlink(missing_ok=True)
         exchanged = _exchange(place, data)
         if not exchanged:
             _in_two_steps(place, data, kept)
     if exchanged:
         os.rename(place, kept)  # from here on, `place` is what there was
-    for name in ("backups", "offsite", "outbox"):
-        if (kept / name).is_dir() and not (data / name).exists():
-            os.rename(kept / name, data / name)
+    _bring_along(kept, data)
     return kept
 
 

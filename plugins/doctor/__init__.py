@@ -20,6 +20,7 @@ import msgspec
 
 from orkosi import APPLICATION_ID, HOME, Paging, Plugin, Problem, Struct, across_tenants, acting, db, now, plugins, seconds, settings, system
 from plugins import agents, backups, storage, supervisor
+from plugins.backups import restoring
 from plugins.service import bundle, protected
 from plugins.vault import master
 
@@ -337,10 +338,11 @@ def mend() -> list[Finding]:
         if cure.startswith("chmod"):
             path.chmod(0o600)
             done.append(Finding("database", "ok", f"mended: {path} can be written again"))
-    left = [settings.data.with_name(f"{settings.data.name}.restoring")]
-    for path in filter(Path.exists, left):
-        shutil.rmtree(path, ignore_errors=True)
-        done.append(Finding("folder", "ok", f"mended: {path}, which a restore left unfinished, is gone"))
+    data = Path(os.path.realpath(settings.data))  # as restoring takes it
+    path = data.with_name(f"{data.name}.restoring")
+    if path.exists():
+        kept = restoring.heal(data)
+        done.append(Finding("folder", "ok", f"mended: {path}, which a restore left unfinished, is {f'kept as {kept}' if kept else 'gone'}"))
     return done
 
 
