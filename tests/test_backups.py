@@ -394,6 +394,71 @@ def test_a_disk_s_own_folder_is_refused_before_anything_is_unpacked(client, made
     assert not list(tmp_path.glob("*.restoring"))
 
 
+# ── off the machine ──
+
+
+def pushed(remote):  # noqa: F811
+    with acting(system()):
+        backups.offsite.push()
+    names = [one["filename"] for one in json.loads(on(remote, "show", "backups:index.json"))]
+    assert on(remote, "ls-tree", "--name-only", "backups").splitlines() == sorted([*names, "index.json"])
+    return names
+
+
+def made_anew(client):
+    name = client.post("/backups/trigger").data["filename"]
+    work()
+    return name
+
+
+def on_another_machine():
+    for name in ("offsite", "backups"):
+        shutil.rmtree(settings.data / name)
+    (settings.data / "backups").mkdir()
+
+
+def test_what_another_machine_pushed_stays_until_a_rule_ends_it(client, remote, tmp_path, monkeypatch):  # noqa: F811
+    first = [made_anew(client) for _ in range(3)][::-1]
+    scheduled = first[0].replace("manual", "scheduled")
+    (settings.data / "backups" / first[0]).rename(settings.data / "backups" / scheduled)
+    (settings.data / "backups" / f"{first[0]}.json").rename(settings.data / "backups" / f"{scheduled}.json")
+    first[0] = scheduled
+    assert sorted(pushed(remote)) == sorted(first)
+    whole = on(remote, "rev-parse", f"backups:{first[2]}")
+    on_another_machine()
+    second = [made_anew(client) for _ in range(2)]
+    assert sorted(pushed(remote)) == sorted(first + second), "also the push that each backup asks for kept them"
+    assert on(remote, "rev-parse", f"backups:{first[2]}") == whole
+    client.delete(f"/backups/{second[0]}")
+    assert sorted(pushed(remote)) == sorted([*first, second[1]]), "what is deleted here goes, and nothing of the others"
+    shutil.rmtree(settings.data / "offsite/repository.git")
+    assert sorted(pushed(remote)) == sorted([*first, second[1]]), "the others' pieces are fetched anew"
+    path = backups.offsite.fetch(str(remote), tmp_path, first[2])
+    assert restoring.unpack(path, (tmp_path / "out"), restoring.key_of(path))
+    monkeypatch.setitem(settings.values, "backup_keep_days", 0)
+    monkeypatch.setitem(settings.values, "backup_keep_weeks", 0)
+    monkeypatch.setitem(settings.values, "backup_keep_months", 0)
+    assert sorted(pushed(remote)) == sorted([*first[1:], second[1]])
+
+
+def test_a_push_destroys_nothing_that_it_does_not_know(client, remote, monkeypatch):  # noqa: F811
+    tree = subprocess.run(["git", "-C", str(remote), "mktree"], input="", text=True, check=True, capture_output=True).stdout.strip()
+    stranger = on(remote, "commit-tree", tree, "-m", "x")
+    on(remote, "update-ref", "refs/heads/backups", stranger)
+    made_anew(client)
+    assert "set backup_branch to another name" in client.get("/backups/logs").data["lines"][-1] and on(remote, "rev-parse", "backups") == stranger
+    on(remote, "update-ref", "-d", "refs/heads/backups")
+    ours, commit = pushed(remote), backups.offsite._commit
+
+    def meanwhile(*arguments):
+        on(remote, "update-ref", "refs/heads/backups", stranger)
+        return commit(*arguments)
+    monkeypatch.setattr(backups.offsite, "_commit", meanwhile)
+    with pytest.raises(Unavailable):
+        pushed(remote)
+    assert ours and on(remote, "rev-parse", "backups") == stranger
+
+
 # ── commands ──
 
 

@@ -295,14 +295,19 @@ def tidy() -> list[str]:
     found = everything()
     newest = next((one.filename for one in found if one.verification == "ok"), None)
     scheduled = [one for one in found if one.kind == "scheduled" and one.encrypted]
-    kept = {newest} | {name for width, many in ((10, settings.backup_keep_days), (-1, settings.backup_keep_weeks), (7, settings.backup_keep_months))
-                       for name in _newest_of_each(scheduled, width, many)}
+    kept = {newest} | retained(scheduled)
     gone = [one.filename for one in scheduled if one.filename not in kept]
     gone += [one.filename for one in [one for one in found if one.kind == "before_upgrade"][SNAPSHOTS:]]
     for name in gone:
         (making.folder() / name).unlink(missing_ok=True)
         (making.folder() / f"{name}.json").unlink(missing_ok=True)
     return gone
+
+
+def retained(scheduled: list[Backup]) -> set[str]:
+    """The names of the scheduled backups, given newest first, that some rule keeps."""
+    return {name for width, many in ((10, settings.backup_keep_days), (-1, settings.backup_keep_weeks), (7, settings.backup_keep_months))
+            for name in _newest_of_each(scheduled, width, many)}
 
 
 def _newest_of_each(backups: list[Backup], width: int, many: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 Owns `offsite/` in the data folder: a bare repository, and what was pushed last. A backup is cut into pieces of 50 MB, which every host
 takes. The branch has one commit without a parent and is rewritten each time, so that the remote holds what is kept and no more.
+What others pushed there is kept, too: of a machine that was lost, or of another company, it may be all that is left.
 Surprise: git reads no configuration but ours, runs no hook, and never asks: a remote that wants a password is one that fails.
 """
 import json
@@ -14,10 +15,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from orkosi import Invalid, Struct, Unavailable, now, settings
+import msgspec
+
+from orkosi import Invalid, Struct, Unavailable, now, seconds, settings
 from plugins import folders, queue
 
-from . import Backup, Order, everything, log, making, note, plugin
+from . import NAME, Backup, Order, everything, log, making, note, plugin, retained
 
 PIECE = 50 << 20
 SHOWN = 100  # lines of the log
@@ -30,6 +33,15 @@ class Latest(Struct):
     """The newest backup that the remote has."""
     filename: str
     committed_at: str
+
+
+class Other(Struct):
+    """A backup that the remote has, as its index tells it. `tree`: the folder of its pieces."""
+    filename: str
+    size: int
+    sha256: str | None
+    created_at: str
+    tree: str = ""
 
 
 class Remote(Struct):
@@ -169,16 +181,18 @@ def _push(order: Order) -> str:
 
 
 def push() -> str:
-    """Make the remote's branch hold the kept backups, and nothing else; the commit. Unavailable in git's words."""
+    """Make the remote's branch hold the kept backups, and those of others; the commit. Unavailable in git's words, Invalid where none are there."""
     url, own = _require_remote(), repository()
     kept = [one for one in everything() if one.encrypted and one.verification == "ok"]
-    commit = _commit(own, kept)
-    if commit is None:
+    if not kept:
         return ""
-    git(own, "push", "--force", "--quiet", url, f"{commit}:refs/heads/{settings.backup_branch}")
+    head, branch = _head(url, PATIENCE), f"refs/heads/{settings.backup_branch}"
+    others = _others(own, url, head, kept)
+    commit = _commit(own, kept, others)
+    git(own, "push", f"--force-with-lease={branch}:{head}", "--quiet", url, f"{commit}:{branch}")  # not over what came since it was looked at
     git(own, "update-ref", "refs/heads/kept", commit)
     git(own, "prune", "--expire=now")
-    _note(sha=commit, filename=kept[0].filename, pushed_at=now(), error=None)
+    _note(sha=commit, filename=kept[0].filename, pushed_at=now(), error=None, others=[msgspec.to_builtins(one) for one in others])
     for one in kept:
         note(one.filename, offsite="pushed")
     total = sum(one.size_bytes for one in kept)
@@ -187,28 +201,68 @@ def push() -> str:
     return commit
 
 
-def _commit(repository: Path, kept: list[Backup]) -> str | None:
-    """One commit without a parent: an index, and for each backup a folder of its pieces; None where there is nothing to keep."""
-    if not kept:
-        return None
-    index = json.dumps([{"filename": one.filename, "size": one.size_bytes, "sha256": one.sha256, "created_at": one.created_at}
-                        for one in kept], indent=1)
-    entries = [f"100644 blob {_blob(repository, index.encode())}\t{INDEX}"]
+def _commit(repository: Path, kept: list[Backup], others: list[Other]) -> str:
+    """One commit without a parent: an index, and for each backup a folder of its pieces."""
     trees = {one.filename: _tree_of(repository, one) for one in kept}
-    _note(trees={name: [one.sha256, trees[name]] for one in kept for name in (one.filename,)})
-    entries += [f"040000 tree {id}\t{name}" for name, id in trees.items()]
-    return git(repository, "commit-tree", tree(repository, entries), "-m", f"{kept[0].filename}, and {len(kept) - 1} older")
+    _note(trees={one.filename: [one.sha256, trees[one.filename]] for one in kept})
+    own = [Other(one.filename, one.size_bytes, one.sha256, one.created_at, trees[one.filename]) for one in kept]
+    listed = sorted(own + others, key=lambda one: (one.created_at, one.filename), reverse=True)
+    index = json.dumps([{"filename": one.filename, "size": one.size, "sha256": one.sha256, "created_at": one.created_at} for one in listed], indent=1)
+    entries = [f"100644 blob {_blob(repository, index.encode())}\t{INDEX}", *(f"040000 tree {one.tree}\t{one.filename}" for one in listed)]
+    return git(repository, "commit-tree", tree(repository, entries), "-m", f"{listed[0].filename}, and {len(listed) - 1} older")
+
+
+def _others(repository: Path, url: str, head: str, kept: list[Backup]) -> list[Other]:
+    """What the remote has that this machine did not make: as it was known at the last push, or fetched where somebody else has pushed since."""
+    if not head:
+        return []
+    known = state()
+    if head == known.get("sha") and "others" in known:
+        found = [msgspec.convert(one, Other) for one in known["others"]]
+        if all(_there(repository, one.tree) for one in found):
+            return _retained(found)
+    git(repository, "fetch", "--quiet", "--depth=1", "--no-tags", "--", url, f"refs/heads/{settings.backup_branch}")
+    ours = {one.filename for one in kept} | known.get("trees", {}).keys()  # what was pushed from here, and is here no more, was deleted
+    return _retained([one for one in _indexed(repository, url) if one.filename not in ours])
+
+
+def _indexed(repository: Path, url: str) -> list[Other]:
+    """The backups in what was fetched. Invalid where it holds something else."""
+    listed = git(repository, "ls-tree", "FETCH_HEAD").splitlines()
+    trees = {name: facts.split()[2] for facts, _, name in (line.partition("\t") for line in listed) if " tree " in facts}
+    try:
+        found = msgspec.json.decode(git(repository, "show", f"FETCH_HEAD:{INDEX}"), type=list[Other])
+        good = all(NAME.fullmatch(one.filename) and seconds(one.created_at) for one in found)
+    except (Unavailable, msgspec.MsgspecError, ValueError):
+        good = False
+    if not good:
+        raise Invalid(f"The branch {settings.backup_branch} of {public(url)} holds something other than backups, which a push would destroy; "
+                      "set backup_branch to another name, or backup_remote to an empty repository")
+    return [msgspec.structs.replace(one, tree=trees[one.filename]) for one in found if one.filename in trees]
+
+
+def _retained(others: list[Other]) -> list[Other]:
+    """Those that the rules of this machine keep. Each is told by its own kind: ours push out nobody else's, who may be of another vault."""
+    made = {one.filename: Backup(one.filename, "scheduled", one.size, one.created_at, one.sha256, None, None, [], True, None, "ok", "pushed")
+            for one in others if one.filename.endswith("-scheduled.backup")}
+    stays = retained(sorted(made.values(), key=lambda one: one.place, reverse=True))
+    return [one for one in others if one.filename not in made or one.filename in stays]
+
+
+def _there(repository: Path, object: str) -> bool:
+    """Whether our own repository has it."""
+    try:
+        git(repository, "cat-file", "-e", object)
+    except Unavailable:
+        return False
+    return True
 
 
 def _tree_of(repository: Path, one: Backup) -> str:
     """The folder of a backup's pieces; the one of the last push, where it is still the same file."""
     sha256, known = state().get("trees", {}).get(one.filename, (None, ""))
-    if known and sha256 == one.sha256:
-        try:
-            git(repository, "cat-file", "-e", known)
-            return str(known)
-        except Unavailable:
-            pass  # its objects are gone
+    if known and sha256 == one.sha256 and _there(repository, known):
+        return str(known)
     return tree(repository, [f"100644 blob {_blob(repository, piece)}\t{number:05}"
                               for number, piece in enumerate(_pieces(making.folder() / one.filename))])
 
@@ -256,14 +310,14 @@ def status() -> Remote:
     if head and head == known.get("sha"):
         found.latest = Latest(known["filename"], known["pushed_at"])
     elif head:
-        found.last_error = f"The branch was rewritten by somebody else: it is at {head[:12]}; the next push puts that right"
+        found.last_error = f"The branch was rewritten by somebody else: it is at {head[:12]}; the next push keeps what it has"
     found.in_sync = bool(found.latest and own and found.latest.filename == own[0].filename and not found.behind)
     return found
 
 
-def _head(url: str) -> str:
+def _head(url: str, patience: float = LOOK) -> str:
     """The commit that the remote's branch is at; "" where it has none."""
-    return git(Path(os.devnull), "ls-remote", url, f"refs/heads/{settings.backup_branch}", patience=LOOK).partition("\t")[0]
+    return git(Path(os.devnull), "ls-remote", url, f"refs/heads/{settings.backup_branch}", patience=patience).partition("\t")[0]
 
 
 def fetch(url: str, place: Path, name: str | None = None) -> Path:
