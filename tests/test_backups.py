@@ -1,6 +1,7 @@
 """Backups: what cannot be restored is refused, what is hostile harms nobody, and the worst day ends well."""
 import contextlib
 import errno
+import hashlib
 import io
 import json
 import os
@@ -10,6 +11,8 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import apsw
 import pytest
@@ -457,6 +460,40 @@ def test_a_push_destroys_nothing_that_it_does_not_know(client, remote, monkeypat
     with pytest.raises(Unavailable):
         pushed(remote)
     assert ours and on(remote, "rev-parse", "backups") == stranger
+
+
+def test_pushes_at_once_take_turns_and_mix_nothing(client, remote, tmp_path, monkeypatch):  # noqa: F811
+    names = [made_anew(client) for _ in range(2)]
+    shutil.rmtree(settings.data / "offsite")  # all pieces are laid anew
+    repository, inside, most, commit = backups.offsite.repository(), [], [], backups.offsite._commit
+
+    def counted(*arguments):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.2)  # as long as large pieces take, so that the others could come in
+        try:
+            return commit(*arguments)
+        finally:
+            inside.pop()
+    monkeypatch.setattr(backups.offsite, "_commit", counted)
+    with ThreadPoolExecutor(3) as hands:
+        for one in [hands.submit(pushed, remote) for _ in range(3)]:
+            assert sorted(one.result()) == sorted(names)
+        assert most == [1, 1, 1]
+        raws = [os.urandom(20_000) for _ in range(60)]
+        wanted = [hashlib.sha1(b"blob %d\0" % len(raw) + raw).hexdigest() for raw in raws]
+        assert list(hands.map(lambda raw: backups.offsite._blob(repository, raw), raws)) == wanted
+    assert sorted(one.name for one in repository.iterdir() if one.is_file()) == sorted(["FETCH_HEAD", "HEAD", "config", "description"])
+    for name in names:
+        (tmp_path / name).mkdir()
+        assert backups.offsite.fetch(str(remote), tmp_path / name, name).read_bytes() == backups.at(name).read_bytes()
+
+
+def test_one_backup_asks_for_one_push(client, remote):  # noqa: F811
+    name = made_anew(client)
+    with acting(system()):
+        backups.offsite.ask(name)
+    assert db.value("SELECT count(*) FROM jobs WHERE :tenant AND task_type = 'backups.push'") == 1
 
 
 # ── commands ──

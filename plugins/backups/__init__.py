@@ -248,7 +248,7 @@ def _make(order: Order) -> str:
             raise
     log.info("backup %s: made and proven in %.1f s", order.filename, time.monotonic() - began)
     tidy()
-    offsite.ask()
+    offsite.ask(order.filename)
     return order.filename
 
 

@@ -5,11 +5,14 @@ takes. The branch has one commit without a parent and is rewritten each time, so
 What others pushed there is kept, too: of a machine that was lost, or of another company, it may be all that is left.
 Surprise: git reads no configuration but ours, runs no hook, and never asks: a remote that wants a password is one that fails.
 """
+import contextlib
+import fcntl
 import json
 import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -157,10 +160,10 @@ def repository() -> Path:
 # ── pushing ──
 
 
-def ask() -> None:
-    """Have the backups pushed soon, where there is a remote."""
+def ask(newest: str) -> None:
+    """Have the backups pushed soon, where there is a remote; once for each that was made, however often its job is tried."""
     if settings.backup_remote:
-        queue.later("backups.push", {"filename": ""}, attempts=5, timeout=900)
+        queue.later("backups.push", {"filename": newest}, key=f"push:{newest}", attempts=5, timeout=900)
 
 
 @plugin.job("backups.push")
@@ -180,8 +183,25 @@ def _push(order: Order) -> str:
     return sha
 
 
+@contextlib.contextmanager
+def _turn() -> Iterator[None]:
+    """One push at a time, here or in another process: whoever comes later waits. One would prune what another is about to push."""
+    folder().mkdir(exist_ok=True, mode=0o700)
+    turn = os.open(folder(), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(turn)
+
+
 def push() -> str:
     """Make the remote's branch hold the kept backups, and those of others; the commit. Unavailable in git's words, Invalid where none are there."""
+    with _turn():
+        return _pushed()
+
+
+def _pushed() -> str:
     url, own = _require_remote(), repository()
     kept = [one for one in everything() if one.encrypted and one.verification == "ok"]
     if not kept:
@@ -283,13 +303,10 @@ def tree(repository: Path, lines: list[str]) -> str:
 
 
 def _fed(repository: Path, raw: bytes, *arguments: str) -> str:
-    fresh = repository / "fed"
-    fresh.write_bytes(raw)  # a pipe would have to be fed while git is read
-    try:
-        with open(fresh, "rb") as file:
-            return git(repository, *arguments, stdin=file)
-    finally:
-        fresh.unlink()
+    with tempfile.TemporaryFile(dir=repository) as file:  # without a name; a pipe would have to be fed while git is read
+        file.write(raw)
+        file.seek(0)
+        return git(repository, *arguments, stdin=file)
 
 
 # ── what is there ──
