@@ -23,6 +23,7 @@ from stories.test_story_backups import made, on, remote, work  # noqa: F401  # f
 from orkosi import NoSpace, Unavailable, acting, db, now, seconds, settings, system
 from plugins import backups, doctor, users
 from plugins.backups import commands, making, restoring, sealed
+from plugins.standby import source
 from plugins.vault import master
 
 
@@ -102,6 +103,55 @@ def test_whatever_agents_leave_lying_about_harms_nobody(client, tmp_path):
         assert os.readlink(there / "link") == "/etc/passwd" and (there / ("n" * 200) / ("m" * 200) / "deep").read_text() == "z"
         assert os.access(there / "script", os.X_OK) and (there / "script").stat().st_mode & 0o77 == 0
         assert not (tmp_path / "there/agents/felix/runs").exists() and not (tmp_path / "there/keys").exists()
+
+
+def test_a_link_in_a_folders_place_leads_nowhere_while_a_backup_is_made(client, tmp_path, monkeypatch):
+    client.post("/agents", {"name": "felix"})
+    workspace, outside, add, offered = settings.data / "agents/felix/workspace", tmp_path / "outside", making.add, source.listing(settings.data)
+    (outside / "deep").mkdir(parents=True)
+    (outside / "deep/secret").write_text("s")
+    for name in ("a/big", "z/deep/note"):
+        (workspace / name).parent.mkdir(parents=True)
+        (workspace / name).write_text("x")
+    whole = source.listing(settings.data)
+
+    def turned(tar, path, known, *parent):
+        if known.endswith("a/big"):
+            (workspace / "z").rename(workspace / "y")
+            (workspace / "z").symlink_to(outside)
+        add(tar, path, known, *parent)
+    monkeypatch.setattr(making, "add", turned)
+    making.folder().mkdir(exist_ok=True)
+    name = backups.fresh_name("manual")
+    with acting(system()):
+        making.make(name, "manual")
+    with unpacked(backups.at(name), tmp_path / "there"):
+        assert sorted(os.listdir(tmp_path / "there/agents/felix/workspace")) == ["SOUL.md", "a"] and (
+            tmp_path / "there/agents/felix/workspace/a/big").read_text() == "x"
+    assert "agents/felix/workspace/z/deep/note" in whole.keys() - offered.keys()
+    raw = io.BytesIO()
+    source.send(["agents/felix/workspace/z/deep/secret", "agents/felix/workspace/y/deep/note", "agents/felix/workspace/z", "orkosi.toml"], raw)
+    raw.seek(0)
+    assert tarfile.open(fileobj=raw).getnames() == ["agents/felix/workspace/y/deep/note", "agents/felix/workspace/z"]
+
+
+def test_folders_in_folders_without_end_hold_no_backup_up(client, tmp_path):
+    client.post("/agents", {"name": "felix"})
+    place, before = os.open(settings.data / "agents/felix/workspace", os.O_RDONLY), len(os.listdir("/dev/fd"))
+    for _ in range(600):  # more than are kept
+        os.mkdir("d", dir_fd=place)
+        below = os.open("d", os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = below
+    os.close(place)
+    making.folder().mkdir(exist_ok=True)
+    name, held = backups.fresh_name("manual"), [len(os.listdir("/dev/fd")) for _ in making.walk(settings.data, "agents")]
+    assert max(held) < before + 5 and len(held) > 100
+    with acting(system()):
+        making.make(name, "manual")
+    with unpacked(backups.at(name), tmp_path / "there"):
+        assert (tmp_path / "there/agents/felix/workspace" / "/".join("d" * 100)).is_dir()
+    subprocess.run(["rm", "-rf", str(settings.data / "agents/felix/workspace/d")], check=True)
 
 
 @pytest.mark.parametrize("name, link", [("../outside", None), ("/etc/owned", None), ("a/../../b", None), ("./x", None), ("", None), ("agents/x", "..")])

@@ -45,7 +45,7 @@ def rows(folder):
 def tree(folder):
     """What the folders of agents and products hold: contents, permissions, times."""
     found = {}
-    for path, known in (one for name in making.FOLDERS for one in making.walk(folder / name, name)):
+    for known, path in ((known, folder / known) for name in making.FOLDERS for known, _, _ in making.walk(folder, name)):
         if path.is_symlink():
             found[known] = os.readlink(path)
         elif path.is_dir():

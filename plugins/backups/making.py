@@ -30,6 +30,8 @@ FOLDERS = ("agents", "products", "workers")
 FILES = ("orkosi.toml", "billing.toml", "epoch.json")
 LEFT_OUT = ("runs", "scratch", "logs")  # of each agent's folder
 MANIFEST = "manifest.json"
+DEEPEST = 400  # folders in folders; what lies deeper is left out, for nobody could take it away again where it is unpacked
+DEEPER = 100  # bytes by which a path may be longer where a backup is unpacked; what would not go in there is left out
 PARTS = ["database", "logs", "workspaces", "products", "workers", "settings", "vault"]
 
 
@@ -144,25 +146,55 @@ def _fill(tar: tarfile.TarFile, place: Path, manifest: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
             add(tar, settings.data / name, name)
     for name in FOLDERS:
-        for path, known in walk(settings.data / name, name):
+        for known, inner, parent in walk(settings.data, name):
             with contextlib.suppress(OSError):  # gone meanwhile, or nobody may read it
-                add(tar, path, known)
+                add(tar, inner, known, parent)
 
 
-def walk(path: Path, known: str) -> Iterator[tuple[Path, str]]:
-    """Everything below a folder, links not followed; a folder before what is in it."""
+@contextlib.contextmanager
+def reached(data: Path, known: str) -> Iterator[int | None]:
+    """A folder of the data folder, by descriptor; None where there is none, or a link on the way to it. One is held, however deep it lies.
+
+    The first step alone may be a link: the operator's own, to another disk. Below it agents write, whenever they like.
+    """
+    first, *parts = known.split("/")
+    held = contextlib.ExitStack()
     try:
-        entries = sorted(os.scandir(path), key=lambda entry: entry.name)
-    except OSError:
-        return
-    yield path, known
-    for entry in entries:
-        if entry.name in LEFT_OUT and known.count("/") == 1 and known.startswith("agents/"):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from walk(Path(entry.path), f"{known}/{entry.name}")
-        else:
-            yield Path(entry.path), f"{known}/{entry.name}"
+        fd = held.enter_context(folders.directory(data / first))
+        for part in parts:
+            if fd is not None:
+                above, held = held, contextlib.ExitStack()
+                with above:
+                    fd = held.enter_context(folders.directory(part, fd))
+        yield fd
+    finally:
+        held.close()
+
+
+def walk(data: Path, root: str) -> Iterator[tuple[str, str, int]]:
+    """Everything below a folder, links not followed, a folder before what is in it: (its name in the data folder, in its own, that one's descriptor).
+
+    Surprise: no path is taken twice. What was a folder when it was listed may be a link by the time that it is looked into.
+    """
+    waiting, longest = [root], os.pathconf(data, "PC_PATH_MAX") - DEEPER - len(os.fsencode(data))
+    while waiting:
+        known = waiting.pop()
+        with reached(data, known) as folder:
+            if folder is None:
+                continue
+            yield known, ".", folder
+            inner = []
+            with os.scandir(folder) as listed:
+                entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in listed)
+            for name, is_folder in entries:
+                path = f"{known}/{name}"
+                if (name in LEFT_OUT and known.count("/") == 1 and known.startswith("agents/")) or len(os.fsencode(path)) > longest:
+                    continue
+                if is_folder and path.count("/") < DEEPEST:
+                    inner.append(path)
+                elif not is_folder:
+                    yield path, name, folder
+            waiting += reversed(inner)
 
 
 def _in_use() -> set[tuple[int, int]]:
@@ -176,19 +208,19 @@ def _in_use() -> set[tuple[int, int]]:
     return found
 
 
-def add(tar: tarfile.TarFile, path: Path, known: str) -> None:
-    """Add a file, a folder or a link; of pipes, sockets and devices there is nothing to keep."""
-    state = path.lstat()
+def add(tar: tarfile.TarFile, path: Path | str, known: str, parent: int | None = None) -> None:
+    """Add a file, a folder or a link, by its name in the folder of a descriptor; of pipes, sockets and devices there is nothing to keep. OSError."""
+    state = os.stat(path, dir_fd=parent, follow_symlinks=False)
     info = tarfile.TarInfo(known)
     info.mode, info.mtime = stat.S_IMODE(state.st_mode), int(state.st_mtime)
     if stat.S_ISLNK(state.st_mode):
-        info.type, info.linkname = tarfile.SYMTYPE, os.readlink(path)
+        info.type, info.linkname = tarfile.SYMTYPE, os.readlink(path, dir_fd=parent)
         tar.addfile(info)
     elif stat.S_ISDIR(state.st_mode):
         info.type = tarfile.DIRTYPE
         tar.addfile(info)
     elif stat.S_ISREG(state.st_mode) and (state.st_dev, state.st_ino) not in _in_use():
-        with os.fdopen(folders.open_plain(path), "rb") as file:
+        with os.fdopen(folders.open_plain(path, parent=parent), "rb") as file:
             info.size = os.fstat(file.fileno()).st_size
             tar.addfile(info, _Steady(file, info.size))  # type: ignore[arg-type]
 

@@ -71,12 +71,12 @@ def regular(name: str, parent: int) -> Iterator[tuple[int, os.stat_result] | Non
             os.close(fd)
 
 
-def open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
+def open_plain(path: Path | str, flags: int = os.O_RDONLY, parent: int | None = None) -> int:
     """A descriptor of a regular file, opened or made without following a link at its end and without ever waiting.
 
     OSError for anything else that has the name: a pipe that nobody answers at would hold whoever opens it for good.
     """
-    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o600)
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o600, dir_fd=parent)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise OSError(errno.EINVAL, "Not a regular file", str(path))

@@ -5,6 +5,7 @@ Surprise: a database on another machine's disk that is mounted here is refused. 
 and whoever reads it so may destroy it.
 """
 import contextlib
+import itertools
 import json
 import os
 import shlex
@@ -66,14 +67,15 @@ def stamp(path: Path) -> list[int]:
 def listing(data: Path) -> dict[str, list[Any]]:
     """Everything of a data folder that a standby has besides the databases, by its name; links not followed."""
     found = {}
-    for path, known in [(data / name, name) for name in LOOSE] + [one for name in making.FOLDERS for one in making.walk(data / name, name)]:
+    loose: list[tuple[str, Path | str, int | None]] = [(name, data / name, None) for name in LOOSE]
+    for known, path, parent in itertools.chain(loose, *(making.walk(data, name) for name in making.FOLDERS)):
         with contextlib.suppress(OSError):  # it is gone, or never was
-            state = path.lstat()
+            state = os.stat(path, dir_fd=parent, follow_symlinks=False)
             kind = {stat.S_IFDIR: "d", stat.S_IFREG: "f", stat.S_IFLNK: "l"}.get(stat.S_IFMT(state.st_mode))
             if kind:
                 size, changed = (state.st_size, state.st_mtime_ns) if kind == "f" else (0, 0)
                 mode = {"d": 0o700, "f": state.st_mode & 0o100 | 0o600}.get(kind, 0)  # what a backup keeps of it, too
-                found[known] = [kind, mode, size, changed, os.readlink(path) if kind == "l" else ""]
+                found[known] = [kind, mode, size, changed, os.readlink(path, dir_fd=parent) if kind == "l" else ""]
     return found
 
 
@@ -81,8 +83,10 @@ def send(names: list[str], out: IO[bytes]) -> None:
     """Write these files as one tar; those that are gone are left out."""
     with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar:
         for name in names:
-            with contextlib.suppress(OSError):
-                making.add(tar, settings.data / name, name)
+            above, _, inner = name.rpartition("/")
+            with contextlib.suppress(OSError), making.reached(settings.data, above) as parent:
+                if parent is not None:
+                    making.add(tar, inner, name, parent)
 
 
 def note_pull(by: str, last: str, into: str) -> None:
