@@ -1,6 +1,7 @@
 """Backups: what cannot be restored is refused, what is hostile harms nobody, and the worst day ends well."""
 import contextlib
 import errno
+import fcntl
 import hashlib
 import io
 import json
@@ -203,6 +204,19 @@ def test_two_who_make_one_at_once_both_make_one(client, tmp_path):
     for name in names:
         with unpacked(backups.at(name), tmp_path / name) as manifest:
             assert manifest["rows"]["orkosi.db/users"] == 1
+
+
+def test_who_is_interrupted_while_waiting_takes_no_room_away(client, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+    with making.room(".making") as place:
+        (place / "orkosi.db").write_text("at work")
+        with monkeypatch.context() as patch:
+            patch.setattr(fcntl, "flock", interrupted)
+            with pytest.raises(KeyboardInterrupt), making.room(".making"):
+                pass
+        assert (place / "orkosi.db").read_text() == "at work"
+    assert not place.exists()
 
 
 def test_two_of_one_second_have_names_of_their_own(client, monkeypatch):

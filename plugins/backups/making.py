@@ -47,12 +47,14 @@ def room(name: str) -> Iterator[Path]:
     folder().mkdir(mode=0o700, exist_ok=True)
     turn = os.open(folder(), os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(turn, fcntl.LOCK_EX)
-        _take_away(place)
-        place.mkdir(mode=0o700)
-        yield place
+        fcntl.flock(turn, fcntl.LOCK_EX)  # whoever is interrupted here has no room to take away: it is somebody else's
+        try:
+            _take_away(place)
+            place.mkdir(mode=0o700)
+            yield place
+        finally:
+            _take_away(place)
     finally:
-        _take_away(place)
         os.close(turn)
 
 
