@@ -1,4 +1,5 @@
 """Onto the Mac: a bundle, installed without a network into a path with spaces, kept by launchd, upgraded, and put back by itself."""
+import contextlib
 import hashlib
 import json
 import os
@@ -146,7 +147,7 @@ class Death(BaseException):
     """The power fails."""
 
 
-@pytest.mark.parametrize("moment", range(26))
+@pytest.mark.parametrize("moment", range(27))
 def test_an_upgrade_that_dies_at_any_moment_leaves_one_whole_version(tmp_path, monkeypatch, data, moment):
     home = tmp_path / "home"
     for version_, folder in (("old", home), ("new", home / "releases/next")):
@@ -193,6 +194,38 @@ def test_an_upgrade_that_dies_at_any_moment_leaves_one_whole_version(tmp_path, m
         assert look() == before
     else:
         assert look() == after
+
+
+@pytest.mark.parametrize("moment", range(0, 40, 3))
+def test_a_rollback_that_dies_is_healed_by_the_next_start(tmp_path, monkeypatch, data, moment):
+    home, names = tmp_path / "home", [*(name for name in upgrade.SWAPPED if name != "orkosi.py"), ".venv", "orkosi.py"]
+    for version_, folder in (("new", home), ("old", home / "releases/before")):
+        for name in (*bundle.CODE, "wheels", ".venv", "bundle.json", "sbom.cdx.json"):
+            inner = folder / name / "inner" if name in ("plugins", "launchd", "wheels", ".venv") else folder / name
+            inner.parent.mkdir(parents=True, exist_ok=True)
+            inner.write_text(f"{version_}\nPRAGMA user_version = 99" if name == "schema.sql" else version_)
+    facts = {"version": "0", "backup": "", "had": names, "names": names, "data": str(data)}
+    (home / "releases/before/swapped.json").write_text(json.dumps(facts))
+    monkeypatch.setattr(upgrade, "HOME", str(home))
+    monkeypatch.setattr(upgrade, "releases", lambda: home / "releases")
+    monkeypatch.setattr(upgrade, "launchd_has_it", lambda: False)
+    monkeypatch.setattr(upgrade, "running", lambda: "")
+    steps = iter(range(10**6))
+    for module, name in ((os, "rename"), (os, "replace"), (shutil, "rmtree"), (shutil, "copy2")):
+        def dying(*arguments, real=getattr(module, name), **more):
+            if next(steps) == moment:
+                raise Death
+            return real(*arguments, **more)
+        monkeypatch.setattr(module, name, dying)
+    with contextlib.suppress(Death):
+        upgrade.rollback(print)
+    monkeypatch.undo()
+    begun = moment > 2  # before, what heals and the journal are laid
+    if (home / "releases/journal.json").exists():
+        subprocess.run([sys.executable, str(home / "releases/recover.py"), str(home)], check=True, capture_output=True)
+        assert not (home / "releases/recover.py").exists()
+    assert {name: (home / name / "inner" if (home / name).is_dir() else home / name).read_text()[:3] for name in names} == dict.fromkeys(
+        names, "old" if begun else "new")
 
 
 def test_a_folder_that_macos_guards_is_told_of_at_the_start(tmp_path, monkeypatch):

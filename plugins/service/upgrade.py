@@ -120,6 +120,15 @@ def _journal() -> Path:
     return releases() / "journal.json"
 
 
+def _begin() -> None:
+    """From here on, whatever starts asks recover.py, which is there and whole before the journal says so."""
+    if not _journal().exists():  # else it is there, from before the swap; beside us lies that of a version which did not run
+        fresh = releases() / "recover.new"
+        shutil.copy2(Path(recover.__file__), fresh)
+        os.replace(fresh, releases() / "recover.py")
+    folders.write_whole(_journal(), json.dumps({"stage": "swapping"}))
+
+
 def _swap(backup: str, served: bool) -> None:
     """Stop the server, and put the next version in the place of this one. launchd goes on wanting the server: what it starts meanwhile waits.
 
@@ -132,9 +141,8 @@ def _swap(backup: str, served: bool) -> None:
     had = [name for name in names if (home / name).exists()]
     facts = {"version": VERSION, "backup": backup, "had": had, "names": names, "data": str(settings.data)}
     folders.write_whole(before / "swapped.json", json.dumps(facts))
-    shutil.copy2(Path(__file__).with_name("recover.py"), releases() / "recover.py")
     shutil.copy2(home / "orkosi.py", before / "orkosi.py")
-    folders.write_whole(_journal(), json.dumps({"stage": "swapping"}))
+    _begin()
     if served:
         launchd.driver.end(plist())
     for name in names:
@@ -157,7 +165,7 @@ def _at_home(venv: Path, made_at: Path) -> None:
 def back(say: Say, start: bool) -> None:
     """Put the version before in its place again."""
     home, known = Path(HOME), json.loads((releases() / "before" / "swapped.json").read_text())
-    folders.write_whole(_journal(), json.dumps({"stage": "swapping"}))
+    _begin()
     if start:
         launchd.driver.end(plist())
     recover.put_back(home, known["names"], known["had"])
