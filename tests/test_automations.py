@@ -223,6 +223,16 @@ def test_a_program_that_is_not_there_is_reported_not_raised(driver, data):
     assert eventually(lambda: driver.status(path).last_exit) == 78
 
 
+@pytest.mark.parametrize("odd", [{"EnvironmentVariables": {"N": 5}}, {"EnvironmentVariables": ["N"]}, {"WorkingDirectory": 5},
+                                 {"StandardOutPath": 5}, {"StandardErrorPath": ["x"]}])
+def test_an_odd_plist_fails_alone(driver, data, odd):
+    bad = supervisor.write("com.a", {"ProgramArguments": ["/bin/true"], "RunAtLoad": True} | odd)
+    driver.load(bad)
+    assert eventually(lambda: driver.status(bad).last_exit) == 78
+    driver.load(sleeper("com.b", data, "echo $$ >> out", RunAtLoad=True))
+    assert eventually(lambda: pids(data)), "the others run all the same"
+
+
 @pytest.mark.parametrize("content", [b"", b"<plist>", plistlib.dumps({"Label": "com.a"}), plistlib.dumps(["x"]),
                                      plistlib.dumps({"Label": "com.b", "ProgramArguments": ["/bin/true"]})])
 def test_what_is_no_job_is_refused(data, content):

@@ -87,7 +87,7 @@ class Job:
             processes.remember(self.pid_file, self.process)
             if self.dropped:
                 self.end()
-        except (OSError, ValueError) as error:
+        except (OSError, TypeError, ValueError) as error:  # a plist may say anything: a number where a text belongs
             log.error("job %s cannot be started: %s", self.plist.stem, error)
             self.last_exit = 78
             if self.stays_alive():
