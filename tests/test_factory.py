@@ -2,9 +2,14 @@
 import fcntl
 import os
 import signal
+import time
 
 import pytest
 from conftest import eventually
+
+from orkosi import now
+from plugins import factory, supervisor
+from plugins.factory import running
 
 ENOUGH = {"timeout_seconds": 60}
 
@@ -122,13 +127,53 @@ def test_the_server_ends_and_comes_again(plant):
     eventually(lambda: plant.job(id)["status"] == "completed", 20)
 
 
+def one_worker(client, data):
+    """The row of a worker, whose processes the test makes up."""
+    client.patch("/factory-workers/config", {"worker_count": 1})
+    (data / "work/factory-1").mkdir(parents=True)
+    return factory.workers()[0]
+
+
+def test_what_the_next_process_claims_is_not_lost_with_the_one_before(client, data, monkeypatch):
+    one = one_worker(client, data)
+    submit = lambda: client.post("/task-queue/submit", {"task_type": "x", "max_attempts": 1}).data["id"]  # noqa: E731
+    claim = lambda: client.post("/task-queue/claim", {"worker_id": "factory-1/0"})  # noqa: E731
+    ended = []
+    monkeypatch.setattr(running.trees, "end_left", lambda *args: ended.append(args))
+    monkeypatch.setattr(running, "_pids", {1: 100})  # as it was at the look before
+    old, new = submit(), submit()
+    claim()
+    time.sleep(0.01)  # so that the moments differ
+    told = {"pid": 200, "started_at": now()}
+    time.sleep(0.01)  # so that the moments differ
+    claim()
+    running._keep_running(one, running.Live(supervisor.Status(True, 200, -9), told, now()))
+    assert [client.get(f"/task-queue/{id}").data["status"] for id in (old, new)] == ["dead", "active"]
+    assert ended == [] and factory.workers()[0].restarts == 1, "what runs is the new one's"
+    at = now()
+    time.sleep(0.01)  # so that the moments differ
+    later = submit()
+    claim()
+    running._keep_running(one, running.Live(supervisor.Status(True, None, -9), {}, at))
+    assert [client.get(f"/task-queue/{id}").data["status"] for id in (new, later)] == ["dead", "active"] and len(ended) == 1
+
+
+@pytest.mark.slow
+def test_an_idle_worker_that_is_killed_costs_no_attempt(plant):
+    plant.program("brief", "#!/bin/sh\nsleep 2\necho ok\n")
+    plant.config(worker_count=1)
+    worker, = plant.workers("idle")
+    os.kill(worker["pid"], signal.SIGKILL)
+    id = plant.submit("brief", max_attempts=1)
+    eventually(lambda: plant.job(id)["status"] in ("completed", "dead"), 20)
+    assert plant.job(id)["status"] == "completed" and plant.workers("idle")[0]["restarts"] == 1
+
+
 def test_a_worker_under_launchd(client, launchctl, data, monkeypatch):
     """Its plist is one that launchd takes, it makes room for one of a newer version, and it goes when it is not wanted."""
     import plistlib
 
     from orkosi import acting, system
-    from plugins import factory, supervisor
-    from plugins.factory import running
     client.patch("/factory-workers/config", {"worker_count": 1, "max_concurrent": 2, "queues": ["a", "b"]})
     with acting(system()):
         running.bring_about()

@@ -13,7 +13,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from orkosi import HOME, HOST_TENANT, VERSION, Conflict, Problem, Struct, clean, db, seconds, settings
+from orkosi import HOME, HOST_TENANT, VERSION, Conflict, Problem, Struct, clean, db, now, seconds, settings
 from plugins import folders, keys, notifications, queue, supervisor
 from plugins.agents.paths import search_path
 from plugins.supervisor import trees
@@ -34,9 +34,11 @@ _deaths: dict[int, deque[float]] = {}
 
 
 class Live(Struct):
-    """What the supervisor and its own file say of a worker. `told`: the file, where it is of the process that runs."""
+    """What the supervisor and its own file say of a worker. `told`: the file, where it is of the process that runs; `at`: a moment between
+    the two."""
     status: supervisor.Status
     told: dict[str, Any]
+    at: str | None = None
 
 
 def folder_of(one: Worker) -> Path:
@@ -52,7 +54,8 @@ def key_file() -> Path:
 def look(found: list[Worker]) -> list[Live]:
     """What is true of these workers. Unavailable where the supervisor does not answer."""
     said = supervisor.statuses([supervisor.plist_of(one.label) for one in found]) if found else []
-    return [Live(status, _told(one, status.pid)) for one, status in zip(found, said, strict=True)]
+    at = now()
+    return [Live(status, _told(one, status.pid), at) for one, status in zip(found, said, strict=True)]
 
 
 def _told(one: Worker, pid: int | None) -> dict[str, Any]:
@@ -148,9 +151,11 @@ def _mourn(one: Worker, live: Live) -> None:
     note_death(one.number, error)
     deaths = _deaths.setdefault(one.number, deque(maxlen=DEATHS))
     deaths.append(time.monotonic())
-    for slot in range(one.slots):
-        trees.end_left(folder_of(one) / f"{slot}.pid", mark_of(folder_of(one), slot), 1.0)
-    queue.lose_of(f"{one.name}/", f"Its worker {one.name} died", but=_finished(one))
+    if live.status.pid is None:  # else the new process has done so at its start, and what runs is its own
+        for slot in range(one.slots):
+            trees.end_left(folder_of(one) / f"{slot}.pid", mark_of(folder_of(one), slot), 1.0)
+    # A process says when it began before it claims anything: what was claimed since then is not the dead one's.
+    queue.lose_of(f"{one.name}/", f"Its worker {one.name} died", but=_finished(one), before=live.told.get("started_at") or live.at)
     if len(deaths) == DEATHS and deaths[-1] - deaths[0] <= MINUTE:
         put(one.number, "held", error)
         supervisor.unload(supervisor.plist_of(one.label))

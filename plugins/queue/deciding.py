@@ -178,9 +178,9 @@ def release_of(worker: str, *, but: set[int]) -> int:
 
 
 @writes
-def lose_of(worker: str, error: str, *, but: set[int]) -> int:
-    """As if their leases had run out: a worker is known to be dead. The attempt counts."""
-    held = _of_worker(worker, but)
+def lose_of(worker: str, error: str, *, but: set[int], before: str | None = None) -> int:
+    """As if their leases had run out: a worker is known to be dead. The attempt counts. `before`: only what was claimed by that moment."""
+    held = [job for job in _of_worker(worker, but) if before is None or (job.claimed_at or "") <= before]
     for job in held:
         _failed(job, f"{error} (attempt {job.attempt} of {job.max_attempts})", True, 0)
     return len(held)

@@ -47,6 +47,7 @@ class Shop:
             if left:
                 self.say(f"Ended what an earlier worker had left running: {clean(', '.join(left), 1000)}")
         (self.folder / "undelivered").mkdir(exist_ok=True, mode=0o700)
+        self._look()  # before the first claim: whoever mourns an earlier worker knows by it which jobs are this one's
         threading.Thread(target=self._deliver_kept, daemon=True).start()
         hands = [threading.Thread(target=self._hand, args=(slot,), daemon=True) for slot in range(self.slots)]
         for hand in hands:
