@@ -7,8 +7,8 @@ import time
 import pytest
 from conftest import eventually
 
-from orkosi import now
-from plugins import factory, supervisor
+from orkosi import acting, db, now, system
+from plugins import factory, keys, supervisor
 from plugins.factory import running
 
 ENOUGH = {"timeout_seconds": 60}
@@ -158,6 +158,23 @@ def test_what_the_next_process_claims_is_not_lost_with_the_one_before(client, da
     assert [client.get(f"/task-queue/{id}").data["status"] for id in (new, later)] == ["dead", "active"] and len(ended) == 1
 
 
+@pytest.mark.parametrize("how", ["is_active = 0", "deleted_at = '2026-01-01'", "created_by = NULL"])
+def test_workers_get_another_key_when_theirs_is_no_good_any_more(client, data, monkeypatch, how):
+    one_worker(client, data)
+    monkeypatch.setattr(running, "_pids", {1: os.getpid()})
+    live = running.Live(supervisor.Status(True, os.getpid(), None), {"pid": os.getpid(), "seen_at": now()}, now())
+    monkeypatch.setattr(running, "look", lambda found: [live for _ in found])  # it lives, and goes on
+    held = lambda: running.key_file().read_text().strip()  # noqa: E731
+    with acting(system()):
+        running.bring_about()
+        first = held()
+        running.bring_about()
+        assert held() == first and keys.of(first), "a good one stays"
+        db.write(lambda: db.run(f"UPDATE api_keys SET {how} WHERE name = 'factory workers'"))
+        running.bring_about()
+        assert held() != first and keys.of(held()).scopes == {"queue:work"}
+
+
 @pytest.mark.slow
 def test_an_idle_worker_that_is_killed_costs_no_attempt(plant):
     plant.program("brief", "#!/bin/sh\nsleep 2\necho ok\n")
@@ -172,8 +189,6 @@ def test_an_idle_worker_that_is_killed_costs_no_attempt(plant):
 def test_a_worker_under_launchd(client, launchctl, data, monkeypatch):
     """Its plist is one that launchd takes, it makes room for one of a newer version, and it goes when it is not wanted."""
     import plistlib
-
-    from orkosi import acting, system
     client.patch("/factory-workers/config", {"worker_count": 1, "max_concurrent": 2, "queues": ["a", "b"]})
     with acting(system()):
         running.bring_about()

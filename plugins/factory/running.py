@@ -127,6 +127,8 @@ def bring_about() -> None:
             _let_drain(one, live)
         elif live.status.loaded:
             supervisor.unload(supervisor.plist_of(one.label))
+    if any(one.wanted == "running" for one in found):
+        give_key()  # it may have been revoked, or its maker be gone, while they work; they read it anew for each call
 
 
 def _keep_running(one: Worker, live: Live) -> None:
