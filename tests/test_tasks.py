@@ -434,3 +434,38 @@ def test_work_under_way_goes_to_a_new_assignee(client):
     old = taken(client)
     assert client.patch(f"/tasks/{task}", {"assignee": "ada"}).data["status"] == "todo"
     assert told(client, old, "complete").status == 409 and told(client, taken(client, "ada"), "complete").status == 200
+
+
+def blocked(client):
+    """A task whose job is dead."""
+    task = made(client, assignee="felix")
+    for _ in range(tasks.ATTEMPTS):
+        settle(client, work(client), "fail", error="x", retry_in_seconds=0)
+    assert client.get(f"/tasks/{task['id']}").data["status"] == "blocked"
+    return task
+
+
+def test_a_retry_of_all_that_is_dead_reopens_no_task_that_is_over(client):
+    task = blocked(client)
+    client.patch(f"/tasks/{task['id']}", {"status": "archived"})
+    before = client.get(f"/tasks/{task['id']}").data
+    client.post("/task-queue/retry", {"queue_name": "agent:felix"})
+    assert client.get(f"/tasks/{task['id']}").data == before
+    assert client.get(f"/task-queue/{task['job_id']}").data["status"] == "cancelled" and work(client) is None
+    again = client.post(f"/task-queue/{task['job_id']}/retry")
+    assert again.data["status"] == "cancelled", "by its number, too, and the answer says so"
+
+
+def test_a_retry_of_all_that_is_dead_doubles_no_task_that_has_another_job(client):
+    task = blocked(client)
+    client.patch(f"/tasks/{task['id']}", {"status": "todo"})
+    client.post("/task-queue/retry", {"queue_name": "agent:felix"})
+    job = work(client)
+    assert job["id"] != task["job_id"] and job["payload"] == {"task_id": task["id"]} and work(client) is None
+    assert client.get(f"/tasks/{task['id']}").data["status"] == "in_progress"
+
+
+def test_a_retry_of_all_that_is_dead_has_blocked_tasks_done_again(client):
+    task = blocked(client)
+    client.post("/task-queue/retry", {"queue_name": "agent:felix"})
+    assert client.get(f"/tasks/{task['id']}").data["status"] == "todo" and work(client)["id"] == task["job_id"]

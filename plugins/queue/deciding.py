@@ -27,7 +27,7 @@ def cancel(id: int) -> Job:
 
 @writes
 def retry(id: int) -> Job:
-    """Run a dead, failed or cancelled job again, with all its attempts. NotFound, Conflict."""
+    """Run a dead, failed or cancelled job again, with all its attempts; cancelled it stays where nobody needs it any more. NotFound, Conflict."""
     job = find(id)
     if job.state not in ("dead", "failed", "cancelled"):
         raise Conflict(f"job_{id} is {job.state}; only dead, failed and cancelled jobs are retried")
@@ -36,7 +36,7 @@ def retry(id: int) -> Job:
          WHERE id = :id AND tenant_id = :tenant RETURNING *""", id=id)
     _ready(job)
     emit("job.revived", job)
-    return job
+    return find(id)  # whoever heard of it may have had it cancelled
 
 
 @writes

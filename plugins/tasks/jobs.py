@@ -8,7 +8,7 @@ from orkosi import Conflict, NotFound, across_tenants, db, jsoned, now
 from plugins import notifications, queue
 from plugins.queue import Job
 
-from . import ASKS, ATTEMPTS, COLUMNS, LEASE, RANK, Task, _tell, delegation, find, links, plugin
+from . import ASKS, ATTEMPTS, COLUMNS, LEASE, OVER, RANK, Task, _tell, delegation, find, links, plugin
 from .assignees import is_a_person
 
 
@@ -142,10 +142,33 @@ def cancelled(event: str, job: Job) -> None:
 
 
 @plugin.on("job.released")
-@plugin.on("job.revived")
 def released(event: str, job: Job) -> None:
-    """Given back untouched, or brought back: to do."""
+    """Given back untouched: to do."""
     _move(job, "todo")
+
+
+@plugin.on("job.revived")
+def revived(event: str, job: Job) -> None:
+    """Brought back: to do. Where its task is over, or has another job by now, nobody is to do it, and the task stays as it is."""
+    task = _meant(job)
+    if task and (task.status in OVER or _has_another(task, job)):
+        queue.cancel(job.id)
+    else:
+        _move(job, "todo")
+
+
+def _meant(job: Job) -> Task | None:
+    """The task that a job was made for, though it may have another by now, or none."""
+    id = job.payload.get("task_id") if job.task_type == "task" and isinstance(job.payload, dict) else None
+    if type(id) is not int or not 0 < id < 1 << 63:
+        return None
+    return db.one(Task, f"SELECT {COLUMNS} FROM tasks WHERE id = :id AND tenant_id = :tenant", id=id)
+
+
+def _has_another(task: Task, job: Job) -> bool:
+    """Whether a task has an unfinished job that is not this one."""
+    now_its = queue.of_ids([queue.id_of(task.job_id)]) if task.job_id else []
+    return any(one.id != job.id and one.state in queue.UNFINISHED for one in now_its)
 
 
 @plugin.on("job.failed")
