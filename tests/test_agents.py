@@ -239,6 +239,24 @@ def test_a_stop_gives_the_job_back_at_no_cost(client, felix, agent_client):
     assert agent_client.post(f"/task-queue/{job['id']}/complete", {"lease_token": job["lease_token"]}).code == "lease_lost"
 
 
+@pytest.mark.parametrize("end", ["the server ends", "restart", "stop"])
+def test_what_is_finished_and_not_delivered_is_not_given_back(client, data, felix, agent_client, end):
+    client.post("/tasks", {"title": "one", "assignee": "felix"})
+    job = agent_client.post("/task-queue/claim", {"worker_id": "w", "queue_name": "agent:felix"}).data
+    kept = data / "agents/felix/undelivered"
+    for name in (f"{job['id']}-1.json", "job_x-1.json", f"{job['id']}.txt"):  # it may write anything there
+        (kept / name).write_text("[]")
+    with acting(system()):
+        if end == "the server ends":
+            settling._give_back()
+        elif end == "restart":
+            agents._put_down(agents.find("felix"))
+        else:
+            agents.stop("felix")
+    told = agent_client.post(f"/task-queue/{job['id']}/complete", {"lease_token": job["lease_token"], "result": {"resolution": "ok"}})
+    assert told.status == 200 and client.get("/tasks/1").data["status"] == "done"
+
+
 def test_files_are_written_anew_where_the_folder_has_moved(client, data, felix, monkeypatch):
     elsewhere = data.with_name("moved")
     data.rename(elsewhere)

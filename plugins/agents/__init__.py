@@ -17,7 +17,7 @@ from plugins import logs, queue, supervisor
 
 from . import bootstrap, idle, runs, settling, state, templates
 from .loading import end_brain, load, may_load, unload
-from .paths import drop_flag, folder_of, key_file, plist_of, put_flag, write_file
+from .paths import drop_flag, finished, folder_of, key_file, plist_of, put_flag, write_file
 from .rows import (
     NAME,
     Agent,
@@ -55,13 +55,13 @@ def create(new: NewAgent) -> tuple[Agent, str | None]:
 
 
 def stop(name: str, note: str | None = None) -> Agent:
-    """Stop an agent: nothing of it runs when this returns, and its job waits again at no cost of an attempt."""
+    """Stop an agent: nothing of it runs when this returns, and its job waits again at no cost of an attempt - unless its result lies here already."""
     agent = want(name, "stopped", note, "agent.stopped")
     if agent.local:
         put_flag(name)
         write_file(name, status="stopped", note=note)
         unload(agent)
-    queue.release_active(agent.queue)
+    queue.release_active(agent.queue, but=finished(agent.name))
     _tell(agent, "stopped", note)
     return agent
 
@@ -106,7 +106,7 @@ def restart(name: str, note: str | None = None) -> Agent:
 def _put_down(agent: Agent) -> None:
     """What a runner that had to be killed left behind: its brain ends, and its job waits again."""
     end_brain(agent.name)
-    queue.release_active(agent.queue)
+    queue.release_active(agent.queue, but=finished(agent.name))
 
 
 def _tell(agent: Agent, what: str, note: str | None) -> None:
@@ -156,7 +156,7 @@ def delete(name: str) -> Agent:
     agent = find(name)
     if agent.local:
         unload(agent)
-    queue.release_active(agent.queue)
+    queue.release_active(agent.queue)  # also what it had finished: nobody delivers that any more
     remove(name)
     if agent.local:
         for path in (plist_of(name), key_file(name), folder_of(name) / "state.json"):

@@ -5,6 +5,7 @@ Surprise: the stop flag is for the run script alone, so that it can stop without
 import contextlib
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,12 @@ def stop_flag(name: str) -> Path:
 def key_file(name: str) -> Path:
     """The file of its API key, which it alone reads."""
     return settings.data / "keys" / name
+
+
+def finished(name: str) -> set[int]:
+    """The jobs whose result lies in its folder: its next runner delivers that, as long as the lease is its own."""
+    found = (re.fullmatch(r"job_(\d{1,18})-\d+\.json", path.name, re.ASCII) for path in (folder_of(name) / "undelivered").glob("job_*.json"))
+    return {int(one[1]) for one in found if one}
 
 
 def brain_mark(name: str) -> str:

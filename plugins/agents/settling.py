@@ -11,7 +11,7 @@ from plugins import folders, queue, supervisor
 
 from . import bootstrap
 from .loading import end_brain, load
-from .paths import drop_flag, key_file, plist_of, put_flag
+from .paths import drop_flag, finished, key_file, plist_of, put_flag
 from .rows import Agent, everyone, log, plugin
 
 
@@ -69,7 +69,7 @@ def _drop_strangers() -> None:
 
 
 def _give_back() -> None:
-    """The supervisor ends its children now, and they cannot reach a server that is going: release for them."""
+    """The supervisor ends its children now, and they cannot reach a server that is going: release for them, but for what they had finished."""
     ended = [agent for agent in everyone() if agent.local]
     done = threading.Event()
     for _ in range(80):
@@ -78,4 +78,4 @@ def _give_back() -> None:
         done.wait(0.1)
     for agent in ended:
         end_brain(agent.name)
-        queue.release_active(agent.queue)
+        queue.release_active(agent.queue, but=finished(agent.name))

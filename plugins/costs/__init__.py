@@ -12,7 +12,7 @@ from orkosi import Conflict, Plugin, Struct, across_tenants, acting, current, db
 from plugins import notifications, queue, supervisor
 from plugins.agents import Agent, find, runs, seek, want
 from plugins.agents.loading import end_brain
-from plugins.agents.paths import plist_of
+from plugins.agents.paths import finished, plist_of
 from plugins.agents.runs import Run
 from plugins.queue import iso
 from plugins.schedules.slots import here
@@ -394,5 +394,5 @@ def end(order: Ending) -> bool:
         if supervisor.status(plist).loaded:
             supervisor.end(plist)
         end_brain(agent.name)
-    queue.release_active(agent.queue)
+    queue.release_active(agent.queue, but=finished(agent.name))
     return True

@@ -3,6 +3,8 @@
 Owns the table `queues`; writes `jobs` as the face does. Surprise: a cancelled job ends at once, though a worker may have it:
 it hears so at its next heartbeat.
 """
+from collections.abc import Collection
+
 import msgspec
 
 from orkosi import Conflict, current, db, emit, now, writes
@@ -159,13 +161,14 @@ def resume(queue: str) -> None:
 
 
 @writes
-def release_active(queue: str) -> int:
-    """Take back every running job of a queue, at no cost of an attempt; how many."""
+def release_active(queue: str, *, but: Collection[int] = ()) -> int:
+    """Take back every running job of a queue, at no cost of an attempt; how many. Not those of `but`."""
     running = db.all(Job, """SELECT * FROM jobs WHERE tenant_id = :tenant AND state = 'active' AND lease_expires_at > ''
                                                   AND queue = :queue""", queue=queue)
-    for job in running:
+    held = [job for job in running if job.id not in but]
+    for job in held:
         _back(job, "job.released", None, refund=1)
-    return len(running)
+    return len(held)
 
 
 @writes
