@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from conftest import put
 
-from orkosi import acting, db, seconds, settings, system
+from orkosi import acting, db, now, seconds, settings, system
 from plugins import delivery, notifications, queue, schedules
 from plugins.queue import executor
 from plugins.schedules import slots
@@ -101,6 +101,25 @@ def test_the_rest_comes_as_a_digest_once(client, arrived, monkeypatch):
     monkeypatch.setattr(settings, "digest_at", "")
     delivery.keep_digest("opened", None)
     assert db.value("SELECT count(*) FROM schedules") == 0
+
+
+@pytest.mark.parametrize("days, hours, since", [(1, 1, "yesterday"), (1, 1.5, "yesterday"), (5, 0, "2026-10-24")])
+def test_a_digest_leaves_out_nothing_since_the_one_before(client, arrived, monkeypatch, days, hours, since):
+    """Also on the day that has 25 hours, and where the server was down when it was due."""
+    at = lambda moment: monkeypatch.setattr(time, "time", lambda: moment)  # noqa: E731
+    first = datetime(2026, 10, 24, 8, 0, tzinfo=ZONE).timestamp()
+    at(first)
+    monkeypatch.setattr(settings, "digest_at", "08:00")
+    delivery.keep_digest("opened", None)
+    due = schedules.Due(1, now())
+    with acting(system()):
+        assert delivery.digest(due) == 0
+        at(first + 600)
+        notify("ten past eight", "warning")
+        at(first + days * 86400 + hours * 3600)
+        assert delivery.digest(due) == 1 and delivery.digest(due) == 0
+    letter, = arrived()
+    assert letter["Subject"] == f"1 notifications since {since}" and "about ten past eight" in letter.text
 
 
 def test_it_is_shown_on_the_screen_where_there_is_one(client, tmp_path, monkeypatch):

@@ -133,31 +133,40 @@ def _keep_digest() -> None:
 
 @plugin.job(DIGEST)
 def digest(due: schedules.Due) -> int:
-    """Mail what came in a day and was not mailed by itself; how many letters."""
-    return sum(_digest_of(tenant) for tenant in _with_news())
+    """Mail what came since the digest before and was not mailed by itself; how many letters."""
+    since = _since()
+    return sum(_digest_of(tenant, since) for tenant in _with_news(since))
+
+
+def _since() -> str:
+    """From when on a digest looks. What one has mailed no other does, so it may look back further than to the one before, which is not
+    always a day ago: summer time ends, and a server starts late. Of what came before there were digests, one day."""
+    made = db.value("SELECT created_at FROM schedules WHERE tenant_id = :tenant AND queue = 'orkosi' AND name = :name", name=DIGEST)
+    return max(now(-7 * 86400), queue.iso(seconds(made or now()) - 86400))
 
 
 @across_tenants
-def _with_news() -> list[int]:
+def _with_news(since: str) -> list[int]:
     return [row[0] for row in db.all(tuple, """SELECT DISTINCT tenant_id FROM notifications WHERE mailed_at IS NULL AND user_id IS NULL
-                                                AND created_at >= :since""", since=now(-86400))]
+                                                AND created_at >= :since""", since=since)]
 
 
-def _digest_of(tenant: int) -> int:
+def _digest_of(tenant: int, since: str) -> int:
     with acting(system(tenant)):
-        return _mail_digest()
+        return _mail_digest(since)
 
 
 @writes
-def _mail_digest() -> int:
+def _mail_digest(since: str) -> int:
     found = db.all(Notification, """SELECT *, 0 AS read FROM notifications WHERE tenant_id = :tenant AND user_id IS NULL AND mailed_at IS NULL
-                                     AND created_at >= :since ORDER BY id""", since=now(-86400))
+                                     AND created_at >= :since ORDER BY id""", since=since)
     told = readers(None) if found else []
     if told:
         lines = [f"{one.created_at}  {one.type:8}{clean(one.title, 200)}\n    {clean(one.message, 300)}" for one in found[:MOST]]
         more = f"\n\n… and {len(found) - MOST} more: {server.url()}/" if len(found) > MOST else ""
+        began = "yesterday" if found[0].created_at >= now(-2 * 86400) else found[0].created_at[:10]
         for address in told:
-            mail.send(address, f"{len(found)} notifications since yesterday", "\n\n".join(lines) + more + "\n")
+            mail.send(address, f"{len(found)} notifications since {began}", "\n\n".join(lines) + more + "\n")
         notifications.note_mailed([one.id for one in found])
     return len(told)
 
