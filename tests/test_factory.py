@@ -8,7 +8,7 @@ import pytest
 from conftest import eventually
 
 from orkosi import acting, db, now, system
-from plugins import factory, keys, supervisor
+from plugins import factory, keys, queue, supervisor
 from plugins.factory import running
 
 ENOUGH = {"timeout_seconds": 60}
@@ -132,6 +132,19 @@ def one_worker(client, data):
     client.patch("/factory-workers/config", {"worker_count": 1})
     (data / "work/factory-1").mkdir(parents=True)
     return factory.workers()[0]
+
+
+def test_two_that_configure_it_at_once_each_change_what_they_name(client, monkeypatch):
+    named, others = queue.named, [{"max_concurrent": 4}]
+
+    def meanwhile(name):
+        if others:
+            client.patch("/factory-workers/config", others.pop())
+        return named(name)
+    monkeypatch.setattr(queue, "named", meanwhile)
+    told = client.patch("/factory-workers/config", {"worker_count": 1, "queues": ["a"]}).data
+    assert (told["worker_count"], told["max_concurrent"], told["queues"]) == (1, 4, ["a"])
+    assert [one.slots for one in factory.workers()] == [4]
 
 
 def test_what_the_next_process_claims_is_not_lost_with_the_one_before(client, data, monkeypatch):

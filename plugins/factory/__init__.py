@@ -72,16 +72,19 @@ def workers() -> list[Worker]:
 
 
 @writes
-def configure(wanted: Config, *, anew: bool) -> Config:
-    """Say what is wanted; the loop brings it about. `anew`: those that are held are tried again.
+def configure(*, worker_count: int | None = None, max_concurrent: int | None = None, queues: list[str] | None = None) -> Config:
+    """Say what is wanted, as far as it is said; the loop brings it about. With a `worker_count`, those that are held are tried again.
 
     Workers with other slots or queues than are wanted drain, too, and come again with the new ones."""
+    before = config()  # within the write: two at once each change what they name
+    wanted = Config(before.worker_count if worker_count is None else worker_count,
+                    before.max_concurrent if max_concurrent is None else max_concurrent, before.queues if queues is None else queues)
     db.run("""
         INSERT INTO factory (tenant_id, worker_count, max_concurrent, queues, updated_at) VALUES (:tenant, :count, :slots, :queues, :now)
         ON CONFLICT (tenant_id) DO UPDATE SET worker_count = :count, max_concurrent = :slots, queues = :queues, updated_at = :now""",
            count=wanted.worker_count, slots=wanted.max_concurrent, queues=jsoned(wanted.queues), now=now())
     for one in workers():
-        if one.wanted == "held" and (anew or one.number > wanted.worker_count):
+        if one.wanted == "held" and (worker_count is not None or one.number > wanted.worker_count):
             forget(one)
         elif one.wanted == "running" and (one.number > wanted.worker_count or (one.slots, one.queues) != (wanted.max_concurrent, wanted.queues)):
             put(one.number, "draining")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from orkosi import UNSET, Meta, Problem, Reply, Struct, UnsetType, db, may, now, seconds
 from plugins import factory, queue, supervisor
-from plugins.factory import Alert, Config, State, Worker, plugin
+from plugins.factory import Alert, State, Worker, plugin
 from plugins.factory.running import Live, alerts_of, look, state_of
 from plugins.fields import wrong
 from plugins.queue import Name
@@ -146,13 +146,11 @@ def configure(body: FactoryPatch) -> FactoryConfig:
 
     They are processes under the supervisor, and come and go within seconds; one that must go has 60 s for its jobs. Whoever is held, for it
     died five times within a minute, is tried again where `worker_count` is sent."""
-    before = factory.config()
-    queues = before.queues if body.queues is UNSET else list(dict.fromkeys(queue.named(name) for name in body.queues))
-    if any(name.startswith("agent:") for name in queues):
+    queues = None if body.queues is UNSET else list(dict.fromkeys(queue.named(name) for name in body.queues))
+    if any(name.startswith("agent:") for name in queues or ()):
         raise wrong("queues", "Queues that begin with agent: are the agents' own")
-    wanted = Config(before.worker_count if body.worker_count is UNSET else body.worker_count,
-                    before.max_concurrent if body.max_concurrent is UNSET else body.max_concurrent, queues)
-    after = factory.configure(wanted, anew=body.worker_count is not UNSET)
+    after = factory.configure(worker_count=None if body.worker_count is UNSET else body.worker_count,
+                              max_concurrent=None if body.max_concurrent is UNSET else body.max_concurrent, queues=queues)
     running = sum(1 for live in truth(factory.workers()) if live.status.pid)
     return FactoryConfig(after.worker_count, after.max_concurrent, after.queues, after.worker_count, running)
 
