@@ -9,10 +9,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from orkosi import Conflict, Plugin, Struct, across_tenants, acting, current, db, emit, now, seconds, system, writes
-from plugins import notifications, queue, supervisor
+from plugins import notifications, queue
 from plugins.agents import Agent, find, runs, seek, want
-from plugins.agents.loading import end_brain
-from plugins.agents.paths import finished, plist_of
 from plugins.agents.runs import Run
 from plugins.queue import iso
 from plugins.schedules.slots import here
@@ -351,19 +349,32 @@ def reset(event: str, agent: Any, **facts: Any) -> None:
 @queue.shuts
 def shut(name: str) -> bool:
     """Whether an agent gets no work because its budget is used up."""
-    return name.startswith("agent:") and _over(name.removeprefix("agent:")) is not None
+    return name.startswith("agent:") and used_up(name.removeprefix("agent:")) is not None
 
 
-def _over(agent: str) -> tuple[str, str] | None:
-    found = db.all(tuple, """SELECT over, over_until FROM agent_budgets WHERE tenant_id = :tenant AND agent = :agent AND over_until > :now""",
-                   agent=agent, now=now())
-    return found[0] if found else None
+def used_up(agent: str) -> tuple[str, str] | None:
+    """Why an agent is shut out for its budget, and until when; None where it is not."""
+    moment = now()
+    for over, until in db.all(tuple, """
+            SELECT over, over_until FROM agent_budgets WHERE tenant_id = :tenant AND agent = :agent
+               AND (over_until > :now OR 0 IN (tokens_per_day, tokens_per_month, cost_micros_per_day, cost_micros_per_month))""",
+            agent=agent, now=moment):
+        return (over, until) if until and until > moment else _nothing(budget(agent), moment)
+    return None
+
+
+def _nothing(one: Budget, moment: str) -> tuple[str, str]:
+    """A limit of 0 is used up also on a day, and in a month, in which nothing was spent that would have had it judged."""
+    name = max((name for name in LIMITS if getattr(one, name) == 0), key=lambda name: name.endswith("month"))  # the longer is said
+    day, month = ends(moment)
+    spans = {"day": day, "month": month}
+    return _sentence(one, dict.fromkeys(spans, Spent(0, 0)), name), spans[name.rpartition("_")[2]]
 
 
 @queue.explains
 def why(jobs: list[queue.Job]) -> list[list[queue.Why]]:
     """Why an agent's work waits for a new day."""
-    said = {name: _over(name.removeprefix("agent:")) for name in {job.queue for job in jobs if job.queue.startswith("agent:")}}
+    said = {name: used_up(name.removeprefix("agent:")) for name in {job.queue for job in jobs if job.queue.startswith("agent:")}}
     return [[queue.Why("over_budget", f"{found[0]}; it goes on at {found[1]}, or with a larger budget at PUT /api/agents/"
                                       f"{job.queue.removeprefix('agent:')}/budget")] if (found := said.get(job.queue)) else [] for job in jobs]
 
@@ -371,28 +382,8 @@ def why(jobs: list[queue.Job]) -> list[list[queue.Why]]:
 @runs.before_start
 def may_start(agent: str) -> None:
     """Conflict where an agent that begins a run by itself has used up its budget."""
-    if found := _over(agent):
+    if found := used_up(agent):
         raise Conflict(f"{agent} has used up its budget: {found[0]}; it goes on at {found[1]}")
 
 
-# ── ending ──
-
-
-class Ending(Struct):
-    """Which agent's process is to end."""
-    agent: str
-
-
-@plugin.job("costs.end")
-def end(order: Ending) -> bool:
-    """End what runs of an agent that the breaker has paused, unless somebody resumed it meanwhile; its job waits, at no cost of an attempt."""
-    agent = seek(order.agent)
-    if agent is None or agent.wanted == "running":
-        return False
-    if agent.local:
-        plist = plist_of(agent.name)
-        if supervisor.status(plist).loaded:
-            supervisor.end(plist)
-        end_brain(agent.name)
-    queue.release_active(agent.queue, but=finished(agent.name))
-    return True
+from . import ending as ending  # noqa: E402  # last: it uses the plugin above

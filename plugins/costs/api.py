@@ -72,7 +72,8 @@ class AgentBudget(Struct):
 
 def seen(agent: str) -> AgentBudget:
     one, today = costs.budget(agent), costs.day_of(now())
-    over = Over(one.over, one.over_until) if one.over and one.over_until and one.over_until > now() else None
+    found = costs.used_up(agent)
+    over = Over(*found) if found else None
     return AgentBudget(agent, one.tokens_per_day, one.tokens_per_month, one.cost_micros_per_day, one.cost_micros_per_month, one.cost_micros_per_hour,
                        one.runs_without_progress, one.micros_per_million_tokens_in, one.micros_per_million_tokens_out, costs.spent(agent, today),
                        costs.spent(agent, f"{today[:8]}01"), one.in_a_row, over)

@@ -214,6 +214,19 @@ def test_the_next_day_it_goes_on(client, felix, monkeypatch):
     assert told(client) == [("felix has used up its budget", "warning")] * 2, "each day anew"
 
 
+@pytest.mark.parametrize("limit, said", [("tokens_per_day", "0 of 0 tokens of this day"), ("cost_micros_per_month", "$0.0000 of $0.0000 of this month")])
+def test_a_budget_of_nothing_lets_nothing_through_on_any_day(client, felix, monkeypatch, limit, said):
+    felix.may(**{limit: 0})
+    client.post("/tasks", {"title": "t", "assignee": "felix"})
+    real = time.time
+    for days in (0, 1, 40):
+        monkeypatch.setattr(time, "time", lambda days=days: real() + days * 86400)
+        with acting(system()):
+            assert queue.claim("agent:felix", "w") == []
+            reason, until = costs.used_up("felix")
+            assert reason.startswith(said) and now() < until
+
+
 def test_a_month_ends_on_its_first(client, felix):
     felix.may(tokens_per_day=10, tokens_per_month=10)
     felix.run(tokens_in=10)
