@@ -15,7 +15,7 @@ from conftest import HOME, Client, eventually
 
 from orkosi import acting, settings, system
 from plugins import agents, keys, queue, supervisor
-from plugins.agents import bootstrap, paths, settling, state
+from plugins.agents import bootstrap, kept, paths, settling, state
 from plugins.supervisor import embedded
 
 
@@ -243,9 +243,9 @@ def test_a_stop_gives_the_job_back_at_no_cost(client, felix, agent_client):
 def test_what_is_finished_and_not_delivered_is_not_given_back(client, data, felix, agent_client, end):
     client.post("/tasks", {"title": "one", "assignee": "felix"})
     job = agent_client.post("/task-queue/claim", {"worker_id": "w", "queue_name": "agent:felix"}).data
-    kept = data / "agents/felix/undelivered"
+    undelivered = data / "agents/felix/undelivered"
     for name in (f"{job['id']}-1.json", "job_x-1.json", f"{job['id']}.txt"):  # it may write anything there
-        (kept / name).write_text("[]")
+        (undelivered / name).write_text("[]")
     with acting(system()):
         if end == "the server ends":
             settling._give_back()
@@ -255,6 +255,15 @@ def test_what_is_finished_and_not_delivered_is_not_given_back(client, data, feli
             agents.stop("felix")
     told = agent_client.post(f"/task-queue/{job['id']}/complete", {"lease_token": job["lease_token"], "result": {"resolution": "ok"}})
     assert told.status == 200 and client.get("/tasks/1").data["status"] == "done"
+
+
+def test_a_replay_comes_before_no_task(client, felix, agent_client):
+    run = client.post("/agent-runs", {"agent": "felix"}).data["id"]
+    kept.keep_input("felix", run, {"task": None}, {}, frozenset())
+    replayed = client.post(f"/agent-runs/{run}/replay").data["job_id"]
+    least = client.post("/tasks", {"title": "least", "assignee": "felix", "priority": "P3"}).data
+    claim = lambda: agent_client.post("/task-queue/claim", {"worker_id": "w", "queue_name": "agent:felix"}).data["id"]  # noqa: E731
+    assert [claim(), claim()] == [least["job_id"], replayed]
 
 
 def test_files_are_written_anew_where_the_folder_has_moved(client, data, felix, monkeypatch):

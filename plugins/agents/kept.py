@@ -17,6 +17,7 @@ from .paths import folder_of
 from .rows import everyone, log, plugin, seek
 from .runs import Run, find
 
+LAST = 4  # the priority of a replay: after that of every task
 REPLAY = "replay"        # the type of a job that does a run again
 MOST_READ = 256 << 10    # bytes that one answer shows
 MOST_INPUT = 16 << 20
@@ -109,7 +110,7 @@ def replay(id: int) -> queue.Job:
     except (OSError, ValueError):
         raise Conflict(f"What run {id} was told is not kept: it ran elsewhere, or is older than {settings.run_keep_days} days; "
                        "set its task to todo instead") from None
-    job, _ = queue.submit(f"agent:{run.agent}", REPLAY, {"run_id": id})
+    job, _ = queue.submit(f"agent:{run.agent}", REPLAY, {"run_id": id}, priority=LAST)
     return job
 
 
