@@ -152,7 +152,7 @@ def price(one: Budget, tokens_in: int, tokens_out: int, told: int) -> int:
     """What a run cost: as it was told, or by the price that was set for a tool that tells none."""
     if told or not (one.micros_per_million_tokens_in or one.micros_per_million_tokens_out):
         return told
-    return round((tokens_in * (one.micros_per_million_tokens_in or 0) + tokens_out * (one.micros_per_million_tokens_out or 0)) / 1_000_000)
+    return _sane(round((tokens_in * (one.micros_per_million_tokens_in or 0) + tokens_out * (one.micros_per_million_tokens_out or 0)) / 1_000_000))
 
 
 @plugin.on("run.finished")

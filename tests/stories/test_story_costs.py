@@ -143,6 +143,13 @@ def test_a_report_beyond_belief_breaks_no_sum(client, felix):
     assert client.get("/costs").data[0]["cost_micros"] == 3 * 10**12
 
 
+def test_a_price_times_a_report_beyond_belief_ends_the_run(client, felix):
+    felix.may(micros_per_million_tokens_in=2_000_000_000)
+    run = felix.run(tokens_in=2**53)
+    assert (run["status"], run["cost_micros"]) == ("done", 10**12)
+    assert client.get("/costs").data[0]["cost_micros"] == 10**12
+
+
 # ── budgets ──
 
 
