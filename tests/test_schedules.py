@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 import orkosi
-from orkosi import Invalid, acting, db, now, seconds, system
-from plugins import queue, schedules
+from orkosi import Invalid, acting, db, now, seconds, settings, system
+from plugins import delivery, queue, schedules
 from plugins.queue import executor
 from plugins.schedules import slots
 
@@ -347,3 +347,23 @@ def test_this_machine_has_a_time_zone(monkeypatch):
     monkeypatch.setenv("TZ", "nonsense")
     assert slots.here() == "UTC"
     assert now()
+
+
+def test_a_persons_schedule_that_is_called_like_one_of_the_servers_own_stays(client, monkeypatch):
+    mine = ["delivery.digest", "discovery:1"]
+    for name in mine:
+        assert client.post("/schedules", {"name": name, "every_ms": 3600000, "task": {"title": "mine"}}).status == 201
+    listed = lambda: [one["name"] for one in client.get("/schedules").data]  # noqa: E731
+    owned = lambda: db.all(tuple, "SELECT task_type, name FROM schedules WHERE task_type <> 'schedules.file' ORDER BY name")  # noqa: E731
+    assert client.post("/discovery-engines", {"name": "E", "layer": "tasks"}).status == 201
+    delivery.keep_digest("opened", None)
+    own = [name for kind, name in owned() if kind == "discovery.due"]
+    assert own == ["discovery:1+"] and set(mine) <= set(listed())
+    monkeypatch.setattr(settings, "digest_at", "08:00")
+    for _ in range(2):
+        delivery.keep_digest("opened", None)
+    assert ("delivery.digest", "delivery.digest+") in owned() and set(mine) <= set(listed())
+    monkeypatch.setattr(settings, "digest_at", "")
+    delivery.keep_digest("opened", None)
+    assert client.delete("/discovery-engines/e").status == 200
+    assert sorted(listed()) == mine and db.value("SELECT count(*) FROM schedules") == 2

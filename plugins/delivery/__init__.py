@@ -122,13 +122,13 @@ def _keep_digest() -> None:
     if settings.digest_at and not found:
         log.warning("digest_at %r makes no sense; write for example 08:00", settings.digest_at)
     line = f"{int(found[2])} {int(found[1])} * * *" if found else None
-    there = db.value("SELECT cron FROM schedules WHERE tenant_id = :tenant AND queue = 'orkosi' AND name = :name", name=DIGEST)
-    if line == there:
+    there = schedules.own(DIGEST, {})
+    if line == (there and there.cron):
         return
     if line:
-        schedules.keep(queue.OWN, DIGEST, {}, cron=line, task_type=DIGEST, catch_up="once", max_attempts=5)
-    else:
-        schedules.remove(queue.OWN, DIGEST)
+        schedules.keep_own(DIGEST, DIGEST, {}, cron=line, catch_up="once", max_attempts=5)
+    elif there:
+        schedules.remove(queue.OWN, there.name)
 
 
 @plugin.job(DIGEST)
@@ -141,8 +141,8 @@ def digest(due: schedules.Due) -> int:
 def _since() -> str:
     """From when on a digest looks. What one has mailed no other does, so it may look back further than to the one before, which is not
     always a day ago: summer time ends, and a server starts late. Of what came before there were digests, one day."""
-    made = db.value("SELECT created_at FROM schedules WHERE tenant_id = :tenant AND queue = 'orkosi' AND name = :name", name=DIGEST)
-    return max(now(-7 * 86400), queue.iso(seconds(made or now()) - 86400))
+    plan = schedules.own(DIGEST, {})
+    return max(now(-7 * 86400), queue.iso(seconds(plan.created_at if plan else now()) - 86400))
 
 
 @across_tenants

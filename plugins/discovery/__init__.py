@@ -158,19 +158,18 @@ def _plan(engine: Row) -> None:
     """Its schedule as its row is: the first slot comes after one interval, for whoever wants it now asks for a run."""
     _unplan(engine)
     if engine.enabled:
-        schedules.keep(queue.OWN, f"discovery:{engine.id}", {"engine": engine.id}, every=engine.schedule_interval_ms,
-                       delay=engine.schedule_interval_ms / 1000, task_type=DUE)
+        schedules.keep_own(f"discovery:{engine.id}", DUE, {"engine": engine.id}, every=engine.schedule_interval_ms,
+                           delay=engine.schedule_interval_ms / 1000)
 
 
 def _unplan(engine: Row) -> None:
-    if scheduled(engine):
-        schedules.remove(queue.OWN, f"discovery:{engine.id}")
+    if plan := scheduled(engine):
+        schedules.remove(queue.OWN, plan.name)
 
 
 def scheduled(engine: Row) -> schedules.Schedule | None:
     """The schedule of an engine; None while it is off."""
-    return db.one(schedules.Schedule, "SELECT * FROM schedules WHERE tenant_id = :tenant AND queue = 'orkosi' AND name = :name",
-                  name=f"discovery:{engine.id}")
+    return schedules.own(DUE, {"engine": engine.id})
 
 
 # ── runs ──

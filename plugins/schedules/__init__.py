@@ -156,6 +156,21 @@ def make(queue_name: str, name: str, payload: Any, **how: Any) -> Schedule:
     return keep(queue_name, name, payload, **how)
 
 
+def own(task_type: str, payload: Any) -> Schedule | None:
+    """The server's own schedule of a handler and a payload. Not by its name: that a person may have given to a schedule of tasks."""
+    return db.one(Schedule, """SELECT * FROM schedules WHERE tenant_id = :tenant AND queue = 'orkosi' AND task_type = :task_type
+                                AND payload = :payload""", task_type=task_type, payload=jsoned(payload))
+
+
+@writes
+def keep_own(name: str, task_type: str, payload: Any, **how: Any) -> Schedule:
+    """As `keep`, of the server's own; where a person's schedule has the name, it gets one like it. Invalid, Conflict."""
+    there = own(task_type, payload)
+    while there is None and db.value("SELECT 1 FROM schedules WHERE tenant_id = :tenant AND queue = 'orkosi' AND name = :name", name=name):
+        name += "+"
+    return keep(queue.OWN, there.name if there else name, payload, task_type=task_type, **how)
+
+
 def find(queue_name: str, name: str) -> Schedule:
     """One schedule. NotFound."""
     found = db.one(Schedule, "SELECT * FROM schedules WHERE tenant_id = :tenant AND queue = :queue AND name = :name", queue=queue_name, name=name)
