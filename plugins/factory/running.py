@@ -153,7 +153,8 @@ def _mourn(one: Worker, live: Live) -> None:
     note_death(one.number, error)
     deaths = _deaths.setdefault(one.number, deque(maxlen=DEATHS))
     deaths.append(time.monotonic())
-    if live.status.pid is None:  # else the new process has done so at its start, and what runs is its own
+    # Looked at anew, for it may be there by now: a new process has done so at its start, and what runs is its own.
+    if live.status.pid is None and supervisor.status(supervisor.plist_of(one.label)).pid is None:
         for slot in range(one.slots):
             trees.end_left(folder_of(one) / f"{slot}.pid", mark_of(folder_of(one), slot), 1.0)
     # A process says when it began before it claims anything: what was claimed since then is not the dead one's.
