@@ -194,7 +194,7 @@ def test_an_idle_worker_that_is_killed_costs_no_attempt(plant):
     plant.config(worker_count=1)
     worker, = plant.workers("idle")
     os.kill(worker["pid"], signal.SIGKILL)
-    time.sleep(0.3)  # until the server has heard that its waiting claim hung up: what is answered into a dead socket is a claim like another
+    time.sleep(1.2)  # until the server has heard that its waiting claim hung up: what is answered into a dead socket is a claim like another
     id = plant.submit("brief", max_attempts=1)
     eventually(lambda: plant.job(id)["status"] in ("completed", "dead"), 20)
     assert plant.job(id)["status"] == "completed" and plant.workers("idle")[0]["restarts"] == 1
