@@ -1044,6 +1044,9 @@ def test_a_request_line_out_of_shape_is_400(wire, line):
 
 @pytest.mark.parametrize("method, path, body, headers, status", [
     ("GET", "/api/teams?name=" + "_" * 30_000, None, {}, 400), ("POST", "/mcp", {"jsonrpc": "2.0", "id": 1, "method": "ping"}, {"Origin": "http://[evil"}, 403),
+    ("POST", "/mcp", {"jsonrpc": "2.0", "id": 1, "method": "ping"}, {"Origin": "http://[:::]"}, 403),
+    ("POST", "/login", {}, {"Origin": "http://[:::]", "Content-Type": "application/x-www-form-urlencoded"}, 403),
+    ("PATCH", "/api/agents/felix", {"base_url": "https://[:::]/v1"}, {}, 400),
     ("POST", "/login", {}, {"Origin": "http://[evil", "Content-Type": "application/x-www-form-urlencoded"}, 403),
     ("PATCH", "/api/agents/felix", {"base_url": "https://[::1"}, {}, 400), ("POST", "/api/bull-queue/q/retry", {"timestamp": 2**53}, {}, 400)])
 def test_what_no_library_bears_is_refused_in_words(client, method, path, body, headers, status):

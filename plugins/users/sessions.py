@@ -67,9 +67,9 @@ def _account(key: str) -> dict | None:
 @writes
 @across_tenants
 def open_session(user_id: int, agent: str, proven: str | None = None) -> Tokens:
-    """A new session with new tokens, so that none can have been planted before the log-in. Unauthorized where the password whose hash was proven
+    """A new session with new tokens, so that none can have been planted before the log-in.
 
-    is another by now: whoever changed it ended every session, and this one came later.
+    Unauthorized where the password is not the one whose hash was `proven` any more: whoever changed it ended every session before this one.
     """
     if proven is not None and db.value("SELECT password FROM users WHERE id = :id", id=user_id) != proven:
         raise Unauthorized("Invalid email or password")
