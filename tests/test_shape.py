@@ -180,7 +180,7 @@ def plans():
 
 GROWING = {"jobs", "tasks", "agent_runs", "activity", "notifications", "log_lines", "webhook_deliveries", "token_ledger"}
 WHOLE = {  # what reads all of a tenant's rows, and why that may be
-    "activity/__init__.py:erase": "a person is erased", "notifications/__init__.py:erase": "a person is erased", "tasks/jobs.py:erase": "a person is erased",
+    "activity/__init__.py:erase": "a person is erased", "notifications/__init__.py:erase": "a person is erased",
     "billing/hearing.py:_tell_of_unpaid": "once an invoice that was not paid", "billing/plans.py:_tell_of_two": "once, where two plans were bought",
     "costs/sums.py:check": "sums are counted again", "tasks/sums.py:check": "sums are counted again", "tasks/sums.py:fill": "once, by an upgrade",
     "tokens/__init__.py:reconcile": "a ledger is counted again", "delivery/__init__.py:_mail_digest": "once a day",

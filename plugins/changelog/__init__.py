@@ -5,13 +5,11 @@ Surprise: entries never follow their task. Whoever renames, reopens, gives away 
 done, not what was done; a task that is done once more has one more entry. The summary looks at the newest 10,000
 entries of its days, and says so where there were more.
 """
-from typing import Any
-
 from orkosi import COUNTED, Page, Plugin, Struct, across_tenants, current, db, now, writes
 from plugins import lists
 from plugins.fields import OfAgent
 from plugins.lists import Listing
-from plugins.tasks import Task
+from plugins.tasks import Task, assignees
 
 plugin = Plugin("Changelog", layer="domain", needs=("tasks",))
 
@@ -110,20 +108,10 @@ def entered(event: str, task: Task) -> None:
            product=task.product, priority=task.priority, agent=task.assignee, task_id=task.id, completed_at=task.finished_at)
 
 
-@plugin.on("user.changed")
+@assignees.follows
 @across_tenants
-def rename(event: str, user: Any, was: str | None = None, **facts: Any) -> None:
-    """What a person did stays theirs under another name."""
-    if was is not None and was != user.username:
-        db.run("""UPDATE changelog SET agent = :name WHERE tenant_id = :home AND agent = :was
-                   AND NOT EXISTS (SELECT 1 FROM agents WHERE agents.tenant_id = :home AND agents.name = changelog.agent)""",
-               home=user.tenant_id, was=was, name=user.username)
-
-
-@plugin.on("user.erased")
-@across_tenants
-def erase(event: str, gone: Any, **facts: Any) -> None:
-    """What an erased person did stays done, by nobody."""
-    db.run("""UPDATE changelog SET agent = NULL WHERE tenant_id = :home AND agent = (SELECT username FROM users WHERE id = :id)
+def follow(home: int, was: str, name: str | None) -> None:
+    """What a person did stays theirs under another name; what one did who is gone stays done, by nobody."""
+    db.run("""UPDATE changelog SET agent = :name WHERE tenant_id = :home AND agent = :was
                AND NOT EXISTS (SELECT 1 FROM agents WHERE agents.tenant_id = :home AND agents.name = changelog.agent)""",
-           home=gone.tenant_id, id=gone.id)
+           home=home, was=was, name=name)

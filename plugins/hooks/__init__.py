@@ -31,7 +31,7 @@ from plugins import fields, lists, queue, vault
 from plugins.fields import wrong
 from plugins.lists import Listing
 from plugins.queue import Name
-from plugins.tasks import Priority, Type, assignable
+from plugins.tasks import Priority, Type, assignable, assignees
 from plugins.users import tokens
 from plugins.vault import Envelope, Unreadable, canaries
 
@@ -238,24 +238,10 @@ def _keep_secret(id: int, secret: str | UnsetType) -> None:
 # ── people ──
 
 
-@plugin.on("user.changed")
+@assignees.follows
 @across_tenants
-def rename(event: str, user: Any, was: str | None = None, **facts: Any) -> None:
-    """What hooks make for a person, they make for them under another name."""
-    if was is not None and was != user.username:
-        _for(user.tenant_id, was, user.username)
-
-
-@plugin.on("user.erased")
-@across_tenants
-def erase(event: str, gone: Any, **facts: Any) -> None:
-    """What hooks made for somebody who is gone is nobody's."""
-    if name := db.value("SELECT username FROM users WHERE id = :id", id=gone.id):
-        _for(gone.tenant_id, name, None)
-
-
-@across_tenants
-def _for(home: int, was: str, name: str | None) -> None:
+def follow(home: int, was: str, name: str | None) -> None:
+    """What is made for a person is made for them under another name, and for nobody once they are gone."""
     db.run("""UPDATE hooks SET assignee = :name WHERE tenant_id = :home AND assignee = :was
                AND NOT EXISTS (SELECT 1 FROM agents WHERE agents.tenant_id = :home AND agents.name = hooks.assignee)""",
            home=home, was=was, name=name)

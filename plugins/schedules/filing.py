@@ -9,7 +9,7 @@ import msgspec
 
 from orkosi import Meta, Struct, across_tenants, db, jsoned, writes
 from plugins import tasks
-from plugins.tasks import Body, Length, Line, Minutes, NewTask, Priority, Title, Type
+from plugins.tasks import Body, Length, Line, Minutes, NewTask, Priority, Title, Type, assignees
 
 from . import Due, numbered, plugin
 
@@ -49,24 +49,10 @@ def file(due: Due) -> dict[str, Any]:
 # ── people ──
 
 
-@plugin.on("user.changed")
+@assignees.follows
 @across_tenants
-def rename(event: str, user: Any, was: str | None = None, **facts: Any) -> None:
-    """What is filed for a person is filed for them under another name."""
-    if was is not None and was != user.username:
-        _for(user.tenant_id, was, user.username)
-
-
-@plugin.on("user.erased")
-@across_tenants
-def erase(event: str, gone: Any, **facts: Any) -> None:
-    """What was filed for somebody who is gone is nobody's."""
-    if name := db.value("SELECT username FROM users WHERE id = :id", id=gone.id):
-        _for(gone.tenant_id, name, None)
-
-
-@across_tenants
-def _for(home: int, was: str, name: str | None) -> None:
+def follow(home: int, was: str, name: str | None) -> None:
+    """What is made for a person is made for them under another name, and for nobody once they are gone."""
     if db.value("SELECT 1 FROM agents WHERE tenant_id = :home AND name = :was", home=home, was=was):
         return
     for id, payload in db.all(tuple, "SELECT id, payload FROM schedules WHERE tenant_id = :home AND task_type = :files", home=home, files=FILES):

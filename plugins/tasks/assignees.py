@@ -3,10 +3,14 @@
 Owns nothing. Surprise: an agent comes first. Nobody gets its work by choosing a name like its own.
 """
 import re
+from collections.abc import Callable
+from typing import Any
 
-from orkosi import current, db
+from orkosi import across_tenants, current, db
 from plugins import users
 from plugins.fields import wrong
+
+from . import plugin
 
 ASSIGNEE = r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,60}\Z"
 
@@ -47,3 +51,32 @@ def is_a_person(assignee: str) -> bool:
 def is_an_agent(name: str) -> bool:
     """Whether an agent of this tenant has that name."""
     return db.value("SELECT 1 FROM agents WHERE tenant_id = :tenant AND name = :name", name=name) is not None
+
+
+# ── whoever is called otherwise, or is gone ──
+
+Follow = Callable[[int, str, str | None], None]
+_followers: list[Follow] = []
+
+
+def follows(follow: Follow) -> Follow:
+    """Register who keeps people's names, and is told (tenant, name, the new one, or None for one who is gone) inside that write."""
+    _followers.append(follow)
+    return follow
+
+
+@plugin.on("user.changed")
+def rename(event: str, user: Any, was: str | None = None, **facts: Any) -> None:
+    """Somebody may be called otherwise."""
+    if was is not None and was != user.username:
+        for follow in _followers:
+            follow(user.tenant_id, was, user.username)
+
+
+@plugin.on("user.erased")
+@across_tenants
+def erase(event: str, gone: Any, **facts: Any) -> None:
+    """Somebody is gone: their name stands nowhere any more."""
+    if name := db.value("SELECT username FROM users WHERE id = :id", id=gone.id):
+        for follow in _followers:
+            follow(gone.tenant_id, name, None)

@@ -9,7 +9,7 @@ from plugins import notifications, queue
 from plugins.queue import Job
 
 from . import ASKS, ATTEMPTS, COLUMNS, LEASE, OVER, RANK, Task, _tell, delegation, find, links, plugin
-from .assignees import is_a_person
+from .assignees import follows, is_a_person
 
 
 def _follow(task: Task) -> None:
@@ -37,27 +37,16 @@ def _follow(task: Task) -> None:
     return None
 
 
-@plugin.on("user.changed")
+@follows
 @across_tenants
-def rename(event: str, user: Any, was: str | None = None, **facts: Any) -> None:
-    """A person's tasks follow them to another name. Conflict where an agent is called so, and would get them."""
-    if was is None or was == user.username:
-        return
+def follow(home: int, was: str, name: str | None) -> None:
+    """A person's tasks follow them to another name, and are nobody's once they are gone. Conflict where an agent is called so, and would get them."""
     mine = """tenant_id = :home AND assignee = :was
                AND NOT EXISTS (SELECT 1 FROM agents WHERE agents.tenant_id = :home AND agents.name = tasks.assignee)"""
-    if db.value("SELECT 1 FROM agents WHERE tenant_id = :home AND name = :name", home=user.tenant_id, name=user.username) and db.value(
-            f"SELECT 1 FROM tasks WHERE {mine} LIMIT 1", home=user.tenant_id, was=was):
-        raise Conflict(f"username: An agent is called {user.username}, and would get the tasks of {was}; choose another name")
-    db.run(f"UPDATE tasks SET assignee = :name WHERE {mine}", home=user.tenant_id, was=was, name=user.username)
-
-
-@plugin.on("user.erased")
-@across_tenants
-def erase(event: str, gone: Any, **facts: Any) -> None:
-    """Tasks that were a person's are nobody's, once that person is gone: their name stood there."""
-    db.run("""UPDATE tasks SET assignee = NULL WHERE tenant_id = :home AND assignee = (SELECT username FROM users WHERE id = :id)
-               AND NOT EXISTS (SELECT 1 FROM agents WHERE agents.tenant_id = :home AND agents.name = tasks.assignee)""",
-           home=gone.tenant_id, id=gone.id)
+    if db.value("SELECT 1 FROM agents WHERE tenant_id = :home AND name = :name", home=home, name=name) and db.value(
+            f"SELECT 1 FROM tasks WHERE {mine} LIMIT 1", home=home, was=was):
+        raise Conflict(f"username: An agent is called {name}, and would get the tasks of {was}; choose another name")
+    db.run(f"UPDATE tasks SET assignee = :name WHERE {mine}", home=home, was=was, name=name)
 
 
 def _job(task: Task) -> Job | None:
