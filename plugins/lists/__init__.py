@@ -12,7 +12,7 @@ import time
 import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Container, Iterable
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,6 +25,7 @@ from plugins.fields import wrong
 plugin = Plugin("Lists", layer="ground", needs=("signing", "fields"))
 T = TypeVar("T")
 
+MOST_WRITTEN = 200  # statements of one list that are kept: whoever asks for every set of filters fills no memory
 LATER = {False: ">", True: "<"}  # where the next row stands, by whether the order descends
 
 
@@ -68,10 +69,24 @@ class Listing(Struct, frozen=True, kw_only=True, dict=True):
         """What it is sorted by, where these filters are given."""
         return next((self.orders[name] for name in self.filters if name in given and name in self.orders), self.order)
 
-    def sql(self, given: Iterable[str], several: Container[str] = (), after: list[Any] | None = None) -> tuple[str, str, str]:
+    def sql(self, given: Iterable[str], several: Iterable[str] = (), after: list[Any] | None = None) -> tuple[str, str, str]:
         """The statements for the rows, for their number, and for their weight; a filter in `several` has a JSON list of values.
         `after`: only the rows behind the one that is sorted by these values, which are bound as :after_0 and so on."""
-        names = [name for name in self.filters if name in set(given)]
+        asked = (tuple(given), frozenset(several), after and tuple(value is None for value in after))
+        found = self.written.get(asked)
+        if found is None:
+            if len(self.written) >= MOST_WRITTEN:
+                self.written.clear()
+            found = self.written[asked] = self._write(set(asked[0]), asked[1], after)
+        return found
+
+    @cached_property
+    def written(self) -> dict[Any, tuple[str, str, str]]:
+        """Statements that were asked for: to write them takes longer than many a list to be read."""
+        return {}
+
+    def _write(self, given: set[str], several: Container[str], after: list[Any] | None) -> tuple[str, str, str]:
+        names = [name for name in self.filters if name in given]
         # `+column` keeps SQLite from an index that would have to sort: the rows are found by walking along the order.
         where = " AND ".join([self.base, *(re.sub(rf"^\+?(\S+) = (:{name})$", r"+\1 IN (SELECT value FROM json_each(\2))", self.filters[name])
                                            if name in several else self.filters[name] for name in names)])
@@ -132,10 +147,7 @@ def page(listing: Listing | list[T], query: Paging, by: str = "", /, **params: A
     """
     if not isinstance(listing, Listing):
         return _cut(listing, query, by)
-    asked = {name: getattr(query, name) for name in query.__struct_fields__ if name != "after"} | params
-    several = {name for name, value in asked.items() if isinstance(value, list) and len(value) > 1}
-    asked = {name: jsoned(value) if name in several else value[0] if isinstance(value, list) else value
-             for name, value in asked.items() if value not in (None, [])}
+    asked, several = _asked(query, params)
     order = listing.orders and listing.order_for(asked) or listing.order
     after = _opened(query, listing.marks[order], len(listing.keys[order])) if query.after else None
     rows_sql, count_sql, weight_sql = listing.sql(asked, several, after)
@@ -154,6 +166,20 @@ def page(listing: Listing | list[T], query: Paging, by: str = "", /, **params: A
     if more and rows:
         found.next_after = _sealed(listing.marks[order], listing.values[order](rows[-1]))
     return found
+
+
+def _asked(query: Paging, params: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What a list is asked for, by name, and which of that has several values: these are a JSON list."""
+    asked, several = {}, []
+    for name, value in [*[(name, getattr(query, name)) for name in query.__struct_fields__ if name not in params], *params.items()]:
+        if isinstance(value, list):
+            if len(value) > 1:
+                several.append(name)
+            if value:
+                asked[name] = jsoned(value) if len(value) > 1 else value[0]
+        elif value is not None and name != "after":
+            asked[name] = value
+    return asked, several
 
 
 def _cut(items: list[T], query: Paging, field: str) -> Page[T]:
@@ -191,6 +217,7 @@ def begin(event: str, folder: object) -> None:
     """Know nothing of another data folder: neither its secret, nor what was counted there."""
     _totals.clear()
     _signer.cache_clear()
+    _sealed.cache_clear()
 
 
 @cache
@@ -198,6 +225,7 @@ def _signer() -> Signer:
     return Signer(signing.secret("cursors"), salt=b"", key_derivation="none", digest_method=hashlib.sha256)
 
 
+@lru_cache(maxsize=1000)
 def _sealed(mark: int, values: tuple[Any, ...]) -> str:
     return _signer().sign(urlsafe_b64encode(msgspec.json.encode((mark, *values))).rstrip(b"=")).decode()
 
