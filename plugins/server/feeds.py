@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("orkosi")
 MOST, OF_A_TENANT = 1000, 200  # feeds at once; and of one tenant that is not the host
-GATHER = 0.05     # seconds that what happens is gathered for
+GATHER = 0.05     # seconds that what happens is gathered for; twice as long where MOST listen, for each piece is a send to each
 GLANCE = 1.0      # seconds after which one looks in any case: other processes write, too
 PAGE = 500        # things that are read at once
 BEHIND = 256 << 10  # bytes that a client has not taken, from which on its feed waits for it
@@ -209,7 +209,7 @@ class Feeds:
                 if not guarded(self._look):
                     time.sleep(GLANCE)
                 if self.bell.wait(GLANCE):
-                    time.sleep(GATHER)
+                    time.sleep(GATHER * (1 + len(self.open) / MOST))
                     while self.written and not stopping.is_set():  # the loop is behind: one larger piece for each costs less than two
                         time.sleep(GATHER / 5)
                     self.bell.clear()
