@@ -25,6 +25,7 @@ from ours import Server, Tokens, prepare, serving
 STREAMS, RATE = 1_000, 500
 SCHEDULES = 10_000
 LENGTHS = (1_000, 100_000, 1_000_000)
+CLAIMS = 600  # of each length
 FINISHED = 5_000_000
 
 
@@ -63,8 +64,8 @@ def streams(table, server: Server, tokens: Tokens, seconds: int) -> None:
     table.add("event streams that are complete and in order", "", found["whole"], must=f"≥ {STREAMS:,}", note=note)
     table.add(f"an event reaches each of {STREAMS:,} streams", "ms p99", found["p99"], must="≤ 250 ms", note=f"p50 {found['p50']:.0f} ms")
     if before is not None and after is not None:
-        table.add(f"processor, {STREAMS:,} streams, {changed / took:.0f} changes a second", "%", 100 * (after - before) / took, must="≤ 100 %",
-                  note="of one core; with the changes themselves")
+        table.add(f"processor, {STREAMS:,} streams", "%", 100 * (after - before) / took, must="≤ 100 %",
+                  note=f"of one core; with {changed / took:.0f} changes a second themselves, in the last round")
 
 
 def change(server: Server, tokens: Tokens, seconds: int) -> int:
@@ -170,7 +171,7 @@ def kept(folder: Path, many: int, first: int, span: int) -> Iterator[None]:
 
 
 def claims(table, folder: Path, quick: bool) -> None:
-    """How long a claim takes beside so many waiting jobs, with millions finished."""
+    """How long a claim takes beside so many waiting jobs, and from a short queue of the same file, with millions finished."""
     from engine import jobs
 
     import orkosi
@@ -179,24 +180,27 @@ def claims(table, folder: Path, quick: bool) -> None:
     from plugins import queue, storage
     settings.load(data=folder, durability="process")
     storage.open_data()
-    lengths, finished = ((700, 1_000, 10_000), 50_000) if quick else (LENGTHS, FINISHED)
+    lengths, finished = ((1_000, 10_000), 50_000) if quick else (LENGTHS, FINISHED)
+    few, *longer = lengths
     try:
         with acting(system()):
             jobs(finished, queue="flat", state="completed", finished_at=now())
-            there, first = 0, None
-            for length in lengths:
+            jobs(few - CLAIMS, queue="few", state="waiting")
+            there = 0
+            for length in longer:
+                jobs(CLAIMS, queue="few", state="waiting")
                 jobs(length - there, queue="flat", state="waiting")
-                p50 = statistics.median(claim(queue) for _ in range(600))
-                there, first = length - 600, first or p50
-                table.add(f"claim, {length:,} waiting, {finished:,} finished", "µs p50", p50, f"with {lengths[0]:,} waiting", first,
-                          must="≤ 1.3×" if length != lengths[0] else "")
+                took = [(claim(queue, "few"), claim(queue, "flat")) for _ in range(CLAIMS)]  # by turns: a machine is not as fast at any time
+                there = length - CLAIMS
+                short, long = (statistics.median(each) for each in zip(*took, strict=True))
+                table.add(f"claim, {length:,} waiting, {finished:,} finished", "µs p50", long, f"with {few:,} waiting, by turns", short, must="≤ 1.3×")
     finally:
         storage.close_data()
 
 
-def claim(queue) -> float:
+def claim(queue, name: str) -> float:
     began = time.perf_counter()
-    job = queue.claim("flat", "w")[0]
+    job = queue.claim(name, "w")[0]
     took = (time.perf_counter() - began) * 1e6
     queue.complete(job.id, job.lease_token)
     return took
