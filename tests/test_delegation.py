@@ -81,6 +81,34 @@ def test_an_attempt_that_came_to_nothing_waits_for_the_parts_it_made(client, cre
         "Cut the wood, release", "Cut the wood, fail", "Cut the wood, its lease ran out"]
 
 
+@pytest.mark.parametrize("looks", [None, "/tasks/{part}", "/tasks/{top}", "/tasks/{top}/subtasks?wait_seconds=5"])
+def test_a_part_that_is_over_before_its_task_is_not_lost(client, crew, looks):
+    """What came of it is told to the attempt that gave it away, where that looks, or to one more."""
+    ada, bob = crew("ada", delegates=True), crew("bob")
+    top = client.post("/tasks", {"title": "Build a boat", "assignee": "ada"}).data["id"]
+    job = claim(ada, "ada")
+    for wood in ("Oak", "Pine"):
+        part = ada.post("/tasks", {"title": f"Cut the {wood}", "assignee": "bob"}).data["id"]
+        if looks:
+            assert ada.get(looks.format(part=part, top=top).partition("?")[0]).status == 200, "it was not over, so this is not to count"
+        complete(bob, claim(bob, "bob"), f"{wood} planks")
+        if looks and (wood == "Pine" or "part" in looks):
+            assert f"{wood} planks" in str(ada.get(looks.format(part=part, top=top)).json)
+    own = ada.post("/tasks", {"title": "Find the hammer", "assignee": "ada", "parent_id": top}).data["id"]
+    assert ada.patch(f"/tasks/{own}", {"status": "done"}).status == 200, "of which it knows, for it did it"
+    client.get(f"/tasks/{top}")  # that a person looks tells the agent nothing
+    complete(ada, job, "I have given it away")
+    after = client.get(f"/tasks/{top}").data
+    if not looks:
+        assert (after["status"], after["finished_at"], after["resolution"]) == ("todo", None, "I have given it away")
+        job = claim(ada, "ada")
+        assert job["payload"]["task_id"] == top
+        assert [one["resolution"] for one in ada.get(f"/tasks/{top}").data["subtasks"]] == ["Oak planks", "Pine planks", None]
+        complete(ada, job, "A boat")
+        after = client.get(f"/tasks/{top}").data
+    assert after["status"] == "done" and claim(ada, "ada") is None
+
+
 @pytest.mark.story("PATCH /api/agents/{name}", "POST /api/agents")
 def test_who_may_delegate_what_to_whom(client, crew, people):
     ada, bob, carl = crew("ada", delegates=True), crew("bob"), crew("carl")

@@ -1,15 +1,19 @@
 """Delegation: an agent that may gives parts of the task it works on to other agents, and goes on with what came of them.
 
 Owns nothing; writes `tasks` and `task_links` as the face does. A task waits for its subtasks: whatever its attempt came to, it is
-done only in one that began with their results. Agents that feed each other are stopped by two bounds, on how deep a task stands
-below the one that people gave, and on how many there are below that one.
-Surprise: what an agent makes for itself while it works stands where its work stands, so that no bound is escaped that way.
+done only in one that began with their results, or was told them while it ran. Agents that feed each other are stopped by two bounds, on
+how deep a task stands below the one that people gave, and on how many there are below that one.
+Surprise: what an agent makes for itself while it works stands where its work stands, so that no bound is escaped that way. And who was
+told what is kept in memory alone: a server that was started anew has an attempt made once more, which is better than a result nobody saw.
 """
-from orkosi import Denied, Struct, Unprocessable, acting, current, db, settings, system
-from plugins.fields import wrong
-from plugins.queue import Why
+from collections import OrderedDict
+from collections.abc import Sequence
 
-from . import COLUMNS, NewTask, Subtask, Task, links, plugin
+from orkosi import Denied, Struct, Unprocessable, acting, current, db, now, settings, system
+from plugins.fields import wrong
+from plugins.queue import Job, Why
+
+from . import COLUMNS, OVER, NewTask, Subtask, Task, links, plugin
 from .assignees import is_an_agent
 from .jobs import _follow
 
@@ -119,12 +123,36 @@ def subtasks(id: int) -> list[Subtask]:
 
 def still_open(found: list[Subtask]) -> int:
     """How many of these are not over yet."""
-    return sum(one.status not in ("done", "archived") for one in found)
+    return sum(one.status not in OVER for one in found)
 
 
-def waits_for_parts(id: int) -> bool:
-    """Whether a part of a task is not over yet."""
-    return db.value("""SELECT 1 FROM tasks WHERE parent_id = :id AND tenant_id = :tenant AND status NOT IN ('done', 'archived')""", id=id) is not None
+_told: OrderedDict[tuple[int | None, str, int], str] = OrderedDict()  # (tenant, agent, part that is over) → when it was told so
+MOST_TOLD = 10_000
+
+
+def tell(parts: Sequence[Subtask | Task]) -> None:
+    """An agent is told of these parts: of those that are over, it knows what came of them."""
+    me = current()
+    for part in parts if me.kind == "agent" else ():
+        if part.status in OVER:
+            _told[me.tenant, me.name, part.id] = now()
+    while len(_told) > MOST_TOLD:
+        _told.popitem(last=False)
+
+
+def waits_for_parts(task: Task, job: Job) -> bool:
+    """Whether a part of a task is not over yet, or was over only while its agent was at it, in `job`, and the agent was not told so.
+
+    What an agent ended of its own by hand, it knows.
+    """
+    for id, status, ended in db.all(tuple, """
+            SELECT tasks.id, status, tasks.finished_at FROM tasks LEFT JOIN jobs ON jobs.id = tasks.job_id AND jobs.tenant_id = :tenant
+             WHERE parent_id = :id AND tasks.tenant_id = :tenant AND (status NOT IN ('done', 'archived') OR (
+                   tasks.finished_at > :since AND (assignee IS DISTINCT FROM :mine OR jobs.state = 'completed')))""",
+            id=task.id, since=job.claimed_at, mine=task.assignee):
+        if status not in OVER or ended > _told.get((current().tenant, task.assignee or "", id), ""):
+            return True
+    return False
 
 
 def gave_away(task: Task) -> bool:

@@ -87,7 +87,7 @@ def started(event: str, job: Job) -> None:
 def completed(event: str, job: Job) -> None:
     """What the worker reported becomes of the task: done, or what `status` in its result says; review where its report could not be used.
 
-    One that has given parts away is to do again, until they are over.
+    One that has given parts away is to do again, until they are over and its agent knows what came of them.
     """
     if job.task_type != "task":
         return
@@ -104,7 +104,7 @@ def completed(event: str, job: Job) -> None:
         db.run("UPDATE tasks SET resolution = ifnull(:said, resolution) WHERE id = :id AND tenant_id = :tenant", id=before and before.id,
                said=resolution if isinstance(resolution, str) else None)
         return
-    if status == "done" and before and delegation.waits_for_parts(before.id):
+    if status == "done" and before and delegation.waits_for_parts(before, job):
         status = "todo"  # once more, with what came of them
     _move(job, status, resolution=resolution if isinstance(resolution, str) or resolution is None else jsoned(resolution),
           error=unusable or (told.get("note") if status == "blocked" else None), reason="report_unusable" if unusable else None)
