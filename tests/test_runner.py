@@ -1,5 +1,6 @@
 """The main job, end to end: a real server, a real shell, a real brain; and all that can go wrong with it."""
 import base64
+import http.server
 import io
 import json
 import os
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from urllib.parse import quote
 
@@ -267,6 +269,70 @@ def test_a_result_whose_lease_is_lost_is_dropped(company):
         ["POST", "/task-queue/job_999/complete", {"lease_token": "x", "result": {}}]]))
     company.run()
     assert not list((company.home / "undelivered").iterdir())
+
+
+@pytest.mark.slow
+def test_what_a_run_cost_is_told_also_where_its_lease_is_lost(company):
+    company.task()
+    lease = company.call("POST", "/task-queue/claim", {"worker_id": "w", "queue_name": "agent:felix"})
+    run = company.call("POST", "/agent-runs", {"agent": "felix", "job_id": lease["id"]})["id"]
+    company.call("POST", f"/task-queue/{lease['id']}/fail", {"lease_token": lease["lease_token"], "error": "accepted, but the answer was lost"})
+    (company.home / "undelivered" / f"{lease['id']}-1.json").write_text(json.dumps([
+        ["POST", f"/task-queue/{lease['id']}/fail", {"lease_token": lease["lease_token"], "error": "no"}],
+        ["PATCH", f"/agent-runs/{run}", {"status": "failed", "exit_code": 3, "tokens_in": 5000, "cost_micros": 70000}]]))
+    company.run()
+    found, = company.runs()
+    assert (found["status"], found["exit_code"], found["tokens_in"], found["cost_micros"]) == ("lost", 3, 5000, 70000)
+    assert "no longer" in found["error"] and not list((company.home / "undelivered").iterdir())
+
+
+@pytest.mark.slow
+def test_what_a_run_cost_is_kept_until_the_server_is_back_though_it_came_to_nothing(company, server, tmp_path):
+    company.brain("""printf '{"tokens_in": 5000, "cost_micros": 70000}' > "$ORKOSI_REPORT"; echo $$ > pid; sleep 60""")
+    id = company.task()
+    runner = company.run(wait=False)
+    brain_pid(company)
+    company.running.kill()
+    os.kill(runner.pid, signal.SIGTERM)
+    runner.communicate()
+    assert [path.name.partition("-")[0] for path in (company.home / "undelivered").glob("*.json")] == ["run_1"]
+    company.brain("echo after")
+    company.running = server(folder=tmp_path / FOLDER)
+    first = eventually(lambda: [one for one in company.runs() if one["id"] == 1 and one["status"] == "stopped"])[0]
+    assert (first["tokens_in"], first["cost_micros"], first["error"]) == (5000, 70000, "the agent was told to stop")
+    assert company.show(id)["status"] in ("todo", "in_progress", "done") and not list((company.home / "undelivered").glob("run_*"))
+
+
+@pytest.mark.slow
+def test_what_is_accepted_of_a_result_is_not_sent_again(company):
+    """The server goes between the two calls that tell of a result: the second alone is kept."""
+    said, answers = [], [200, 503, 503, 200, 503]  # fail, the run, a claim; the run, a claim
+
+    class Going(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            said.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            self.send_response(answers[len(said) - 1])
+            self.end_headers()
+            self.wfile.write(b'{"data": {}}')
+
+        do_PATCH = do_POST
+
+        def log_message(self, *_):
+            pass
+
+    company.running.stop()
+    record, kept = {"status": "failed", "tokens_in": 5000}, company.home / "undelivered"
+    (kept / "job_1-1.json").write_text(json.dumps([["POST", "/task-queue/job_1/fail", {}], ["PATCH", "/agent-runs/7", record]]))
+    with http.server.HTTPServer(("127.0.0.1", 0), Going) as going:
+        threading.Thread(target=going.serve_forever, daemon=True).start()
+        (company.folder / "server.url").write_text(f"http://127.0.0.1:{going.server_port}")
+        company.run()
+        assert [path.name.partition("-")[0] for path in kept.iterdir()] == ["run_7"]
+        company.run()
+        going.shutdown()
+    claim = "/api/task-queue/claim"
+    assert [path for path, _ in said] == ["/api/task-queue/job_1/fail", "/api/agent-runs/7", claim, "/api/agent-runs/7", claim]
+    assert said[3][1] == record and not list(kept.iterdir())
 
 
 @pytest.mark.slow

@@ -304,19 +304,18 @@ class Runner:
         return False
 
     def _release(self, lease: Lease, run: int | None, why: str, record: dict[str, Any] | None = None) -> bool:
-        try:
+        with contextlib.suppress(Unreachable):  # then whoever ended us gives the job back, or else the end of the lease does
             self.client.call("POST", f"{lease.path}/release", {"lease_token": lease.token}, timeout=2)
-            return self._record(run, (record or {}) | {"status": "stopped", "error": why})
-        except Unreachable:
-            return False  # whoever ended us gives the job back, or else the end of the lease does
+        return self._record(run, (record or {}) | {"status": "stopped", "error": why})
 
     def _record(self, run: int | None, record: dict[str, Any]) -> bool:
+        """Tell what a run was without a result: now, or the next time; whoever ends us does not wait for long."""
         if run:
-            self.client.call("PATCH", f"/agent-runs/{run}", record, timeout=2)
+            self._deliver(self._keep(f"run_{run}", [("PATCH", f"/agent-runs/{run}", record)]), timeout=2)
         return False
 
-    def _keep(self, job: str, calls: list[Call]) -> Path:
-        path = self.folder / "undelivered" / f"{job}-{time.time_ns()}.json"
+    def _keep(self, name: str, calls: list[Call]) -> Path:
+        path = self.folder / "undelivered" / f"{name}-{time.time_ns()}.json"
         path.parent.mkdir(exist_ok=True, mode=0o700)
         with open(path.with_suffix(".new"), "w") as file:
             json.dump(calls, file)
@@ -329,27 +328,39 @@ class Runner:
         for path in sorted((self.folder / "undelivered").glob("*.json")):
             self._deliver(path)
 
+    def _deliver(self, path: Path, timeout: float = 10.0) -> bool:
+        """Send a kept result, and what it cost; True where nothing more is to be done: they are accepted, or the lease is lost."""
+        first, *records = json.loads(path.read_text())
+        told = self._send(path, first, timeout)
+        if told is None:
+            return False
+        if told[0] != 200:  # what was spent is spent, whosever the job is by now
+            records = [(method, where, body | {"status": "lost", "error": told[1]}) for method, where, body in records]
+        for number, record in enumerate(records):
+            if self._send(path, record, timeout) is None:
+                self._keep(f"run_{record[1].rpartition('/')[2]}", records[number:])  # without the first, which was accepted
+                break
+        path.unlink(missing_ok=True)
+        return True
+
+    def _send(self, path: Path, call: Call, timeout: float) -> tuple[int, str] | None:
+        """The status of one call of those kept in a file, and what was said; None where it is to be sent again."""
+        try:
+            status, said = self.client.call(*call, timeout=timeout)
+        except Unreachable:
+            return None
+        if status in (401, 403):
+            return None  # the key changed: the next one may
+        if status in (200, 404, 409):
+            return status, "" if status == 200 else said["message"]
+        append(self.log, f"{now()} [undelivered] {status} {clean(said['message'])}: kept as {path.name}.rejected\n")
+        shutil.copy(path, path.with_name(path.name + ".rejected"))
+        if call[0] == "POST":
+            self._hand_back(call, f"What came of it was refused: {clean(said['message'])}. It is kept as {path.name}.rejected")
+        return status, said["message"]
+
     def _hand_back(self, call: Call, error: str) -> None:
         """Have a person look at once: the same work again would be refused again."""
         with contextlib.suppress(Unreachable):  # then its lease runs out
             self.client.call("POST", f"{call[1].rpartition('/')[0]}/fail",
                              {"lease_token": call[2].get("lease_token"), "error": error[:8000], "retryable": False})
-
-    def _deliver(self, path: Path) -> bool:
-        """Send a kept result; True where nothing more is to be done: it is accepted, or the lease is lost."""
-        try:
-            first, *records = json.loads(path.read_text())
-            method, where, body = first
-            status, said = self.client.call(method, where, body)
-            if status in (401, 403):
-                return False  # the key changed: the next one may
-            for method, where, body in records:
-                self.client.call(method, where, body if status == 200 else {"status": "lost", "error": said["message"]})
-        except Unreachable:
-            return False
-        if status not in (200, 404, 409):
-            append(self.log, f"{now()} [undelivered] {status} {clean(said['message'])}: kept as {path.name}.rejected\n")
-            path.rename(path.with_name(path.name + ".rejected"))
-            self._hand_back(first, f"What came of it was refused: {clean(said['message'])}. It is kept as {path.name}.rejected")
-        path.unlink(missing_ok=True)
-        return True
