@@ -333,6 +333,7 @@ def test_under_launchd_an_agent_is_booted_kicked_and_put_out(client, data, launc
     assert client.post("/agents/felix/restart").data["process"]["loaded"] is True and eventually(lambda: runs() > first)
     assert client.post("/agents/felix/stop").data["process"]["loaded"] is False
     assert client.post("/agents/felix/start").data["process"]["loaded"] is True
+    eventually(lambda: client.get("/agents/felix").data["process"]["pid"] is None)
     client.patch("/agents/felix", {"interval_sec": 50})
     client.delete("/agents/felix")
     assert [verb for verb, _ in itertools.groupby(call[0] for call in launchctl() if call[0] in ("bootstrap", "bootout"))] == [

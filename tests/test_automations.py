@@ -284,6 +284,21 @@ def test_launchd_reads_a_changed_plist_only_after_a_bootout(launchctl, data):
     assert called[:3] == ["bootstrap", "bootout", "bootstrap"] and "bootout" not in called[3:] and supervisor.status(supervisor.plist_of("com.a")).loaded
 
 
+def test_a_changed_plist_waits_for_what_runs_where_it_is_loaded_gently(launchctl, data):
+    path = sleeper("com.a", data, f"while [ ! -e {data}/end ]; do sleep 0.1; done", RunAtLoad=True)
+    supervisor.load(path)
+    pid = eventually(lambda: supervisor.status(path).pid)
+    sleeper("com.a", data, "exec sleep 60", RunAtLoad=True)
+    assert supervisor.load(path, gently=True) is True
+    supervisor.take_in()
+    assert supervisor.status(path).pid == pid and "bootout" not in [call[0] for call in launchctl()]
+    (data / "end").touch()
+    eventually(lambda: supervisor.status(path).pid is None)
+    supervisor.take_in()
+    assert eventually(lambda: supervisor.status(path).pid) != pid and supervisor.load(path) is False, "it is taken in"
+    supervisor.unload(path)
+
+
 def test_a_label_that_is_still_on_its_way_out_is_waited_for(launchctl, data, tmp_path):
     (tmp_path / "launchd").mkdir(exist_ok=True)
     (tmp_path / "launchd" / "busy").write_text("2")

@@ -221,6 +221,21 @@ def test_a_pause_lets_the_brain_finish_and_takes_no_more(server, tmp_path):
 
 
 @pytest.mark.slow
+def test_another_interval_lets_the_brain_finish(server, tmp_path):
+    company = Company(server, tmp_path, interval=1)
+    company.brain("echo $$ >> started; echo $$ > pid; sleep 2; echo finished")
+    id = company.task()
+    pid = brain_pid(company)
+    assert company.call("PATCH", "/agents/felix", {"interval_sec": 2, "role": "carpenter"})["interval_sec"] == 2
+    assert processes.born(pid), "it is at work"
+    assert eventually(lambda: company.show(id)["resolution"] == "finished", patience=15)
+    assert eventually(lambda: [run["status"] for run in company.runs()] == ["done"])
+    assert len((company.home / "workspace" / "started").read_text().split()) == 1
+    more = company.task("and goes by it")
+    assert eventually(lambda: company.show(more)["status"] == "done", patience=15)
+
+
+@pytest.mark.slow
 def test_the_end_of_the_server_gives_the_job_back(server, tmp_path):
     company = Company(server, tmp_path, interval=1)
     company.brain(SLOW)

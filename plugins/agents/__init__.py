@@ -140,14 +140,14 @@ def _turn(name: str, wanted: str, note: str | None) -> Agent:
 
 
 def retune(name: str, patch: AgentPatch) -> Agent:
-    """Change an agent's fields, and its files with them. NotFound."""
+    """Change an agent's fields, and its files with them; what runs of it runs on, by what it was told. NotFound."""
     agent = change(name, patch)
     if agent.local:
         bootstrap.lay(agent)
         state.look_for_program(agent)
         if agent.wanted != "stopped":
             with suppress(Conflict):  # disabled: it stays unloaded
-                load(agent)
+                load(agent, gently=True)
     return agent
 
 

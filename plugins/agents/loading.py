@@ -9,10 +9,13 @@ from .rows import Agent
 GRACE = 3.0  # seconds a leftover brain has to end
 
 
-def load(agent: Agent) -> None:
-    """Have the supervisor run an agent. Conflict where its launch agent is disabled, Unavailable where it is not taken."""
+def load(agent: Agent, *, gently: bool = False) -> None:
+    """Have the supervisor run an agent; `gently`: what runs of it runs on, where only its plist has changed.
+
+    Conflict where its launch agent is disabled, Unavailable where it is not taken.
+    """
     may_load(agent)
-    supervisor.load(plist_of(agent.name))
+    supervisor.load(plist_of(agent.name), gently=gently)
     if not supervisor.status(plist_of(agent.name)).loaded:
         raise Unavailable(f"The supervisor does not list {agent.name}")
 

@@ -48,7 +48,7 @@ def _settle(agent: Agent) -> None:
         supervisor.unload(plist_of(agent.name))
     else:
         drop_flag(agent.name)
-        load(agent)
+        load(agent, gently=True)
 
 
 def _read(plist: Path) -> bytes:

@@ -24,7 +24,7 @@ plugin.setting("supervisor", str, "auto", "What runs the agents: launchd, embedd
 
 
 class Driver(Protocol):
-    def load(self, plist: Path) -> bool: ...
+    def load(self, plist: Path, gently: bool = False) -> bool: ...
     def unload(self, plist: Path) -> None: ...
     def end(self, plist: Path) -> None: ...
     def start(self, plist: Path) -> None: ...
@@ -44,9 +44,19 @@ def driver() -> Driver:
     raise Invalid(f"supervisor must be auto, launchd or embedded, not {settings.supervisor!r}")
 
 
-def load(plist: Path) -> bool:
-    """Take a job into care, or take in its changed plist; False where it is loaded as it stands, and nothing happens."""
-    return driver().load(plist)
+def load(plist: Path, *, gently: bool = False) -> bool:
+    """Take a job into care, or take in its changed plist; False where it is loaded as it stands, and nothing happens.
+
+    What runs of a job whose plist changed is ended; `gently`: it runs on, and the plist counts from its next start.
+    """
+    return driver().load(plist, gently)
+
+
+@plugin.every("5s")
+def take_in() -> None:
+    """Take in the plists that waited for what ran by the ones before."""
+    if driver() is launchd.driver:
+        launchd.driver.take_in()
 
 
 @cache

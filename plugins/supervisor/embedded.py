@@ -36,8 +36,7 @@ class Job:
     def __init__(self, plist: Path, spec: dict[str, Any]):
         self.plist, self.spec = plist, spec
         self._lock = threading.Lock()  # the loop and requests both look whether it runs
-        self.interval = max(1.0, float(spec["StartInterval"])) if spec.get("StartInterval") else math.inf
-        self.throttle = max(1.0, float(spec.get("ThrottleInterval", THROTTLE)))
+        self.interval, self.throttle = _paces(spec)
         self.child: subprocess.Popen | None = None
         self.process = processes.remembered(self.pid_file)  # one that an earlier server left
         self.last_exit: int | None = None
@@ -49,6 +48,12 @@ class Job:
     @property
     def pid_file(self) -> Path:
         return self.plist.with_suffix(".pid")
+
+    def take(self, spec: dict[str, Any]) -> None:
+        """Go by another plist, from the next start on."""
+        self.interval, self.throttle = _paces(spec)
+        self.spec = spec
+        self.due = max(time.monotonic(), self.began + self.interval)
 
     def stays_alive(self) -> bool:
         """Whether it is to be started again when it ends as it last did."""
@@ -128,7 +133,7 @@ class Embedded:
         self._lock = threading.Lock()
         self._wake = threading.Event()
 
-    def load(self, plist: Path) -> bool:
+    def load(self, plist: Path, gently: bool = False) -> bool:
         try:
             job = Job(plist, read(plist))
         except (TypeError, ValueError) as error:
@@ -137,6 +142,9 @@ class Embedded:
             old = self.jobs.get(plist.stem)
             if old and old.spec == job.spec:
                 return False
+            if old and gently and old.runs():
+                old.take(job.spec)
+                return True
             self.jobs[plist.stem] = job
         if old:
             old.drop()
@@ -209,6 +217,12 @@ class Embedded:
             job.start()
             return 0.1
         return job.due - moment
+
+
+def _paces(spec: dict[str, Any]) -> tuple[float, float]:
+    """How often a job is started, and how soon again one that is kept alive."""
+    interval = float(spec["StartInterval"]) if spec.get("StartInterval") else math.inf
+    return max(1.0, interval), max(1.0, float(spec.get("ThrottleInterval", THROTTLE)))
 
 
 def _opened(path: str | None) -> IO[bytes] | None:

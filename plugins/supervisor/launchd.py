@@ -37,18 +37,24 @@ class Launchd:
 
     def __init__(self) -> None:
         self._turn = threading.RLock()  # two who bootstrap one label at once both fail
+        self._later: set[Path] = set()  # changed plists of what runs: launchd takes them in by a bootout alone, which ends that
 
     def there(self) -> bool:
         """Whether launchd has a session of this user; over ssh, or before log-in, there may be none."""
         return self._call("print", domain()).returncode == 0
 
-    def load(self, plist: Path) -> bool:
+    def load(self, plist: Path, gently: bool = False) -> bool:
         spec = read(plist)
         mark = hashlib.sha256(plist.read_bytes()).hexdigest()
         with self._turn:
-            if self.status(plist).loaded:
+            self._later.discard(plist)
+            there = self.status(plist)
+            if there.loaded:
                 if _told(plist) in (mark, None):
                     return False
+                if gently and there.pid:
+                    self._later.add(plist)
+                    return True
                 self.unload(plist)
             self._bootstrap(plist)
             _mark(plist).parent.mkdir(exist_ok=True, mode=0o700)
@@ -56,6 +62,16 @@ class Launchd:
             if spec.get("RunAtLoad"):
                 self.start(plist)  # launchd may hold back what it was to start at load; whoever is asked for by name is started
         return True
+
+    def take_in(self) -> None:
+        """Load the plists that waited for an end that has come since."""
+        for plist in list(self._later):
+            with self._turn:
+                try:
+                    if plist in self._later and plist.exists() and not self.status(plist).pid:
+                        self.load(plist)
+                except Unavailable:
+                    self._later.add(plist)  # it is tried again
 
     def _bootstrap(self, plist: Path) -> None:
         end = time.monotonic() + PATIENCE
@@ -68,6 +84,7 @@ class Launchd:
 
     def unload(self, plist: Path) -> None:
         with self._turn:
+            self._later.discard(plist)
             done = self._call("bootout", f"{domain()}/{plist.stem}")
             if done.returncode not in (0, *GONE):
                 raise Unavailable(f"launchctl bootout {plist.stem}: {said(done)}")
