@@ -160,7 +160,7 @@ def counted_as(id: int) -> tuple[str, str] | None:
 
 def _told(run: Run) -> tuple[Any, ...]:
     """What sums are made of."""
-    return run.status, run.tokens_in, run.tokens_out, run.cost_micros, run.duration_ms
+    return run.status, run.tokens_in, run.tokens_out, run.cost_micros, run.duration_ms, run.finished_at
 
 
 def counted(id: int) -> bool:

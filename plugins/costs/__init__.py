@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from msgspec.structs import replace
+
 from orkosi import Conflict, Plugin, Struct, across_tenants, acting, current, db, emit, now, seconds, system, writes
 from plugins import notifications, queue
 from plugins.agents import Agent, find, runs, seek, want
@@ -197,22 +199,27 @@ def _sum(run: Run, before: Budget) -> bool:
     cost = price(before, run.tokens_in, run.tokens_out, run.cost_micros)
     if cost != run.cost_micros:
         runs.set_cost(run.id, cost)
-    _add(run, 1, int(run.status == "done"), int(run.status in WASTED), _sane(run.tokens_in), _sane(run.tokens_out), _sane(cost),
-         _sane(run.duration_ms or 0))
+        run = replace(run, cost_micros=cost)
+    _add(run)
     return True
 
 
-def _add(run: Run, many: int, done: int, wasted: int, tokens_in: int, tokens_out: int, cost: int, ms: int) -> None:
+def _add(run: Run, many: int = 1) -> None:
+    """Put a run into the sums of the day it ended on; with -1, take it out of them as it was put in."""
     product, model = runs.counted_as(run.id) or _of(run)
+    told = {name: many * _sane(getattr(run, name) or 0) for name in ("tokens_in", "tokens_out", "cost_micros", "duration_ms")}
+    place = {"agent": run.agent, "day": day_of(run.finished_at or now()), "product": product, "model": model}
     db.run("""
         INSERT INTO cost_sums (tenant_id, agent, day, product, model, runs, done, wasted, tokens_in, tokens_out, cost_micros, ms)
-        VALUES (:tenant, :agent, :day, :product, :model, :many, :done, :wasted, :tokens_in, :tokens_out, :cost, :ms)
+        VALUES (:tenant, :agent, :day, :product, :model, :many, :done, :wasted, :tokens_in, :tokens_out, :cost_micros, :duration_ms)
         ON CONFLICT (tenant_id, agent, day, product, model) DO UPDATE SET
                runs = cost_sums.runs + :many, done = cost_sums.done + :done, wasted = cost_sums.wasted + :wasted,
                tokens_in = cost_sums.tokens_in + :tokens_in, tokens_out = cost_sums.tokens_out + :tokens_out,
-               cost_micros = cost_sums.cost_micros + :cost, ms = cost_sums.ms + :ms""",
-           agent=run.agent, day=day_of(run.finished_at or now()), product=product, model=model, many=many,
-           done=done, wasted=wasted, tokens_in=tokens_in, tokens_out=tokens_out, cost=cost, ms=ms)
+               cost_micros = cost_sums.cost_micros + :cost_micros, ms = cost_sums.ms + :duration_ms""",
+           **place, many=many, done=many * (run.status == "done"), wasted=many * (run.status in WASTED), **told)
+    if many < 0:
+        db.run("""DELETE FROM cost_sums WHERE tenant_id = :tenant AND agent = :agent AND day = :day AND product = :product AND model = :model
+                     AND runs = 0 AND tokens_in = 0 AND tokens_out = 0 AND cost_micros = 0""", **place)
 
 
 def _of(run: Run) -> tuple[str, str]:
@@ -229,8 +236,8 @@ def correct(event: str, run: Run, before: Run) -> None:
     if run.cost_micros == before.cost_micros == price(limits, before.tokens_in, before.tokens_out, 0):
         runs.set_cost(run.id, price(limits, run.tokens_in, run.tokens_out, 0))
         run = runs.find(run.id)
-    _add(run, 0, (run.status == "done") - (before.status == "done"), (run.status in WASTED) - (before.status in WASTED),
-         *(_sane(getattr(run, name) or 0) - _sane(getattr(before, name) or 0) for name in ("tokens_in", "tokens_out", "cost_micros", "duration_ms")))
+    _add(before, -1)
+    _add(run)  # a run that was lost ended on another day, where it is heard of again
     if seek(run.agent):
         _judge(run.agent)
 

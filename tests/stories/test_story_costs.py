@@ -308,6 +308,22 @@ def test_a_run_of_many_hours_is_stopped_by_what_it_spends_in_one(client, felix):
     assert "spent $2.50 within an hour" in client.get("/agents/felix").data["note"]
 
 
+def test_a_run_that_is_heard_of_on_another_day_counts_on_that_one_alone(client, felix, monkeypatch):
+    run, other = felix.run("lost", tokens_in=4)["id"], felix.run("done", tokens_in=1)["id"]
+    first, real = now(), time.time
+    rows = "SELECT day, runs, done, wasted, tokens_in, ms FROM cost_sums ORDER BY day"
+    with acting(system()):
+        monkeypatch.setattr(time, "time", lambda: real() + 86400)
+        second = now()
+        runs.change(run, runs.RunPatch(status="done", tokens_in=10, duration_ms=70))
+        monkeypatch.setattr(time, "time", lambda: real() + 3 * 86400)
+        runs.change(run, runs.RunPatch(tokens_in=12))  # it has ended, and did so then
+        ms = db.value("SELECT duration_ms FROM agent_runs WHERE id = :id", id=other)
+        assert db.all(tuple, rows) == [(costs.day_of(first), 1, 1, 0, 1, ms), (costs.day_of(second), 1, 1, 0, 12, 70)]
+        assert costs.sums.check() == []
+        monkeypatch.setattr(time, "time", real)
+
+
 @pytest.mark.slow
 def test_the_breaker_ends_a_brain_that_burns_money(server):
     """On a real server: the brain says what it has used while it works, and is ended for it, with its job given back."""
