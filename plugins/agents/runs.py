@@ -1,4 +1,5 @@
 """Runs: the record of every time an agent worked, what came of it, and what it cost."""
+import time
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -182,23 +183,43 @@ def leave_unpaid(id: int, tokens: int) -> None:
 
 @plugin.every("15s")
 def close_lost() -> None:
-    """End the record of runs whose job is no longer theirs: the process died, and the lease gave the job back."""
+    """End the record of runs whose job is no longer theirs: the process died, and the lease gave the job back.
+
+    So of those without a job that were under way for a week, or whose agent gave no sign of life for a day.
+    """
     if lost := _lost():
-        _close(lost)
+        _close(lost, "The process ended without a word; the job runs again")
+    if silent := _silent():
+        _close(silent, "It was begun without a job, and nobody said how it ended")
 
 
 @across_tenants
-def _lost() -> list[tuple[int]]:
+def _lost() -> list[tuple[int, str]]:
     # A run's record follows its claim, and its end follows the job's, by less than a minute.
-    return db.all(tuple, """
+    return [(id, now()) for id, in db.all(tuple, """
         SELECT id FROM agent_runs WHERE status = 'running' AND job_id IS NOT NULL AND started_at < :then
            AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = agent_runs.job_id AND jobs.state = 'active'
-                              AND jobs.claimed_at <= agent_runs.started_at)""", then=now(-60))
+                              AND jobs.claimed_at <= agent_runs.started_at)""", then=now(-60))]
+
+
+AT_MOST, SILENCE = 7 * 86400.0, 86400.0  # seconds
+
+
+@across_tenants
+def _silent() -> list[tuple[int, str]]:
+    """Runs without a job that nobody ends, and until when they may have been under way: what they cost is of that day, and not of each since."""
+    found = db.all(tuple, """
+        SELECT agent_runs.id, started_at, ifnull(last_heartbeat, '') FROM agent_runs
+               LEFT JOIN agents ON agents.tenant_id = agent_runs.tenant_id AND agents.name = agent_runs.agent
+         WHERE agent_runs.status = 'running' AND job_id IS NULL AND started_at < :day
+           AND (started_at < :week OR ifnull(last_heartbeat, '') < :day)""",
+        day=now(-SILENCE), week=now(-AT_MOST))
+    return [(id, max(began, min(heard, now(seconds(began) + AT_MOST - time.time())))) for id, began, heard in found]
 
 
 @writes(durable=False)
 @across_tenants
-def _close(lost: list[tuple[int]]) -> None:
-    for id, in lost:
-        db.run("""UPDATE agent_runs SET status = 'lost', finished_at = :now, error = 'The process ended without a word; the job runs again'
-                   WHERE id = :id AND status = 'running'""", id=id, now=now())
+def _close(lost: list[tuple[int, str]], error: str) -> None:
+    for id, ended in lost:
+        db.run("UPDATE agent_runs SET status = 'lost', finished_at = :ended, error = :error WHERE id = :id AND status = 'running'",
+               id=id, ended=ended, error=error)

@@ -267,8 +267,7 @@ def hear(event: str, run: Run) -> None:
 def _judge(agent: str) -> None:
     """See how an agent stands with its budget: shut out, warned of, or stopped for the rate at which it spends."""
     one, moment = budget(agent), now()
-    day, month = ends(moment)
-    today = day_of(moment)
+    (day, month), today = ends(moment), day_of(moment)
     used = {"day": spent(agent, today), "month": spent(agent, f"{today[:8]}01")}
     over = [(name, until) for name in LIMITS for until in [month if name.endswith("month") else day] if _share(one, used, name) >= 1]
     name, until = max(over, key=lambda found: found[1], default=(None, None))
@@ -318,13 +317,18 @@ def _judge_rate(one: Budget) -> None:
         return
     rows = db.all(tuple, """SELECT tokens_in, tokens_out, cost_micros FROM agent_runs WHERE tenant_id = :tenant AND agent = :agent
                              AND started_at >= :since ORDER BY id DESC LIMIT 2000""", agent=one.agent, since=now(-3600))
-    # One that has run for longer spent it evenly, as far as anybody knows.
-    long = db.all(tuple, """SELECT started_at, tokens_in, tokens_out, cost_micros FROM agent_runs WHERE tenant_id = :tenant AND agent = :agent
-                             AND status = 'running' AND started_at < :since ORDER BY id DESC LIMIT 20""", agent=one.agent, since=now(-3600))
-    rate = sum(price(one, *row) for row in rows) + sum(
-        round(price(one, *row) * 3600 / max(3600.0, seconds(now()) - seconds(began))) for began, *row in long)
+    # One that began before spent it evenly, as far as anybody knows, until now or until its end.
+    long = db.all(tuple, """SELECT started_at, finished_at, tokens_in, tokens_out, cost_micros FROM agent_runs WHERE tenant_id = :tenant
+                             AND agent = :agent AND started_at < :since ORDER BY id DESC LIMIT 20""", agent=one.agent, since=now(-3600))
+    rate = sum(price(one, *row) for row in rows) + sum(round(price(one, *row) * _of_the_hour(began, ended)) for began, ended, *row in long)
     if rate > one.cost_micros_per_hour:
         trip(one.agent, f"it spent {dollars(rate)} within an hour, and may {dollars(one.cost_micros_per_hour)}")
+
+
+def _of_the_hour(began: str, ended: str | None) -> float:
+    """The share of a run's time that lies within the last hour."""
+    start, end = seconds(began), seconds(ended or now())
+    return max(0.0, end - max(start, seconds(now(-3600)))) / max(1.0, end - start)
 
 
 @writes

@@ -324,6 +324,36 @@ def test_a_run_that_is_heard_of_on_another_day_counts_on_that_one_alone(client, 
         monkeypatch.setattr(time, "time", real)
 
 
+@pytest.mark.parametrize("hours, share", [(4, 0.25), (1.5, 2 / 3)])
+def test_a_run_of_many_hours_that_tells_its_cost_at_its_end_is_judged_by_the_last_of_them(client, felix, hours, share):
+    felix.may(cost_micros_per_hour=1_000_000)
+    for cost, status in ((0.9, "active"), (1.1, "paused")):
+        run = client.post("/agent-runs", {"agent": "felix"}).data["id"]
+        db.write(lambda run=run: db.run("UPDATE agent_runs SET started_at = :then WHERE id = :id", then=now(-hours * 3600), id=run))
+        client.patch(f"/agent-runs/{run}", {"status": "done", "cost_micros": round(cost * 1_000_000 / share)})
+        assert (client.get("/agents/felix").data["status"] == "paused") is (status == "paused")
+        db.write(lambda run=run: db.run("UPDATE agent_runs SET finished_at = :then, started_at = :before WHERE id = :id", then=now(-3601),
+                                        before=now(-hours * 3600 - 3600), id=run))  # an hour later, it counts for nothing
+
+
+@pytest.mark.parametrize("began, heard, ended", [(40, 0, 33), (3, 2, 2), (3, 5, 3), (3, 0, None), (0.9, 5, None)])
+def test_a_run_without_a_job_that_nobody_ends_is_over_once(client, felix, began, heard, ended):
+    """`began` so many days ago, by an agent that was `heard` of so long ago: it ended then, or a week after it began."""
+    felix.may(tokens_per_day=10_000)
+    run = client.post("/agent-runs", {"agent": "felix"}).data["id"]
+    client.patch(f"/agent-runs/{run}", {"tokens_in": 2000})
+    db.write(lambda: db.run("UPDATE agent_runs SET started_at = :then WHERE id = :id", then=now(-began * 86400), id=run))
+    db.write(lambda: db.run("UPDATE agents SET last_heartbeat = :then", then=now(-heard * 86400)))
+    runs.close_lost()
+    costs.catch_up()
+    found = client.get(f"/agent-runs/{run}").data
+    assert client.get("/agents/felix/budget").data["today"]["tokens"] == (0 if ended else 2000)
+    assert found["status"] == ("lost" if ended else "running")
+    if ended:
+        assert abs(seconds(found["finished_at"]) - seconds(now(-ended * 86400))) < 60 and "nobody said how it ended" in found["error"]
+        assert db.all(tuple, "SELECT day, tokens_in FROM cost_sums") == [(costs.day_of(found["finished_at"]), 2000)]
+
+
 @pytest.mark.slow
 def test_the_breaker_ends_a_brain_that_burns_money(server):
     """On a real server: the brain says what it has used while it works, and is ended for it, with its job given back."""
