@@ -165,6 +165,42 @@ def test_a_sleep_of_the_machine_costs_no_lease(client, monkeypatch):
     assert second["status"] == "waiting" and second["attempt"] == 1
 
 
+@pytest.mark.parametrize("server", ["runs", "is started anew"])
+def test_a_clock_that_is_set_back_strands_nothing(client, monkeypatch, server):
+    """It was a day ahead; what was counted from then is as long as it was to be, and what was counted before stays."""
+    real, day = time.time, 86400
+    with acting(system()):
+        before, _ = queue.submit("q", "delayed before", delay=3 * day)
+        held = queue.claim("q", "w")
+        monkeypatch.setattr(time, "time", lambda: real() + day)
+        clocks = executor.Clocks()
+        ids = {name: queue.submit("q", name, delay=60 if name == "delayed" else 0)[0].id for name in ("leased", "retried", "put off", "delayed")}
+        jobs = {job.task_type: job for job in queue.claim("q", "w", batch=9)}
+        queue.fail(ids["retried"], jobs["retried"].lease_token, "no", retry_in=40)
+        queue.put_off(ids["put off"], jobs["put off"].lease_token, "busy", after=50)
+        executor._running[ids["leased"]] = jobs["leased"]  # as if a hand of the server had it
+        monkeypatch.setattr(time, "time", real)
+        try:
+            if server == "runs":
+                jump = clocks.jumped()
+                assert -day - 5 < jump < -day + 5
+                for tell in executor._clock_ears:
+                    tell(jump)
+            else:
+                for _ in range(2):
+                    executor.began("opened", None)
+            found = {name: queue.find(id) for name, id in ids.items()}
+            ahead = {name: round(seconds(job.lease_expires_at or job.run_at) - time.time()) for name, job in found.items()}
+            assert all(abs(ahead[name] - wait) < 5 for name, wait in (("leased", 300), ("retried", 40), ("put off", 50), ("delayed", 60))), ahead
+            assert abs(seconds(queue.find(before.id).run_at) - time.time() - 3 * day) < 5 and not held
+            if server == "runs":  # whoever keeps it alive goes by the new clock, too
+                db.write(lambda: db.run("UPDATE jobs SET lease_expires_at = :soon WHERE state = 'active'", soon=now(1)))
+                executor._extend_own()
+                assert seconds(queue.find(ids["leased"]).lease_expires_at) - time.time() > 290
+        finally:
+            executor._running.clear()
+
+
 def test_leases_that_keep_running_out_end_in_dead(client):
     submitted(client, max_attempts=1)
     job = claimed(client)

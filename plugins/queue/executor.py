@@ -34,7 +34,7 @@ from . import (
 
 log = logging.getLogger("orkosi")
 HANDS = {OWN: 3, OUTSIDE: 2}  # a backup and a discovery may take long, and letters do not wait for them
-JUMP = 5.0  # seconds that the clock may go ahead between two looks before it is called a sleep
+JUMP = 5.0  # seconds that the clock may go ahead, or back, between two looks before that is called a sleep, or a correction
 _running: dict[int, Job] = {}
 
 
@@ -107,6 +107,52 @@ def lengthen(jump: float, before: float) -> int:
                 [{"id": id, "until": now(seconds(until) + jump - time.time())} for id, until in held])
     log.info("the clock went ahead by %.0f s, as after a sleep: %d leases last so much longer", jump, len(held))
     return len(held)
+
+
+@on_clock
+def set_right(jump: float) -> None:
+    """After the clock was set back, nothing waits for the moments of the wrong one."""
+    if jump < 0:
+        for job in list(_running.values()):
+            job.lease_expires_at = None  # so that it is extended at once
+        bring_back(-jump)
+
+
+@plugin.on("opened")
+def began(event: str, folder: object) -> None:
+    """The same for a clock that was set back while no server ran."""
+    bring_back(None)
+
+
+@writes(durable=False)
+@across_tenants
+def bring_back(jump: float | None) -> int:
+    """Bring leases and delays that a wrong clock set so many seconds nearer; how many. None: nobody knows by how much the clock was ahead.
+
+    A delay was counted from a claim or from the job's creation; where that is yet to come, it says by how much. With a known `jump` that is so
+    also of a retry whose claim was before. Schedules, whose moments are of the calendar, see to their own.
+    """
+    wall, moment, many = time.time(), now(), 0
+    for found, move in ((_LEASED, _MOVE_LEASE), (_DELAYED, _MOVE_DELAY)):
+        rows = [{"id": id, "now": moment, "due": max(moment, now(seconds(due) - wall - (seconds(since) - wall if jump is None else jump)))}
+                for id, due, since in db.all(tuple, found, moment=moment, known=0 if jump is None else 1)]
+        db.run_many(move, rows)
+        many += len(rows)
+    if many:
+        log.warning("the clock was set back: %d leases and delays are brought nearer", many)
+    return many
+
+
+_LEASED = """SELECT id, lease_expires_at, claimed_at FROM jobs
+              WHERE state = 'active' AND lease_expires_at > '' AND (:known = 1 OR claimed_at > :moment)"""
+_DELAYED = """SELECT id, run_at, ifnull(claimed_at, created_at) FROM jobs
+               WHERE state = 'delayed' AND held_for IS NULL AND run_at > :moment AND schedule IS NULL
+                 AND (claimed_at > :moment OR created_at > :moment OR (:known = 1 AND (attempt > 0 OR deferrals > 0)))"""
+# What says that the clock was wrong goes with it: else the next start would find it again.
+_MOVE_LEASE = "UPDATE jobs SET lease_expires_at = :due, claimed_at = CASE WHEN claimed_at > :now THEN :now ELSE claimed_at END WHERE id = :id"
+_MOVE_DELAY = """UPDATE jobs SET run_at = :due, claimed_at = CASE WHEN claimed_at > :now THEN :now ELSE claimed_at END,
+                        created_at = CASE WHEN created_at > :now THEN :now ELSE created_at END,
+                        deferred_since = CASE WHEN deferred_since > :now THEN :now ELSE deferred_since END WHERE id = :id"""
 
 
 @across_tenants
