@@ -92,6 +92,23 @@ def test_one_that_dies_comes_again_and_its_job_is_done(plant):
 
 
 @pytest.mark.slow
+def test_one_that_an_earlier_server_started_is_missed_when_it_dies(plant):
+    plant.program("slow", f"#!/bin/sh\necho $$ >> {plant.running.folder}/slow\n[ $(wc -l < {plant.running.folder}/slow) -gt 1 ] || exec sleep 300\necho again\n")
+    plant.config(worker_count=1)
+    worker, = plant.workers("idle")
+    plant.running.kill()
+    plant.running = plant.server()
+    assert plant.workers("idle")[0]["pid"] == worker["pid"]
+    id = plant.submit("slow", timeout_seconds=300)
+    eventually(lambda: (plant.running.folder / "slow").exists())
+    os.kill(worker["pid"], signal.SIGKILL)
+    eventually(lambda: plant.job(id)["status"] == "completed", 20)
+    again, = plant.workers("idle")
+    assert (plant.job(id)["attempt"], plant.job(id)["result"], again["restarts"]) == (2, "again", 1) and again["pid"] != worker["pid"]
+    assert "was killed" in again["last_error"]
+
+
+@pytest.mark.slow
 def test_one_that_dies_five_times_within_a_minute_is_held(plant):
     folder = plant.running.folder / "work/factory-1"
     folder.mkdir(parents=True)

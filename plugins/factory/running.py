@@ -134,15 +134,25 @@ def bring_about() -> None:
 def _keep_running(one: Worker, live: Live) -> None:
     """See whether it lives, whether it has died since the last look - though it may have come and gone in between - and load it, if need be."""
     before, pid = _pids.get(one.number), live.status.pid
-    died = pid is None and live.status.last_exit is not None and before != 0
+    # Of one that an earlier server started nobody hears how it ended: that it was there must do.
+    died = pid is None and before != 0 and (before is not None or live.status.last_exit is not None)
+    if before is None and pid and not live.told:
+        return  # it is on its way: whose the jobs of its name are, is seen once it says when it began
     _pids[one.number] = pid or 0
-    if died or (before and pid and before != pid):
+    if died or (before and pid and before != pid) or (before is None and _holds_of_earlier(one, live)):
         _mourn(one, live)
     elif not live.status.loaded:
         load(one)
         _pids.pop(one.number, None)
     elif not pid and live.status.last_exit == 0:  # somebody told it to end: to the supervisor, that was a good one
         supervisor.start(supervisor.plist_of(one.label))
+
+
+def _holds_of_earlier(one: Worker, live: Live) -> bool:
+    """Whether jobs are held in its name that a process before this one claimed, which died while nobody looked."""
+    held = db.all(tuple, """SELECT id FROM jobs WHERE tenant_id = :tenant AND state = 'active' AND lease_expires_at > '' AND claimed_at < :began
+                               AND substr(worker_id, 1, length(:worker)) = :worker""", worker=f"{one.name}/", began=live.told.get("started_at", ""))
+    return bool({id for id, in held} - _finished(one))
 
 
 def _mourn(one: Worker, live: Live) -> None:
