@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -321,6 +322,34 @@ def test_plists_of_a_place_that_may_not_be_looked_into_are_removed_all_the_same(
     done = subprocess.run([*ordinary, sys.executable, "-c", code], cwd=HOME, capture_output=True, text=True)
     home.chmod(0o700)
     assert (done.returncode, list(jobs.iterdir())) == (0, []), done.stderr
+
+
+@pytest.mark.parametrize("first, second, wanted", [("stop", "start", "running"), ("start", "stop", "stopped"), ("restart", "stop", "stopped")])
+def test_two_things_that_are_asked_of_one_agent_at_once_come_one_after_the_other(client, monkeypatch, first, second, wanted):
+    client.post("/agents", {"name": "felix", "interval_sec": 3600})
+    client.post("/agents", {"name": "otto", "interval_sec": 3600})
+    entered, go, real = threading.Event(), threading.Event(), agents.write_file
+
+    def slow(name, **facts):
+        if name == "felix" and not entered.is_set():
+            entered.set()
+            go.wait(10)  # between its row and its process
+        return real(name, **facts)
+    monkeypatch.setattr(agents, "write_file", slow)
+    answers = []
+    one, two = (threading.Thread(target=lambda verb=verb: answers.append(client.post(f"/agents/felix/{verb}", {}).status)) for verb in (first, second))
+    one.start()
+    assert entered.wait(10)
+    two.start()
+    two.join(0.5)
+    assert client.post("/agents/otto/stop", {}).data["status"] == "stopped", "another agent does not wait"
+    go.set()
+    one.join(10)
+    two.join(10)
+    found = client.get("/agents/felix").data
+    assert answers == [200, 200] and agents.find("felix").wanted == wanted
+    assert (found["process"]["loaded"], found["status"] == "stopped", paths.stop_flag("felix").exists()) == (
+        wanted == "running", wanted == "stopped", wanted == "stopped")
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ process-less agent last said of itself; the rest is read off the process, the le
 the last sign of life (`state.py`). The verbs below write the row first, in one write; then files and processes,
 outside of it.
 
-Files, each using those before it: rows, paths, loading, bootstrap, settling, state, idle, runs, templates.
+Files, each using those before it: rows, turns, paths, loading, bootstrap, settling, state, idle, runs, templates.
 """
 from contextlib import suppress
 
@@ -41,6 +41,7 @@ from .rows import (
     seek,
     want,
 )
+from .turns import in_turn
 
 __all__ = ["NAME", "Agent", "AgentName", "AgentPatch", "Command", "Interval", "NewAgent", "Note", "Reported", "Short", "Status",
            "bootstrap", "change", "find", "find_id", "folder_of", "idle", "plugin", "register", "report", "runs", "seek", "settling",
@@ -54,6 +55,7 @@ def create(new: NewAgent) -> tuple[Agent, str | None]:
     return agent, key
 
 
+@in_turn
 def stop(name: str, note: str | None = None) -> Agent:
     """Stop an agent: nothing of it runs when this returns, and its job waits again at no cost of an attempt - unless its result lies here already."""
     agent = want(name, "stopped", note, "agent.stopped")
@@ -66,6 +68,7 @@ def stop(name: str, note: str | None = None) -> Agent:
     return agent
 
 
+@in_turn
 def start(name: str, note: str | None = None) -> Agent:
     """Let an agent run, whether it was stopped or paused. Unavailable where the supervisor does not take it; then all is as it was."""
     before = find(name)
@@ -87,6 +90,7 @@ def start(name: str, note: str | None = None) -> Agent:
     return agent
 
 
+@in_turn
 def restart(name: str, note: str | None = None) -> Agent:
     """End what runs of an agent, and start it anew, with its plist as it is on the disk; its job waits again at no cost of an attempt.
 
@@ -126,6 +130,7 @@ def resume(name: str, note: str | None = None) -> Agent:
     return _turn(name, "running", note)
 
 
+@in_turn
 def _turn(name: str, wanted: str, note: str | None) -> Agent:
     if find(name).wanted == "stopped":
         raise Conflict(f"Agent {name} is stopped; start it first")
@@ -139,6 +144,7 @@ def _turn(name: str, wanted: str, note: str | None) -> Agent:
     return agent
 
 
+@in_turn
 def retune(name: str, patch: AgentPatch) -> Agent:
     """Change an agent's fields, and its files with them; what runs of it runs on, by what it was told. NotFound."""
     agent = change(name, patch)
@@ -151,6 +157,7 @@ def retune(name: str, patch: AgentPatch) -> Agent:
     return agent
 
 
+@in_turn
 def delete(name: str) -> Agent:
     """Take an agent away. Its folder with the workspace stays on the disk, and its tasks stay. NotFound."""
     agent = find(name)

@@ -8,7 +8,6 @@ import hashlib
 import json
 import shlex
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,7 @@ from . import templates
 from .loading import load
 from .paths import drop_flag, folder_of, key_file, label_of, plist_of, search_path, stop_flag, write_file
 from .rows import Agent, AgentFields, NewAgent, Step, change, has_key, log, note_steps, register, seek
-
-_making = threading.Lock()
+from .turns import turn_of
 
 RUN_SH = r"""#!/bin/sh
 # One cycle of an agent; the same text for every agent. What differs is in run.env beside it.
@@ -52,7 +50,7 @@ def make(new: NewAgent) -> tuple[Agent, str | None]:
     fields = {field: value for field in AgentFields.__struct_fields__ if (value := getattr(new, field)) is not UNSET}
     if made_from:
         fields = {"model": made_from.model, "interval_sec": made_from.interval_sec, "emoji": made_from.icon, "template": made_from.slug} | fields
-    with _making:
+    with turn_of(name):
         agent = seek(name)
         here = current().tenant == HOST_TENANT
         if agent and (all(step.ok for step in agent.steps) and len(agent.steps) == 10 if here else agent.steps):

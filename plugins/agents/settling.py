@@ -12,7 +12,8 @@ from plugins import folders, queue, supervisor
 from . import bootstrap
 from .loading import end_brain, load
 from .paths import drop_flag, finished, key_file, plist_of, put_flag
-from .rows import Agent, everyone, log, plugin
+from .rows import Agent, everyone, log, plugin, seek
+from .turns import turn_of
 
 
 @plugin.service
@@ -22,8 +23,10 @@ def settle(stop: threading.Event) -> None:
         _drop_strangers()
     except (Problem, OSError) as error:
         log.warning("what another place of this folder left: %s", error)
-    for agent in everyone():
-        if agent.local:
+    for name in [one.name for one in everyone()]:
+        with turn_of(name):
+            if (agent := seek(name)) is None or not agent.local:
+                continue
             try:
                 _settle(agent)
             except (Problem, OSError) as error:
