@@ -352,6 +352,15 @@ def test_two_things_that_are_asked_of_one_agent_at_once_come_one_after_the_other
         wanted == "running", wanted == "stopped", wanted == "stopped")
 
 
+def test_an_agent_whose_folder_is_gone_is_stopped_and_comes_again(client, data, felix):
+    shutil.rmtree(data / "agents/felix")
+    for verb, status in (("pause", "paused"), ("resume", None), ("stop", "stopped")):
+        answer = client.post(f"/agents/felix/{verb}", {"note": "its folder is gone"})
+        assert answer.status == 200 and status in (None, answer.data["status"]), answer
+    assert not supervisor.status(paths.plist_of("felix")).loaded and not (data / "agents/felix").exists()
+    assert client.post("/agents/felix/start", {}).data["process"]["loaded"] and (data / "agents/felix/workspace").is_dir()
+
+
 @pytest.mark.slow
 def test_under_launchd_an_agent_is_booted_kicked_and_put_out(client, data, launchctl):
     runs = lambda: int(re.search(r"runs = (\d+)", subprocess.run(["launchctl", "print", f"gui/{os.getuid()}/{paths.label_of('felix')}"],  # noqa: E731

@@ -94,5 +94,6 @@ def read_file(agent: Agent) -> dict[str, Any]:
 
 
 def write_file(name: str, **facts: Any) -> None:
-    """Write an agent's `state.json`, whole or not at all."""
-    folders.write_whole(folder_of(name) / "state.json", json.dumps(facts | {"updated_at": now()}, ensure_ascii=False))
+    """Write an agent's `state.json`, whole or not at all; not where its folder is gone, for then nobody is there to read it."""
+    with contextlib.suppress(FileNotFoundError):
+        folders.write_whole(folder_of(name) / "state.json", json.dumps(facts | {"updated_at": now()}, ensure_ascii=False))
