@@ -247,7 +247,7 @@ def retry_dead(body: RetryOrder) -> Retried:
 def bury(body: BuryOrder) -> Buried:
     """Take a retry back
 
-    Those of the jobs that wait, and were not tried since, are dead again; the others stay as they are."""
+    Those of the jobs that wait, and were not tried since, are dead, failed or cancelled again; the others stay as they are."""
     return Buried(queue.bury([queue.id_of(id) for id in body.ids]))
 
 

@@ -3,13 +3,14 @@
 Owns the table `queues`; writes `jobs` as the face does. Surprise: a cancelled job ends at once, though a worker may have it:
 it hears so at its next heartbeat.
 """
+from collections import OrderedDict
 from collections.abc import Collection
 
 import msgspec
 
 from orkosi import Conflict, current, db, emit, now, writes
 
-from . import UNFINISHED, Job, _back, _failed, _ready, _visible, find, waiting, working
+from . import UNFINISHED, Job, State, _back, _failed, _ready, _visible, find, waiting, working
 from .seeing import of_ids
 
 
@@ -27,12 +28,19 @@ def cancel(id: int) -> Job:
     return job
 
 
+_were: OrderedDict[int, tuple[State, int]] = OrderedDict()  # the jobs that were retried last → what they were, after how many attempts
+REMEMBERED = 10_000
+
+
 @writes
 def retry(id: int) -> Job:
     """Run a dead, failed or cancelled job again, with all its attempts; cancelled it stays where nobody needs it any more. NotFound, Conflict."""
     job = find(id)
     if job.state not in ("dead", "failed", "cancelled"):
         raise Conflict(f"job_{id} is {job.state}; only dead, failed and cancelled jobs are retried")
+    _were[id] = job.state, job.attempt
+    if len(_were) > REMEMBERED:
+        _were.popitem(last=False)
     job = db.one(Job, """
         UPDATE jobs SET state = 'waiting', attempt = 0, finished_at = NULL, lease_token = NULL, run_at = NULL, deferrals = 0, deferred_since = NULL
          WHERE id = :id AND tenant_id = :tenant RETURNING *""", id=id)
@@ -104,7 +112,10 @@ def _retry_some(ids: list[int]) -> int:
 
 
 def bury(ids: list[int]) -> int:
-    """Take a retry back: those of these jobs that failed before, wait, and were not tried since, are dead again; how many."""
+    """Take a retry back: those of these jobs that failed before, wait, and were not tried since, are again what they were; how many.
+
+    That is remembered while the server runs; afterwards, they are dead.
+    """
     return sum(_bury(ids[at:at + STEP]) for at in range(0, len(ids), STEP))
 
 
@@ -113,8 +124,12 @@ def _bury(ids: list[int]) -> int:
     found = [job for job in of_ids(ids) if job.state == "waiting" and job.attempt == 0 and job.error
              and not job.deferrals and _visible(job.queue)]  # one that was put off has not failed
     for job in found:
-        db.run("UPDATE jobs SET attempt = max_attempts WHERE id = :id AND tenant_id = :tenant", id=job.id)
-        _failed(msgspec.structs.replace(find(job.id), attempt=job.max_attempts), job.error or "", True, 0)
+        state, attempt = _were.get(job.id, ("dead", job.max_attempts))
+        db.run("UPDATE jobs SET attempt = :attempt WHERE id = :id AND tenant_id = :tenant", id=job.id, attempt=attempt)
+        if state == "cancelled":
+            cancel(job.id)
+        else:
+            _failed(msgspec.structs.replace(find(job.id), attempt=job.max_attempts), job.error or "", state == "dead", 0)
     return len(found)
 
 
