@@ -1332,18 +1332,18 @@ def start_services() -> None:
 
 def _thread(name: str, run: Callable[[threading.Event], None]) -> None:
     def forever() -> None:
-        pause = 1.0
+        began, pause = time.monotonic(), 0.5
         here.actor = system()
         while not stopping.is_set():
             try:
-                run(stopping)
-                return
+                return run(stopping)
             except Problem as problem:
-                log.error("service %s stopped: %s; again in %.0f s", name, problem.message, pause)
+                log.error("service %s stopped: %s; again within %.0f s", name, problem.message, min(pause * 2, 60))
             except Exception:
-                log.exception("service %s failed; again in %.0f s", name, pause)
+                log.exception("service %s failed; again within %.0f s", name, min(pause * 2, 60))
+            pause = 1.0 if time.monotonic() - began > 120 else min(pause * 2, 60)  # one that ran well is not like one that never does
             stopping.wait(pause)
-            pause, restarted[name] = min(pause * 2, 60), (time.monotonic(), pause)
+            restarted[name] = began, pause = time.monotonic(), pause
     _threads.append(threading.Thread(target=forever, name=name, daemon=True))
     _threads[-1].start()
 

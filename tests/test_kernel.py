@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from conftest import eventually
 
+import orkosi
 from orkosi import HOME, Database, Invalid, Settings, TooMany, Write, acting, db, endpoints, settings, strict, system
 from plugins import storage, tasks
 from plugins.fields import terms
@@ -369,3 +370,29 @@ def test_a_switch_takes_no_other_word_for_off(monkeypatch, tmp_path):
     monkeypatch.setenv("ORKOSI_LIGHT", "perhaps")
     with pytest.raises(Invalid, match="light .*must be bool, not 'perhaps'"):
         fresh.load(data=tmp_path)
+
+
+def test_a_service_that_ran_well_is_begun_again_soon_whatever_was_long_ago(monkeypatch):
+    """Pauses grow with each stop that follows soon upon the last, and are forgotten by one that did not."""
+    class Told(threading.Event):
+        def wait(self, timeout=None):
+            waits.append(timeout)
+            return self.is_set()
+
+    waits, stopping, real, ran = [], Told(), time.monotonic, [0, 0, 0, 130, 0, 0, 0, 0, 0, 0, 0, 1000]
+    ahead = 0.0
+
+    def service(stop):
+        nonlocal ahead
+        if len(waits) == len(ran):
+            stop.set()
+            return
+        ahead += ran[len(waits)]
+        raise orkosi.Unavailable("A hiccup")
+    monkeypatch.setattr(orkosi, "stopping", stopping)
+    monkeypatch.setattr(orkosi, "_threads", [])
+    monkeypatch.setattr(orkosi, "restarted", {})
+    monkeypatch.setattr(time, "monotonic", lambda: real() + ahead)
+    orkosi._thread("x.y", service)
+    orkosi._threads[-1].join(10)
+    assert waits == [1, 2, 4, 1, 2, 4, 8, 16, 32, 60, 60, 1] and orkosi.restarted["x.y"][1] == 1
