@@ -469,3 +469,20 @@ def test_a_retry_of_all_that_is_dead_has_blocked_tasks_done_again(client):
     task = blocked(client)
     client.post("/task-queue/retry", {"queue_name": "agent:felix"})
     assert client.get(f"/tasks/{task['id']}").data["status"] == "todo" and work(client)["id"] == task["job_id"]
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+def test_a_task_that_is_made_in_progress_has_a_job_unless_its_agent_is_at_it(client, crew, blocked):
+    felix, first = crew("felix"), client.post("/tasks", {"title": "first"}).data["id"]
+    made = client.post("/tasks", {"title": "a", "assignee": "felix", "status": "in_progress", "blocked_by": [first] * blocked}).data
+    assert made["status"] == "in_progress" and made["job_id"]
+    if blocked:
+        assert work(client) is None
+        client.patch(f"/tasks/{first}", {"status": "done"})
+    job = work(client)
+    assert job["id"] == made["job_id"] and job["payload"]["task_id"] == made["id"]
+    settle(client, job, "complete", result="Done")
+    assert client.get(f"/tasks/{made['id']}").data["status"] == "done"
+    own = felix.post("/tasks", {"title": "I am at this", "assignee": "felix", "status": "in_progress"}).data
+    assert (own["status"], own["job_id"]) == ("in_progress", None) and work(client) is None
+    assert client.post("/tasks", {"title": "b", "status": "in_progress"}).data["job_id"] is None

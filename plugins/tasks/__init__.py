@@ -275,7 +275,7 @@ def create(new: NewTask) -> tuple[Task, bool]:
     if at.parent_id:
         delegation.put_below(task)
     if assignee:
-        _follow(task)
+        _follow(task, new=True)
     emit("task.created", task)
     return task, False
 

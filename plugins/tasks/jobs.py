@@ -4,7 +4,7 @@ Owns nothing; writes `tasks` as the face does. Surprise: a job knows no task. He
 """
 from typing import Any
 
-from orkosi import Conflict, NotFound, across_tenants, db, jsoned, now
+from orkosi import Conflict, NotFound, across_tenants, current, db, jsoned, now
 from plugins import notifications, queue
 from plugins.queue import Job
 
@@ -12,8 +12,11 @@ from . import ASKS, ATTEMPTS, COLUMNS, LEASE, OVER, RANK, Task, _tell, delegatio
 from .assignees import follows, is_a_person
 
 
-def _follow(task: Task) -> None:
-    """Make a task's job what the task now asks for: there, gone, held, or of another priority."""
+def _follow(task: Task, new: bool = False) -> None:
+    """Make a task's job what the task now asks for: there, gone, held, or of another priority.
+
+    A `new` one that is said to be in progress has a job, too, but where its agent itself says so, and is at it.
+    """
     job = _job(task)
     wanted = task.assignee is not None and task.status in ("todo", "in_progress") and not is_a_person(task.assignee)
     if not wanted:
@@ -22,7 +25,7 @@ def _follow(task: Task) -> None:
     blockers = [] if task.blocked_by == [] else links.still_open(task.id)
     held = f"Waits for task {', '.join(map(str, blockers))}" if blockers else None
     if job is None:
-        if task.status == "todo":
+        if task.status == "todo" or (new and not (current().kind == "agent" and current().name == task.assignee)):
             job, _ = queue.submit(f"agent:{task.assignee}", "task", {"task_id": task.id}, priority=RANK[task.priority],
                                   max_attempts=ATTEMPTS, timeout=LEASE, held_for=held)
             db.run("UPDATE tasks SET job_id = :job WHERE id = :id AND tenant_id = :tenant", id=task.id, job=job.id)
