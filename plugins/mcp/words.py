@@ -88,7 +88,7 @@ WORDS = {
     "job_fail": Words("Give a job back as failed, with what went wrong: it is tried again later, or with `retryable` false never."),
     "job_release": Words("Give a job back that you cannot do now, at no cost of an attempt; with a `reason` it is put off."),
     "job_heartbeat": Words("Keep a job that takes longer than its lease, and hear whether to stop: `cancel` means to stop at once.",
-        only=("id", "lease_token", "extend_seconds", "progress", "tokens_used")),
+        only=("id", "lease_token", "extend_seconds", "progress", "tokens_used", "tenant_id")),
     "job_show": Words("Show a job: its state, what it carries, what it came to, and why it is not running."),
     "agent_list": Words("List the agents there are, what each is good for and is doing: whom work may be given to."),
     "run_list": Words("List runs, newest first: how attempts ended, what they cost. An agent sees its own."),

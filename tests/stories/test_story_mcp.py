@@ -211,6 +211,16 @@ def test_a_question_waits_for_a_person_and_the_answer_reaches_the_next_attempt(c
     assert client.post(f"/tasks/{id}/ask", {"question": "More?"}).status == 409
 
 
+def test_a_job_of_another_tenant_is_worked_on_with_its_tenant_id(client, as_):
+    there = as_("olga", tenant=None).get("/auth/me").data["tenant"]
+    for end, more in (("complete", {}), ("fail", {"error": "no"}), ("release", {})):
+        use(client, "job_submit", task_type="t", tenant_id=there)
+        job = use(client, "job_claim", worker_id="w", tenant_id=there)
+        mine = {"id": job["id"], "lease_token": job["lease_token"], "tenant_id": there}
+        assert use(client, "job_heartbeat", **mine, extend_seconds=500)["lease_expires_at"] > job["lease_expires_at"]
+        use(client, f"job_{end}", **mine, **more)
+
+
 def test_what_happens_to_the_attempt_that_asked_changes_nothing(client, crew):
     ada = crew("ada")
     for how in ("fail", "release", "answered first"):
