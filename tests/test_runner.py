@@ -394,8 +394,25 @@ def test_a_killed_runner_leaves_a_brain_that_the_next_one_ends(company):
     os.kill(runner.pid, signal.SIGKILL)
     runner.communicate()
     assert processes.born(pid)
-    company.run()  # though nothing waits: its job is under lease for minutes
+    company.brain("echo again")  # where its job is taken back by now
+    company.run()  # though nothing may wait
     assert not processes.born(pid)
+
+
+@pytest.mark.slow
+def test_the_job_of_a_killed_runner_does_not_wait_for_its_lease(server, tmp_path):
+    company = Company(server, tmp_path, interval=1)
+    company.brain("[ -e pid ] && { echo second time; exit; }; echo $$ > pid; sleep 60")
+    id, other = company.task(max_duration_seconds=3600), company.call("POST", "/agents", {"name": "otto"})["name"]
+    company.call("POST", "/task-queue/submit", {"task_type": "t", "queue_name": f"agent:{other}"})
+    company.call("POST", "/task-queue/claim", {"queue_name": f"agent:{other}", "worker_id": f"{other}:{os.getpid()}"})
+    company.call("POST", "/task-queue/submit", {"task_type": "t", "queue_name": f"agent:{other}"})
+    company.call("POST", "/task-queue/claim", {"queue_name": f"agent:{other}", "worker_id": "from elsewhere"})
+    brain_pid(company)
+    os.kill(company.call("GET", "/agents/felix")["process"]["pid"], signal.SIGKILL)
+    assert eventually(lambda: company.show(id)["resolution"] == "second time", patience=25)
+    assert company.job(id)["attempt"] == 2
+    assert {one["status"] for one in company.call("GET", "/task-queue?queue_name=agent:otto")} == {"active"}, "of whom it is not known stays"
 
 
 @pytest.mark.slow

@@ -3,10 +3,12 @@
 The row is the truth. Verbs write it first, in one write, then files and processes outside of it; what a crash
 left between the two is mended here.
 """
+import os
+import re
 import threading
 from pathlib import Path
 
-from orkosi import Problem, settings
+from orkosi import Problem, db, settings, stopping
 from plugins import folders, queue, supervisor
 
 from . import bootstrap
@@ -52,6 +54,42 @@ def _settle(agent: Agent) -> None:
     else:
         drop_flag(agent.name)
         load(agent, gently=True)
+
+
+# ── runners that were killed ──
+
+
+@plugin.every("5s")
+def take_back() -> None:
+    """Take back the jobs of runners that are dead: the attempt counts, and nobody waits for the end of the lease."""
+    held = db.all(tuple, """SELECT queue, worker_id FROM jobs WHERE tenant_id = :tenant AND state = 'active' AND lease_expires_at > ''
+                               AND queue LIKE 'agent:%'""")
+    for name in {place.removeprefix("agent:") for place, worker in held if _dead(place, worker)}:
+        with turn_of(name):  # whoever stops it just now gives its job back at no cost
+            if not stopping.is_set() and (agent := seek(name)) and agent.local:
+                _take_back(agent)
+
+
+def _take_back(agent: Agent) -> None:
+    held = dict(db.all(tuple, """SELECT id, worker_id FROM jobs WHERE tenant_id = :tenant AND state = 'active' AND lease_expires_at > ''
+                                    AND queue = :queue""", queue=agent.queue))
+    for worker in {worker for worker in held.values() if _dead(agent.queue, worker)}:
+        others = {id for id, its in held.items() if its != worker}  # also of one whose number begins so
+        queue.lose_of(worker, f"Its runner {worker} died", but=others | finished(agent.name))
+
+
+def _dead(place: str, worker: str | None) -> bool:
+    """Whether a worker of an agent's queue is a runner, which is called after its process, and that is no more."""
+    found = re.fullmatch(r"(.*):(\d{1,9})", worker or "", re.ASCII)
+    if found is None or f"agent:{found[1]}" != place:
+        return False
+    try:
+        os.kill(int(found[2]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # somebody else's
+        return False
+    return False
 
 
 def _read(plist: Path) -> bytes:
