@@ -2,7 +2,9 @@
 import threading
 
 import pytest
-from conftest import CURSOR, Like
+from conftest import CURSOR, Client, Like
+
+from orkosi import db, jsoned
 
 FULL = {"name": "Writer", "slug": "writer", "description": "Writes", "icon": "🖋️", "category": "content", "model": "opus", "interval_sec": 30,
         "identity": "You write.", "tools": ["search"], "capabilities": ["draft", "revise"], "config": {"tone": {"warmth": 3}}, "is_featured": True,
@@ -78,3 +80,35 @@ def test_of_many_with_one_slug_one_is_made(client):
 def test_who_may_do_what(as_, key_for, role, scopes, reading, writing):
     ann = as_("ann", role) if role else key_for(*scopes)
     assert (ann.get("/v1/public/templates").status, ann.post("/v1/public/templates", FULL).status) == (reading, writing)
+
+
+def test_an_agent_is_what_its_template_says(client, data):
+    template = FULL | {"tools": ["search", "agents:delegate"], "config": {"tone": 3, "role": "author", "display_name": "The Writer", "color": "#abc"}}
+    assert client.post("/v1/public/templates", template).status == 201
+    made = client.post("/agents", {"name": "ann", "template": "writer"}).data
+    assert {name: made[name] for name in ("role", "display_name", "color", "delegates", "model", "interval_sec", "emoji", "template")} == {
+        "role": "author", "display_name": "The Writer", "color": "#abc", "delegates": True, "model": "opus", "interval_sec": 30, "emoji": "🖋️",
+        "template": "writer"}
+    assert (data / "agents/ann/workspace/SOUL.md").read_text() == "You write.\n\nTools: search\n\nCapabilities: draft, revise\n"
+    ann = Client(client.application, (data / "keys/ann").read_text().strip())
+    assert ann.get("/agents").status == 200, "whoever delegates sees to whom"
+    other = client.post("/agents", {"name": "bob", "template": "writer", "delegates": False, "role": "editor"}).data
+    assert (other["delegates"], other["role"], other["display_name"]) == (False, "editor", "The Writer")
+    bare = client.post("/v1/public/templates", {"name": "Bare", "slug": "bare", "identity": "You are."}).data["slug"]
+    assert client.post("/agents", {"name": "carl", "template": bare}).data["delegates"] is False
+    assert (data / "agents/carl/workspace/SOUL.md").read_text() == "You are."
+
+
+@pytest.mark.parametrize("change, field, said", [
+    ({"tools": ["costs:read"]}, "tools", "never good for costs:read"),
+    ({"capabilities": ["draft", "credentials:read:bank"]}, "capabilities", "never good for credentials:read:bank"),
+    ({"config": {"command": ["sh"]}}, "config", "leave command out"), ({"config": {"adapter": "shell"}}, "config", "leave adapter out"),
+    ({"config": {"base_url": "http://x"}}, "config", "leave base_url out"), ({"config": {"delegates": "yes"}}, "config", "delegates")])
+def test_a_template_that_no_agent_could_be_made_from_is_refused(client, change, field, said):
+    refused = client.post("/v1/public/templates", FULL | change)
+    assert (refused.status, refused.wrong) == (400, [field]) and said in refused.error["message"]
+    made = client.post("/v1/public/templates", FULL).data
+    assert client.patch(f"/v1/public/templates/{made['id']}", change).wrong == [field]
+    db.write(lambda: db.run(f"UPDATE agent_templates SET {field} = :new", new=jsoned(change[field])))  # as an earlier version took it
+    assert client.post("/agents", {"name": "ann", "template": "writer"}).wrong == [field]
+    assert client.get("/agents").data == []

@@ -49,7 +49,7 @@ def make(new: NewAgent) -> tuple[Agent, str | None]:
     name, made_from = new.name, templates.find_slug(new.template) if new.template is not None else None
     fields = {field: value for field in AgentFields.__struct_fields__ if (value := getattr(new, field)) is not UNSET}
     if made_from:
-        fields = {"model": made_from.model, "interval_sec": made_from.interval_sec, "emoji": made_from.icon, "template": made_from.slug} | fields
+        fields = templates.settings_of(made_from) | fields
     with turn_of(name):
         agent = seek(name)
         here = current().tenant == HOST_TENANT
@@ -107,7 +107,7 @@ def _soul(agent: Agent) -> str:
         return "stands"
     made_from = templates.seek_slug(agent.template) if agent.template else None
     if made_from and made_from.identity:
-        folders.write_whole(path, made_from.identity)
+        folders.write_whole(path, templates.soul_of(made_from))
         return f"{path}, from the template {made_from.slug}"
     folders.write_whole(path, f"# {agent.display_name}\n\nRole: {agent.role}\n\nWrite here who this agent is, what it does well, and what "
                     "it never does.\n" + (f"Its brain is the adapter {agent.adapter}, which gets this file with every task.\n" if agent.adapter else

@@ -56,7 +56,7 @@ class AgentFields(Struct, forbid_unknown_fields=True, kw_only=True):
 class NewAgent(AgentFields, kw_only=True):
     """An agent to make."""
     name: AgentName
-    template: Annotated[Short, Meta(description="A template's slug: its model, interval, icon and identity, unless others are sent")] | None = None
+    template: Annotated[Short, Meta(description="A template's slug: what it says, unless something else is sent")] | None = None
     adopt: Annotated[bool, Meta(description="true: take over an agent that so far was driven from outside")] = False
 
 

@@ -253,7 +253,11 @@ def list_templates(query: TemplateQuery) -> Page[Template]:
 
 @plugin.post("/api/v1/public/templates", auth=WRITE_TEMPLATES, status=201, raises=(400, 409), once=True)
 def create_template(body: NewTemplate) -> Template:
-    """Add an agent template"""
+    """Add an agent template
+
+    An agent that is made from it gets its model, interval and icon, and from `config` a `display_name`, `role`, `color` and `delegates`.
+    `agents:delegate` among its tools or capabilities lets it delegate; the others are words, which stand in its SOUL.md below the `identity`.
+    What runs it - `command`, `adapter`, `base_url` - is for whoever makes the agent to say."""
     small(body.config)
     return templates.create(body)
 
