@@ -6,9 +6,10 @@ import sys
 import pytest
 from conftest import HOME, eventually
 
-from orkosi import db, now, settings
+from orkosi import acting, db, emit, now, settings, system
 from plugins import queue
-from plugins.queue import executor
+from plugins.queue import deciding, executor
+from plugins.tasks import delegation
 
 
 def claim(agent, name):
@@ -234,3 +235,24 @@ def test_a_loop_of_real_agents_ends_by_itself_and_the_results_come_back(server):
     listed = subprocess.run([sys.executable, f"{HOME}/orkosi.py", "task", "show", str(top), "--json", "--data", str(running.folder)],
                             capture_output=True, text=True, check=True).stdout
     assert json.loads(listed)["subtasks"][0]["assignee"] == "bob"
+
+
+def test_another_data_folder_has_its_own_memory(client, crew, data):
+    """What an agent was told, and what jobs were before their retry, is of the folder that is open, whose numbers begin anew."""
+    ada, bob = crew("ada", delegates=True), crew("bob")
+    client.post("/tasks", {"title": "Build a boat", "assignee": "ada"})
+    claim(ada, "ada")
+    part = ada.post("/tasks", {"title": "Cut the wood", "assignee": "bob"}).data["id"]
+    job = claim(bob, "bob")
+    complete(bob, job)
+    ada.get(f"/tasks/{part}")
+    failed = client.post("/task-queue/submit", {"task_type": "t"}).data["id"]
+    lease = client.post("/task-queue/claim", {"worker_id": "w"}).data
+    client.post(f"/task-queue/{failed}/fail", {"lease_token": lease["lease_token"], "error": "no", "retryable": False})
+    client.post("/task-queue/retry", {"ids": [failed]})
+    assert delegation._told and deciding._were
+    with acting(system()):
+        db.write(lambda: emit("opened", data))
+    assert not delegation._told and not deciding._were
+    client.post("/task-queue/bury", {"ids": [failed]})
+    assert client.get(f"/task-queue/{failed}").data["status"] == "dead"

@@ -10,7 +10,7 @@ import msgspec
 
 from orkosi import Conflict, current, db, emit, now, writes
 
-from . import UNFINISHED, Job, State, _back, _failed, _ready, _visible, find, waiting, working
+from . import UNFINISHED, Job, State, _back, _failed, _ready, _visible, find, plugin, waiting, working
 from .seeing import of_ids
 
 
@@ -30,6 +30,12 @@ def cancel(id: int) -> Job:
 
 _were: OrderedDict[int, tuple[State, int]] = OrderedDict()  # the jobs that were retried last → what they were, after how many attempts
 REMEMBERED = 10_000
+
+
+@plugin.on("opened")
+def begin(event: str, folder: object) -> None:
+    """Another data folder has its own jobs."""
+    _were.clear()
 
 
 @writes

@@ -130,6 +130,12 @@ _told: OrderedDict[tuple[int | None, str, int], str] = OrderedDict()  # (tenant,
 MOST_TOLD = 10_000
 
 
+@plugin.on("opened")
+def begin(event: str, folder: object) -> None:
+    """Another data folder has its own tasks."""
+    _told.clear()
+
+
 def tell(parts: Sequence[Subtask | Task]) -> None:
     """An agent is told of these parts: of those that are over, it knows what came of them."""
     me = current()
