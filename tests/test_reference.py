@@ -211,7 +211,7 @@ def test_a_start_lays_what_is_missing_and_one_that_fails_changes_nothing(client,
     (data / "agents/felix/run.sh").unlink()
     assert client.post("/agents/felix/start", {}).status == 200 and (data / "agents/felix/run.sh").exists()
     client.post("/agents/felix/stop", {"note": "lunch"})
-    monkeypatch.setattr(supervisor, "load", lambda plist: (_ for _ in ()).throw(orkosi.Unavailable("launchd says no")))
+    monkeypatch.setattr(supervisor, "load", lambda plist, **how: (_ for _ in ()).throw(orkosi.Unavailable("launchd says no")))
     assert client.post("/agents/felix/start", {}).status == 503
     agent = client.get("/agents/felix").data
     assert (agent["wanted"], agent["note"]) == ("stopped", "lunch")
