@@ -392,10 +392,12 @@ def test_who_was_erased_stays_erased(client, made, people, tmp_path):  # noqa: F
     with acting(system()):
         users.erase(user.id)
     assert b"gone@example.com" not in (settings.data / "erasures.jsonl").read_bytes()
+    (settings.data / "erasing/7.json").write_text("{}")  # one that is not finished
     place = restoring.stage(backups.at(name), tmp_path / "elsewhere", None, lambda done, of: None)
     shutil.copytree(settings.data, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("*.db*"))
     kept = restoring.put_in_place(place, tmp_path / "elsewhere")
     assert kept and (tmp_path / "elsewhere/erasures.jsonl").read_bytes() == (settings.data / "erasures.jsonl").read_bytes()
+    assert (tmp_path / "elsewhere/erasing/7.json").exists()
     assert (tmp_path / "elsewhere/backups" / name).exists() and not (kept / "backups").exists() and (kept / "erasures.jsonl").exists()
 
 

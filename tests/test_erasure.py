@@ -1,7 +1,9 @@
 """Erasure: a canary leaves no trace in any file, and does not come back with an old copy."""
 import json
+import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 from conftest import Client
@@ -176,6 +178,72 @@ def test_an_erasure_that_fails_leaves_all_as_it_was(canary, data, monkeypatch):
         orkosi._heard.clear()
     assert canary.get("/organizations").meta["total"] == 1 and not (data / "erasures.jsonl").exists()
     assert db.value("SELECT count(*) FROM letters") > 0 and settings.data == data and mail.outbox().exists()
+
+
+# ── cut short ──
+
+
+KILLED = """
+import os, sys
+sys.path.insert(0, {home!r})
+import orkosi
+orkosi.load()
+from orkosi import acting, settings, system
+from plugins import storage, users
+from plugins.users import erasure
+settings.load(data={data!r})
+storage.open_data()
+real = erasure.{at}
+erasure.{at} = lambda *what: (real(*what) if {done} else None, os._exit(9))
+with acting(system()):
+    users.erase({id})
+"""
+
+
+@pytest.mark.parametrize("at, done", [("_begin", True), ("_record", False), ("_record", True), ("fold", False)])
+def test_an_erasure_that_is_killed_is_finished_at_the_next_start(canary, posted, data, at, done):
+    deliver(posted, data)
+    id = who(canary)
+    assert {"outbox", "logs", "orkosi.db-wal"} <= {one.partition("/")[0] for one in traces(data)}
+    storage.close_data()
+    killed = subprocess.run([sys.executable, "-c", KILLED.format(home=str(orkosi.HOME), data=str(data), at=at, done=done, id=id)],
+                            env=os.environ | {"ORKOSI_NO_INSTALL": "1"}, capture_output=True, text=True)
+    assert killed.returncode == 9 and traces(data), killed.stderr
+    storage.open_data(exclusive=True)
+    assert traces(data) == [] and db.value("SELECT 1 FROM users WHERE id = :id", id=id) is None
+    assert [json.loads(line)["id"] for line in (data / "erasures.jsonl").read_text().splitlines()] == [id]
+
+
+def test_an_erasure_whose_record_cannot_be_written_is_finished_in_a_minute(canary, client, posted, data):
+    deliver(posted, data)
+    id = who(canary)
+    (data / "erasures.jsonl").mkdir()
+    assert client.delete(f"/users/{id}").status == 200
+    assert "erasing" in {one.partition("/")[0] for one in traces(data)}
+    (data / "erasures.jsonl").rmdir()
+    with acting(system()):
+        users.erasure.finish()
+    assert traces(data) == [] and json.loads((data / "erasures.jsonl").read_text())["id"] == id
+
+
+def test_an_erasure_that_cannot_be_noted_is_not_done(canary, client, data):
+    id = who(canary)
+    (data / "erasing").write_text("no folder")
+    assert client.delete(f"/users/{id}").status == 503
+    assert canary.get("/organizations").meta["total"] == 1 and not (data / "erasures.jsonl").exists()
+    (data / "erasing").unlink()
+    assert client.delete(f"/users/{id}").status == 200 and traces(data) == []
+
+
+def test_an_erasure_whose_commit_failed_is_forgotten(canary, data, monkeypatch):
+    id, real = who(canary), users.erasure._begin
+    monkeypatch.setattr(users.erasure, "_begin", lambda gone: (real(gone), 1 / 0))
+    with pytest.raises(ZeroDivisionError), acting(system()):
+        users.erase(id)
+    assert list((data / "erasing").iterdir())
+    with acting(system()):
+        users.erasure.finish()
+    assert not list((data / "erasing").iterdir()) and not (data / "erasures.jsonl").exists() and who(canary) == id
 
 
 # ── what is not theirs, stays ──

@@ -30,7 +30,7 @@ plugin = Plugin("Activity", layer="ground", needs=("users", "tenants", "fields",
 ActorType = Literal["agent", "system", "user"]
 
 # Jobs are too many and have lists of their own; the others tell of the server, not of the company.
-QUIET = ("job.", "log.", "run.progress", "idle.", "mail.", "opening", "opened", "serving", "stopping", "closing")
+QUIET = ("job.", "log.", "run.progress", "idle.", "mail.", "user.gone", "opening", "opened", "serving", "stopping", "closing")
 DAY, WEEK = 86400, 7 * 86400
 
 

@@ -191,6 +191,8 @@ def put_in_place(place: Path, data: Path) -> Path | None:
             return None
         if (data / "erasures.jsonl").exists():
             shutil.copy2(data / "erasures.jsonl", place / "erasures.jsonl")
+        if (data / "erasing").is_dir():  # those that are not finished; the folder is opened with them
+            shutil.copytree(data / "erasing", place / "erasing", dirs_exist_ok=True)
         (place / "orkosi.lock").touch(mode=0o600)
         (place / STAGED).unlink(missing_ok=True)
         exchanged = _exchange(place, data)

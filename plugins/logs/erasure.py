@@ -14,11 +14,11 @@ from . import BATCH, plugin
 STRETCH = 200_000
 
 
-@plugin.on("user.erased")
+@plugin.on("user.gone")
 def erase(event: str, gone: Any, **facts: Any) -> None:
     """Blot out somebody's addresses, once the erasure holds."""
     if gone.tenant_id == HOST_TENANT and gone.addresses:
-        db.after_commit(lambda: blot(gone))
+        blot(gone)
 
 
 def blot(gone: Any) -> None:

@@ -156,19 +156,21 @@ def forget_old() -> None:
 
 @plugin.on("user.erased")
 def erase(event: str, gone: Any, **facts: Any) -> None:
-    """No letter to or about somebody who is gone is kept, waiting or in the outbox; those of others stay, whatever they say."""
+    """No letter to or about somebody who is gone waits to be sent; those of others stay, whatever they say."""
     db.run("DELETE FROM letters WHERE about = :id", id=gone.id)
     for email in gone.addresses:
         db.run("DELETE FROM letters WHERE email_key = lower(:email)", email=email)
-    db.after_commit(lambda: _clear_outbox(gone.id, {email.lower() for email in gone.addresses}))
 
 
-def _clear_outbox(id: int, addresses: set[str]) -> None:
+@plugin.on("user.gone")
+def clear_outbox(event: str, gone: Any, **facts: Any) -> None:
+    """None is kept in the outbox, either."""
     from email import message_from_bytes, policy
+    addresses = {email.lower() for email in gone.addresses}
     for file in sorted(outbox().glob("*.eml")):
         with contextlib.suppress(FileNotFoundError):
             said = message_from_bytes(file.read_bytes(), policy=policy.default)
-            if said[ABOUT] == str(id) or parseaddr(str(said["To"]))[1].lower() in addresses:
+            if said[ABOUT] == str(gone.id) or parseaddr(str(said["To"]))[1].lower() in addresses:
                 file.unlink()
 
 

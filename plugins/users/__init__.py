@@ -31,7 +31,7 @@ from plugins.fields import wrong
 
 from . import passwords, tokens
 
-plugin = Plugin("Users", layer="ground", needs=("server", "storage", "fields", "mail", "tenants", "lists"))
+plugin = Plugin("Users", layer="ground", needs=("server", "storage", "fields", "folders", "mail", "tenants", "lists"))
 plugin.setting("registration", str, "invite", "Who may register: open, invite or closed")
 plugin.setting("limit_login", str, "10/3m", "Wrong passwords from one address")
 plugin.setting("limit_login_account", str, "10/15m", "Wrong passwords for one account from one address")

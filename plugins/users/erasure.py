@@ -1,34 +1,45 @@
 """Erasure: an account goes, and with it whatever names the person, here and in every plugin.
 
-Who owns a table hears `user.erased` and cleans it, in the one transaction that removes the user; files and
-log lines follow once that holds. What other tables keep is the user's number, which names nobody.
+Who owns a table hears `user.erased` and cleans it, in the one transaction that removes the user; who has files or
+log lines hears `user.gone` once that holds. What other tables keep is the user's number, which names nobody.
 It is done by that number, and by addresses that are known to be the user's: anybody may register with an
 address of somebody else, or choose a word as name, and must not thereby have the rows of others erased.
 Surprise: `data/erasures.jsonl` is not part of a backup. It holds the number of everybody erased, and when
 they came and went; it is applied whenever a data folder is opened, so that nobody comes back with an old copy
 of the database. Somebody who registers anew, later, stays.
+What follows the commit can fail, or be cut short by a kill, and nobody could ask for it again. So the
+transaction leaves a note in `data/erasing/`, which goes when all is done; what it tells of is finished every
+minute and at the next start.
 """
 import json
 import logging
 import os
 import re
 import threading
+from functools import partial
+from pathlib import Path
 
 import apsw
+import msgspec
 
 from orkosi import Denied, NotFound, Struct, across_tenants, current, db, emit, now, settings, writes
+from plugins.folders import explained, write_whole
+from plugins.server.lanes import guarded
 from plugins.users import User, find, people, plugin
 
 log = logging.getLogger("orkosi")
 BLOT = "…"
 _unfolded = threading.Event()
+_finishing = threading.Lock()
 
 
 class Gone(Struct):
-    """Who is erased, for those who must find them; nobody keeps it. `addresses` are known to be theirs."""
+    """Who is erased, for those who must find them; nobody keeps it once it is done. `addresses` are known to be theirs."""
     id: int
     tenant_id: int
     addresses: list[str]
+    created: str
+    at: str
 
     def pattern(self) -> re.Pattern[str] | None:
         """What finds their addresses in a text, as whole words; None where none is known to be theirs."""
@@ -73,19 +84,19 @@ def erase(id: int) -> None:
     user = find(id)
     if user.role == "admin":
         people.keep_an_administrator(id)
-    db.after_commit(lambda: _record(user))
     _forget(user)
 
 
 @across_tenants
 def _forget(user: User) -> None:
     proven = db.value("SELECT email_proven_at FROM users WHERE id = :id", id=user.id) is not None
-    emit("user.erased", Gone(user.id, user.tenant_id, [user.email] if proven else []))
+    gone = Gone(user.id, user.tenant_id, [user.email] if proven else [], user.created_at, now())
+    emit("user.erased", gone)
     if proven:
         db.run("DELETE FROM invites WHERE email_key = :key", key=user.email.casefold())
     db.run("DELETE FROM users WHERE id = :id", id=user.id)  # sessions, links and invitations sent go with it
-    _unfolded.set()  # also where what follows the commit is cut short
-    db.after_commit(fold)
+    note = _begin(gone)
+    db.after_commit(partial(guarded, partial(_finish, note)), slow=True)
 
 
 def fold() -> None:
@@ -103,18 +114,65 @@ def fold() -> None:
         con.close()
 
 
+# ── what follows the commit ──
+
+
+def _begin(gone: Gone) -> Path:
+    """Note what is to follow, as the last thing before the commit: what cannot be noted is not done at all."""
+    folder: Path = settings.data / "erasing"
+    note = folder / f"{gone.id}.json"
+    with explained("The erasure cannot be noted"):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        write_whole(note, msgspec.json.encode(gone).decode())
+        for path in (note, folder):  # a power cut leaves it as the commit
+            handle = os.open(path, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
+    return note
+
+
+def _finish(note: Path) -> None:
+    """Do what follows an erasure that holds. Done again where it was cut short, it does what is left."""
+    with _finishing:
+        if note.exists():
+            gone = msgspec.json.decode(note.read_bytes(), type=Gone)
+            _record(gone)
+            emit("user.gone", gone)
+            fold()
+            note.unlink(missing_ok=True)
+
+
+def _begun() -> list[tuple[Path, Gone]]:
+    found = []
+    for path in sorted((settings.data / "erasing").glob("*.json")):
+        try:
+            found.append((path, msgspec.json.decode(path.read_bytes(), type=Gone)))
+        except (OSError, msgspec.MsgspecError):
+            log.error("%s cannot be read; the erasure it tells of is not finished", path)
+    return found
+
+
 @plugin.every("1m")
-def fold_again() -> None:
-    """Do what a reader was in the way of."""
+@writes
+@across_tenants
+def finish() -> None:
+    """Do what is left of erasures, and what a reader was in the way of."""
+    for note, gone in _begun():
+        if db.value("SELECT 1 FROM users WHERE id = :id AND created_at = :created", id=gone.id, created=gone.created):
+            note.unlink()  # its commit failed, and who asked was told so
+        else:
+            db.after_commit(partial(guarded, partial(_finish, note)), slow=True)
     if _unfolded.is_set():
-        fold()
+        db.after_commit(fold, slow=True)
 
 
 # ── staying erased ──
 
 
-def _record(user: User) -> None:
-    line = json.dumps({"id": user.id, "created": user.created_at, "at": now()})
+def _record(gone: Gone) -> None:
+    if any(_tells_of(one, gone.id, gone.created) for one in _records()):
+        return
+    line = json.dumps({"id": gone.id, "created": gone.created, "at": gone.at})
     handle = os.open(settings.data / "erasures.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     with os.fdopen(handle, "w") as file:
         file.write(line + "\n")
@@ -125,14 +183,18 @@ def _record(user: User) -> None:
 @plugin.on("opened")
 @across_tenants
 def replay_erasures(event: str = "", folder: object = None) -> None:
-    """Erase again whoever came back with an older copy of the database."""
-    records = _records()
-    if not records:
-        return
-    for user in db.all(User, "SELECT * FROM users"):
-        if any(one["id"] == user.id and one.get("created", user.created_at) == user.created_at < one["at"] for one in records):
+    """Erase again whoever came back with an older copy of the database, and finish what a kill cut short."""
+    begun = [gone for _, gone in _begun()]
+    records = _records() + [{"id": gone.id, "created": gone.created, "at": gone.at} for gone in begun]
+    for user in db.all(User, "SELECT * FROM users") if records else ():
+        if any(_tells_of(one, user.id, user.created_at) for one in records):
             log.warning("user %s was erased before; erased again", user.id)
             _forget(user)
+    finish()
+
+
+def _tells_of(record: dict, id: int, created: str) -> bool:
+    return record["id"] == id and record.get("created", created) == created < record["at"]
 
 
 def _records() -> list[dict]:
