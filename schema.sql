@@ -5,7 +5,7 @@
 -- An index is idx_<table>_by_<columns>, with a word for its rows before `by` where it holds but some (open, done, …);
 -- tenant_id, with which most begin, goes without saying. The comment above it names what needs it.
 -- Raise the version with every change, so that an older Orkosi refuses a newer file.
-PRAGMA user_version = 22;
+PRAGMA user_version = 23;
 
 -- ════════════════════════════ tenants ════════════════════════════
 
@@ -287,6 +287,15 @@ CREATE TABLE schedules (                        -- the job of the next slot is a
 ) STRICT;
 -- schedules.pass_over_late
 CREATE INDEX idx_schedules_by_job_id ON schedules (job_id);
+CREATE TRIGGER schedules_weighed AFTER INSERT ON schedules BEGIN
+  UPDATE tenant_shares SET bytes = bytes + 200 + octet_length(new.payload) WHERE tenant_id = new.tenant_id;
+END;
+CREATE TRIGGER schedules_lifted AFTER DELETE ON schedules BEGIN
+  UPDATE tenant_shares SET bytes = bytes - 200 - octet_length(old.payload) WHERE tenant_id = old.tenant_id;
+END;
+CREATE TRIGGER schedules_reweighed AFTER UPDATE OF payload ON schedules BEGIN
+  UPDATE tenant_shares SET bytes = bytes + octet_length(new.payload) - octet_length(old.payload) WHERE tenant_id = new.tenant_id;
+END;
 
 -- ════════════════════════════ factory ════════════════════════════
 
@@ -1417,3 +1426,12 @@ CREATE TABLE public_answers (                   -- what a request with an Idempo
 ) STRICT, WITHOUT ROWID;
 -- once.forget
 CREATE INDEX idx_public_answers_by_created_at ON public_answers (created_at);
+CREATE TRIGGER public_answers_weighed AFTER INSERT ON public_answers BEGIN
+  UPDATE tenant_shares SET bytes = bytes + 200 + octet_length(new.body) WHERE tenant_id = new.tenant_id;
+END;
+CREATE TRIGGER public_answers_lifted AFTER DELETE ON public_answers BEGIN
+  UPDATE tenant_shares SET bytes = bytes - 200 - octet_length(old.body) WHERE tenant_id = old.tenant_id;
+END;
+CREATE TRIGGER public_answers_reweighed AFTER UPDATE OF body ON public_answers BEGIN
+  UPDATE tenant_shares SET bytes = bytes + octet_length(new.body) - octet_length(old.body) WHERE tenant_id = new.tenant_id;
+END;

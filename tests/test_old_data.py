@@ -72,6 +72,28 @@ def test_every_row_and_id_stands(old, monkeypatch):
         storage.close_data()
 
 
+def test_what_was_not_weighed_before_is_weighed_by_the_upgrade(tmp_path):
+    from plugins import schedules
+    settings.load(data=tmp_path / "data", environ={})
+    storage.open_data(exclusive=True)
+    with acting(system()):
+        orkosi.db.write(lambda: orkosi.db.run("INSERT INTO public_answers VALUES (1, 'user:1', 'k', x'00', 200, :body, '2026')", body="ü" * 100))
+        schedules.keep("q", "daily", {"text": "ä" * 50}, cron="0 8 * * *")
+    weighed = orkosi.db.value("SELECT bytes FROM tenant_shares WHERE tenant_id = 1")
+    storage.close_data()
+    con = apsw.Connection(str(tmp_path / "data/orkosi.db"))  # as schema 22 had left it
+    for table in ("schedules", "public_answers"):
+        for verb in ("weighed", "lifted", "reweighed"):
+            con.execute(f"DROP TRIGGER {table}_{verb}")
+    con.execute(f"UPDATE tenant_shares SET bytes = {weighed} - 200 - 200 - (SELECT octet_length(payload) FROM schedules) - 200; PRAGMA user_version = 22")
+    con.close()
+    storage.open_data(exclusive=True)
+    try:
+        assert orkosi.db.value("SELECT bytes FROM tenant_shares WHERE tenant_id = 1") == weighed > 700
+    finally:
+        storage.close_data()
+
+
 def shape(folder):
     """All that the two files are made of: (kind, name) → its table, its columns in any order (an added one comes last), and its words."""
     con = apsw.Connection(str(folder / "orkosi.db"))

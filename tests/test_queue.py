@@ -7,7 +7,7 @@ from conftest import CURSOR, Like, eventually
 
 import orkosi
 from orkosi import Conflict, acting, db, now, seconds, system
-from plugins import queue, tenants
+from plugins import once, queue, tenants
 from plugins.queue import executor
 
 
@@ -525,7 +525,8 @@ def test_an_agents_key_sees_and_moves_the_jobs_of_its_queue_alone(client, applic
 def weighed(tenant):
     """What a tenant has, counted row by row in plain Python."""
     columns = {"jobs": ("payload", "result"), "tasks": ("description", "resolution"), "files": ("content",), "activity": ("metadata",),
-               "notifications": ("message",), "agent_templates": ("identity", "config"), "products": ("description",), "teams": ("description",)}
+               "notifications": ("message",), "agent_templates": ("identity", "config"), "products": ("description",), "teams": ("description",),
+               "schedules": ("payload",), "public_answers": ("body",)}
     rows = {name: [row for row in db.all(dict, f"SELECT * FROM {name}") if row["tenant_id"] == tenant] for name in columns}
     total = sum(200 + sum(len((row[column] or "").encode()) for column in columns[name]) for name, found in rows.items() for row in found)
     return len(rows["jobs"]), total
@@ -547,11 +548,20 @@ def test_what_a_tenant_has_is_known_to_the_byte(client, as_):
         one.post("/products", {"name": "Ü", "description": "ä" * 70}), one.patch("/products/u", {"description": "ö" * 60}), one.post("/products", {"name": "b"})
         team = one.post("/teams", {"name": "t", "description": "x" * 50}).data["id"]
         one.patch(f"/teams/{team}", {"description": "ü"})
+        plan = {"name": "s", "queue_name": "q", "every_ms": 3_600_000}
+        ids = [one.post("/schedules", plan | {"name": name, "payload": {"a": "ä" * 30}}).data["id"] for name in "st"]
+        one.patch(f"/schedules/{ids[0]}", {"payload": {"a": "ö" * 70}}), one.delete(f"/schedules/{ids[1]}")
+        assert one.post("/tasks", {"title": "once", "description": "ö" * 90}, headers={"Idempotency-Key": "k"}).status == 201
+    db.write(lambda: db.run("UPDATE public_answers SET created_at = '2026-01-01T00:00:00.000Z'"))  # as if they were of another day
+    assert far.post("/tasks", {"title": "twice"}, headers={"Idempotency-Key": "k"}).status == 201
     assert client.delete(f"/tasks/{client.get('/tasks').data[0]['id']}").status == 200
     for one in (1, tenant):
         has = db.one(tuple, "SELECT jobs, bytes FROM tenant_shares WHERE tenant_id = :one", one=one)
         assert has == weighed(one) and has[1] > 2000
     executor._prune("completed", now(10))
+    assert db.one(tuple, "SELECT jobs, bytes FROM tenant_shares WHERE tenant_id = 1") == weighed(1)
+    once.forget()
+    assert db.all(tuple, "SELECT tenant_id FROM public_answers") == [(tenant,)]
     assert db.one(tuple, "SELECT jobs, bytes FROM tenant_shares WHERE tenant_id = 1") == weighed(1)
 
 
@@ -561,7 +571,8 @@ def test_what_a_tenant_has_is_known_to_the_byte(client, as_):
     ("tenant_bytes", "/activity-log", {"actor_type": "user", "actor_id": "1", "action": "x", "metadata": {"x": "y" * 900}}),
     ("tenant_bytes", "/notifications", {"title": "t", "message": "y" * 900}),
     ("tenant_bytes", "/v1/public/templates", {"name": "t", "slug": "t", "identity": "y" * 900}),
-    ("tenant_bytes", "/products", {"name": "p", "description": "y" * 900}), ("tenant_bytes", "/teams", {"name": "t", "description": "y" * 900})])
+    ("tenant_bytes", "/products", {"name": "p", "description": "y" * 900}), ("tenant_bytes", "/teams", {"name": "t", "description": "y" * 900}),
+    ("tenant_bytes", "/schedules", {"name": "s", "queue_name": "q", "every_ms": 3_600_000, "payload": {"x": "y" * 900}})])
 def test_a_tenant_that_used_its_share_is_told_which(client, as_, limit, path, body):
     from orkosi import settings
     far = as_("far", tenant=None)
@@ -588,6 +599,19 @@ def test_what_grows_no_larger_goes_though_the_share_is_used(as_):
     for ask, path, body, length in doors:
         assert ask(path, body("y" * (length + 1))).status == 507, path
         assert ask(path, body("y" * length)).status in (200, 201) and ask(path, body("y" * 10)).status in (200, 201), path
+
+
+def test_an_answer_that_is_kept_needs_room_as_well(as_):
+    from orkosi import settings
+    far = as_("far", tenant=None)
+    body = {"title": "one", "description": "é" * 2000}
+    assert far.post("/tasks", body).status == 201
+    settings.values["tenant_bytes"] = 3000 + db.value("SELECT bytes FROM tenant_shares WHERE tenant_id <> 1")
+    refused = far.post("/tasks", body, headers={"Idempotency-Key": "k"})
+    assert (refused.status, refused.code) == (507, "share_used") and far.post("/tasks", body).status == 200
+    settings.values["tenant_bytes"] += 3000
+    assert [far.post("/tasks", body, headers={"Idempotency-Key": "k"}).status for _ in range(3)] == [200] * 3, "the same answer weighs once"
+    assert far.post("/tasks", body, headers={"Idempotency-Key": "another"}).status == 507
 
 
 def test_a_result_too_large_for_the_share_leaves_the_lease(as_):

@@ -248,7 +248,7 @@ def test_the_log_of_activities_has_no_more_indexes_than_it_needs():
 VERSIONS = {2: "89696b482fa22b6c", 3: "85dea7804090c3e1", 4: "1947c53da06c3fd1", 5: "e020176fa79284f2", 6: "766046d6190d77a8", 7: "c25bbc389016970b", 8: "9691b8fbd702b58a", 9: "f8af09e02da32faf",
             10: "1768667831129196", 11: "8d5b4eadd3b8020e", 12: "4dab9e7d705a5e1c", 13: "4dcf707eb6f01e54",
             14: "d60a5986de01b798", 15: "e28030b9aaff183f", 16: "5bcec75d7403b9d2", 17: "ca09fe8c4bf93f1e", 18: "b9da873f12ab34de",
-            19: "c80c6a440236efe1", 20: "b326a684ddd5cd51", 21: "756ae27366dbe14b", 22: "9abc42dc9dc8cd89"}
+            19: "c80c6a440236efe1", 20: "b326a684ddd5cd51", 21: "756ae27366dbe14b", 22: "9abc42dc9dc8cd89", 23: "ecfe0d404ec7bd1d"}
 
 
 def fingerprint(model):

@@ -14,8 +14,9 @@ import msgspec
 
 from orkosi import Conflict, Document, Plugin, Request, Struct, Unprocessable, across_tenants, current, db, now, writes
 from plugins.fields import wrong
+from plugins.tenants import shares
 
-plugin = Plugin("Once", layer="ground", needs=("fields",))
+plugin = Plugin("Once", layer="ground", needs=("fields", "tenants"))
 
 DAY = 86400
 _under_way: set[tuple] = set()
@@ -66,6 +67,9 @@ def _answer(request: Request, fingerprint: bytes, key: str, make: Callable[[], A
 def _make(request: Request, fingerprint: bytes, key: str, make: Callable[[], Any]) -> Document:
     assert request.endpoint
     status, _, text = request.endpoint.answer(make())
+    old = db.value("SELECT octet_length(body) FROM public_answers WHERE tenant_id = :tenant AND principal = :who AND key = :key",
+                   who=current().ref, key=key)  # of the day before, which makes room for it
+    shares.require(rows=int(old is None), bytes=len(text) - (old or 0))
     db.run("""
         INSERT INTO public_answers (tenant_id, principal, key, fingerprint, status, body, created_at)
         VALUES (:tenant, :who, :key, :fingerprint, :status, :body, :now)

@@ -38,10 +38,11 @@ from orkosi import (
 from plugins import queue
 from plugins.lists import Listing
 from plugins.queue import iso
+from plugins.tenants import shares
 
 from .slots import Slots, checked, here
 
-plugin = Plugin("Schedules", layer="domain", needs=("queue", "lists", "tasks"))
+plugin = Plugin("Schedules", layer="domain", needs=("queue", "lists", "tasks", "tenants"))
 
 plugin.setting("schedules_most", int, 20_000, "How many schedules one tenant may have")
 
@@ -132,6 +133,7 @@ def keep(queue_name: str, name: str, payload: Any, *, cron: str | None = None, e
             began = seconds(before.slot)  # it was due, and nobody has begun it: it is met as it is now
     elif db.value("SELECT count(*) FROM schedules WHERE tenant_id = :tenant") >= settings.schedules_most:
         raise Conflict(f"There are {settings.schedules_most} schedules already, which is the most (schedules_most); end some")
+    shares.require(rows=int(before is None), bytes=_size(payload) - (_size(before.payload) if before else 0))
     db.run("""
         INSERT INTO schedules (tenant_id, queue, name, cron, every_ms, tz, payload, priority, max_attempts, backoff_kind, backoff_ms, catch_up,
                                overlap, starts_at, task_type, enabled, created_at, updated_at)
@@ -146,6 +148,10 @@ def keep(queue_name: str, name: str, payload: Any, *, cron: str | None = None, e
     _plan(made, began - 0.001)
     emit("schedule.updated" if before else "schedule.created", made)
     return find(queue_name, name)
+
+
+def _size(payload: Any) -> int:
+    return len(jsoned(payload).encode())
 
 
 @writes
@@ -196,6 +202,7 @@ def change(id: int, **values: Any) -> Schedule:
     if values.keys() & {"cron", "every_ms"} and (values.get("cron"), values.get("every_ms")) != (before.cron, before.every_ms):
         values["starts_at"] = now()
     if "payload" in values:
+        shares.require(bytes=_size(values["payload"]) - _size(before.payload))
         values["payload"] = jsoned(values["payload"])
     db.patch(dict, "schedules", id, **values)
     made = numbered(id)
