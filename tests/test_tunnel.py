@@ -101,6 +101,15 @@ def test_each_address_has_a_limit_of_its_own_and_a_household_one_together(throug
     assert through.ask("GET", "/api/v1/public/health", port=through.here, Host="localhost")[0] == 200
 
 
+def test_a_household_has_one_limit_at_the_first_door_too(through, monkeypatch):
+    monkeypatch.setitem(settings.values, "limit_link", "3/hour")
+    def status(address):
+        monkeypatch.setattr(loop.Server, "fix_addr", lambda server, addr: (address, *addr[1:]))  # as if it had come from there
+        return through.ask("POST", "/api/auth/invitation", {"token": "ork_inv_none"}, port=through.here, Host="localhost")[0]
+    assert [status(f"2001:db8:0:1::{number}") for number in range(4)] == [404, 404, 404, 429]
+    assert status("2001:db8:0:2::1") == 404
+
+
 def test_what_is_not_there_counts_against_the_limit_too(through, monkeypatch):
     monkeypatch.setitem(settings.values, "limit_tunnel", "3/minute")
     assert [through.ask("GET", "/api/tasks")[0] for _ in range(4)] == [404, 404, 404, 429]
@@ -160,6 +169,8 @@ def test_the_server_opens_it_where_the_setting_names_a_port(server, tmp_path):
 def test_addresses_are_counted_by_what_one_household_has():
     assert tunnel.client_of(" 203.0.113.7 ") == "203.0.113.7"
     assert tunnel.client_of("2001:db8:1:2:3:4:5:6") == tunnel.client_of("2001:db8:1:2::") == "2001:db8:1:2::"
+    assert tunnel.client_of("::ffff:203.0.113.7") == "203.0.113.7" and tunnel.client_of("::1") == "::1"
+    assert tunnel.client_of("fe80::1:2%en0") != tunnel.client_of("fe80::1:3%en0"), "a whole network has the same"
     assert tunnel.client_of("") == tunnel.client_of("localhost") == ""
 
 

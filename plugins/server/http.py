@@ -24,6 +24,7 @@ from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import build_http_date
 
+from plugins.server import tunnel
 from plugins.server.call import STATUS_LINES, Call
 from plugins.server.feeds import Feed, feeds
 from plugins.server.flow import flow
@@ -115,11 +116,12 @@ class Channel(HTTPChannel):
     def __init__(self, *args: Any, **kwargs: Any):
         self.touched = time.monotonic()
         super().__init__(*args, **kwargs)
+        self.client = tunnel.client_of(self.addr[0]) or self.addr[0]
 
     def environment(self, request: Any) -> dict[str, Any]:
         """What a request on this connection says, as WSGI has it."""
         environ: dict[str, Any] = request.environment()
-        environ["REMOTE_ADDR"] = self.addr[0]
+        environ["REMOTE_ADDR"] = self.client
         return environ
 
     # ── in the loop ──

@@ -20,7 +20,11 @@ def client_of(said: str) -> str:
         found = ipaddress.ip_address(said.strip())
     except ValueError:
         return ""
-    return str(found) if found.version == 4 else str(ipaddress.ip_network((int(found) >> 64 << 64, 64)).network_address)
+    if isinstance(found, ipaddress.IPv4Address) or found.is_loopback or found.is_link_local:  # those last have all of a network in one /64
+        return str(found)
+    if found.ipv4_mapped:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)).network_address)
 
 
 def require(request: Request, endpoint: Endpoint | None, again: bool) -> None:
