@@ -1,7 +1,9 @@
 """The console in a real browser: from the set-up link to a button and its undo, kept fresh, on a phone, and without a script."""
+import http.cookiejar
 import os
 import re
 import time
+import urllib.parse
 import urllib.request
 
 import pytest
@@ -39,7 +41,8 @@ def test_setting_up_ends_on_the_first_page_logged_in(server, browser):
     running = server()
     link = set_up(browser, running)
     cookie, = browser.send("Network.getCookies")["cookies"]
-    assert (cookie["name"], cookie["httpOnly"], cookie["sameSite"], cookie["path"], cookie["secure"]) == ("orkosi", True, "Strict", "/", False)
+    assert (cookie["name"], cookie["httpOnly"], cookie["sameSite"], cookie["path"], cookie["secure"]) == (
+        f"orkosi-{running.url.rpartition(':')[2]}", True, "Strict", "/", False)
     assert browser.run("document.cookie") == "" and "There is no task yet" in browser.run("document.body.innerText")
     assert browser.run("[...document.querySelectorAll('#first a')].map(one => one.innerText)") == ["Add an agent", "Give it a task", "Keep the recovery key"]
     browser.run("document.querySelector('form[action=\"/logout\"] button').click()")
@@ -50,6 +53,20 @@ def test_setting_up_ends_on_the_first_page_logged_in(server, browser):
     fill_in(browser, email="root@example.com", password=PASSWORD)
     browser.wait("location.pathname === '/' && document.title.endsWith('Now · Orkosi')")
     assert [one["entry"]["text"] for one in browser.complaints if "404" not in one["entry"]["text"]] == []
+
+
+def test_two_servers_of_one_host_do_not_log_each_other_out(server, tmp_path):
+    jar = http.cookiejar.CookieJar()  # as a browser's: one for all ports of a host
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
+    pages = []
+    for number in "ab":
+        running = server(folder=tmp_path / number)
+        form = {"username": "root", "email": "root@example.com", "password": PASSWORD}
+        pages.append(running.url)
+        assert "Log out" in browser.open(setup_link(running), urllib.parse.urlencode(form).encode()).read().decode()
+    assert ["Log out" in browser.open(one).read().decode() for one in pages] == [True, True] and len(jar) == 2
+    browser.open(pages[0] + "/logout", b"")
+    assert ["Log out" in browser.open(one).read().decode() for one in pages] == [False, True]
 
 
 def test_buttons_act_are_taken_back_and_the_page_follows_what_others_do(server, browser):

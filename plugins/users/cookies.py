@@ -27,7 +27,9 @@ def _secure(request: Request) -> bool:
 
 
 def _name(request: Request) -> str:
-    return "__Host-orkosi" if _secure(request) else "orkosi"
+    # With the port: a browser sends the cookies of a host to all of its ports, and has one jar for them. Two servers here would log each other out.
+    port = re.search(r":(\d+)$", request.header("Host"))
+    return ("__Host-orkosi" if _secure(request) else "orkosi") + (f"-{port[1]}" if port else "")
 
 
 def held(request: Request) -> tuple[str, str]:

@@ -23,6 +23,9 @@ class Browser(Client):
         super().__init__(application)
         self.cookie, self.headers, self.given = "", {"Host": "127.0.0.1:3001"} | headers, ""
 
+    def request(self, *args, headers=None, **more):
+        return super().request(*args, headers={"Host": self.headers["Host"]} | (headers or {}), **more)
+
     def ask(self, method, path, form=None, **headers):
         sent = self.headers | ({"Cookie": self.cookie} if self.cookie else {}) | headers
         answer = self.request(method, path, headers=(FORM if form is not None else {}) | sent, raw=urlencode(form or {}).encode(), root="/")
@@ -70,7 +73,7 @@ def test_logging_in_leads_to_where_one_wanted(browser, people):
     assert 'name="next" value="/tasks/1"' in wrong.body.decode() and PASSWORD not in wrong.body.decode()
     right = browser.log_in("ann", next="/tasks/1")
     assert (right.status, right.headers["Location"]) == (303, "/tasks/1")
-    assert re.fullmatch(r"orkosi=ork_ses_\w{38}\.ork_ref_\w{38}; Path=/; Max-Age=1209600; HttpOnly; SameSite=Strict", browser.given)
+    assert re.fullmatch(r"orkosi-3001=ork_ses_\w{38}\.ork_ref_\w{38}; Path=/; Max-Age=1209600; HttpOnly; SameSite=Strict", browser.given)
     assert db.value("SELECT count(*) FROM sessions") == 1 and "Log out" in text_of(browser.ask("GET", "/"))
     assert browser.ask("GET", "/login").status == 200
     for where in ("https://example.com/", "//example.com", "/\\example.com", "javascript:alert(1)", "/a\r\nX: y", "/ü", ""):
@@ -90,14 +93,14 @@ def test_a_form_that_is_none_of_ours_is_refused(browser):
     assert browser.ask("POST", "/login", {"email": "x" * 5000}).status == 413
     assert browser.ask("POST", "/login", {}).status == 401
     assert browser.request("POST", "/login", raw=b"email=%ff%00&password=%00\xff", headers=FORM, root="/").status == 401
-    assert browser.request("GET", "/", headers={"Cookie": "orkosi=" + "x" * 9000 + "; orkosi=ork_ses_.ork_ref_"}, root="/").status == 200
+    assert browser.request("GET", "/", headers={"Cookie": "orkosi-3001=" + "x" * 9000 + "; orkosi-3001=ork_ses_.ork_ref_"}, root="/").status == 200
 
 
 @pytest.mark.story("POST /logout")
 def test_logging_out_ends_the_session_and_takes_the_cookie(ann):
     left, kept = ann.ask("POST", "/logout", {}), ann.cookie
-    assert (left.status, left.headers["Location"], ann.given) == (303, "/login", "orkosi=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict")
-    assert kept == "orkosi=" and db.value("SELECT count(*) FROM sessions") == 0
+    assert (left.status, left.headers["Location"], ann.given) == (303, "/login", "orkosi-3001=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict")
+    assert kept == "orkosi-3001=" and db.value("SELECT count(*) FROM sessions") == 0
     assert ann.ask("POST", "/logout", {}).status == 303, "again, nothing is wrong"
 
 
@@ -267,7 +270,7 @@ def test_over_https_the_cookie_is_bound_to_the_host(application, people):
     application.hosts.__dict__.pop("names", None)
     assert far.log_in("ann").status == near.log_in("ann").status == 303
     assert far.given.startswith("__Host-orkosi=ork_ses_") and far.given.endswith("; Path=/; Max-Age=1209600; HttpOnly; SameSite=Strict; Secure")
-    assert near.given.startswith("orkosi=ork_ses_") and "Secure" not in near.given
+    assert near.given.startswith("orkosi-3001=ork_ses_") and "Secure" not in near.given
     assert "Log out" in text_of(far.ask("GET", "/")) and "Log out" in text_of(near.ask("GET", "/"))
     assert "Log in" in text_of(far.ask("GET", "/", Cookie=near.cookie)), "what a plain page of the same name could have planted counts for nothing"
 
