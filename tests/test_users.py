@@ -392,6 +392,26 @@ def test_a_registration_names_what_is_wrong(anonymous, fields, wrong):
     assert answer.status == 400 and wrong in answer.wrong
 
 
+def test_where_registration_is_closed_no_invitation_opens_it(as_, anonymous, posted, data):
+    settings.values["registration"] = "closed"
+    ann, bob = as_("ann"), as_("bob")
+    org = ann.post("/organizations", {"name": "Yours"}).data["id"]
+    for email in ("stranger@example.com", "bob@example.com"):
+        assert ann.post(f"/organizations/{org}/invites", {"email": email}).status == 201
+    letters = {one["To"]: one for one in posted()}
+    assert not [one for one in letters.values() if "invite_code" in one.as_string()]
+    body = {"username": "stranger", "email": "stranger@example.com", "password": PASSWORD, "terms_accepted": True, "privacy_accepted": True}
+    for more in ({}, {"invite_code": letters["stranger@example.com"].token}):
+        answer = anonymous.post("/auth/register", body | more)
+        assert answer.status == 400 and "closed" in answer.error["message"]
+    assert db.value("SELECT count(*) FROM users WHERE username = 'stranger'") == 0
+    assert bob.post(f"/organizations/invites/{letters['bob@example.com'].token}/accept").status == 200, "who has an account accepts"
+    refused = command("invite", "create", "new@example.com", folder=data, env={"ORKOSI_REGISTRATION": "closed"}, check=False)
+    assert refused.returncode and "user add new@example.com" in refused.stderr
+    settings.values["registration"] = "invite"
+    assert anonymous.post("/auth/register", body | {"invite_code": letters["stranger@example.com"].token}).status == 201
+
+
 @pytest.mark.parametrize("name", ["Ann", "Ünïcødé", "李雷", "عمر", "Zoë 🛠"])
 def test_a_name_may_be_in_any_script(anonymous, name):
     settings.values["registration"] = "open"

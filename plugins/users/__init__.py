@@ -32,7 +32,7 @@ from plugins.fields import wrong
 from . import passwords, tokens
 
 plugin = Plugin("Users", layer="ground", needs=("server", "storage", "fields", "folders", "mail", "tenants", "lists"))
-plugin.setting("registration", str, "invite", "Who may register: open, invite or closed")
+plugin.setting("registration", str, "invite", "Who may register: anybody (open), who is invited (invite), or nobody (closed)")
 plugin.setting("limit_login", str, "10/3m", "Wrong passwords from one address")
 plugin.setting("limit_login_account", str, "10/15m", "Wrong passwords for one account from one address")
 plugin.setting("limit_register", str, "5/h", "Registrations from one address")
@@ -129,16 +129,22 @@ def named(text: str) -> User | None:
 
 
 def register(username: str, email: str, password: str, code: str | None) -> User:
-    """Join the inviter's tenant by `code`, or found a tenant where registration is open."""
+    """Join the inviter's tenant by `code`, or found a tenant where registration is open; where it is closed, neither."""
+    if closed():
+        raise Invalid("Registration is closed here; whoever runs this server adds people")
     if code is None and settings.registration != "open":
-        raise Invalid("invite_code: Registration here is by invitation; ask for one" if settings.registration == "invite"
-                      else "Registration is closed here", [{"field": "invite_code", "message": "Required"}])
+        raise Invalid("invite_code: Registration here is by invitation; ask for one", [{"field": "invite_code", "message": "Required"}])
     passwords.acceptable(password)
     username_of(username), email_of(email)
     hashed = passwords.hashed(password)  # before the transaction: it takes a fifth of a second
     if code is None:
         return add(username, email, hashed, "member")
     return _join(username, email, hashed, code)
+
+
+def closed() -> bool:
+    """Whether nobody may register, whoever invited them; who has an account may still accept."""
+    return bool(settings.registration == "closed")
 
 
 @writes

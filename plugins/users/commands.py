@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from orkosi import DATA, HOST_TENANT, Invalid, acting, settings, system, writes
+from orkosi import DATA, HOST_TENANT, Conflict, Invalid, acting, settings, system, writes
 from plugins import server, storage
 from plugins.mail import Wanted, send
-from plugins.users import Role, User, account, add, erase, invitation, invite, passwords, people, plugin
+from plugins.users import Role, User, account, add, closed, erase, invitation, invite, passwords, people, plugin
 
 ROLES = ["admin", "editor", "member", "builder", "viewer", "demo"]
 
@@ -110,6 +110,8 @@ def _erased(email: str) -> str:
 def invitation_code(action: str, email: str, role: str, mail: bool, data: Path | None) -> None:
     """Print an invitation code, and its link, with which EMAIL may register into the host tenant."""
     settings.load(data=data)
+    if closed():
+        raise Conflict(f"Registration is closed here (registration), so a code is good for nothing; say: user add {email} --username NAME")
     with _opened():
         code, until = _invited(email, role, mail)
         link = f"{server.url()}/invite/{code}"

@@ -9,7 +9,7 @@ from orkosi import RANKS, Conflict, NotFound, Page, Paging, Struct, across_tenan
 from plugins import lists, mail, server
 from plugins.lists import Listing
 from plugins.server.limits import limiter
-from plugins.users import User, actor_of, email_of, folded, tokens
+from plugins.users import User, actor_of, closed, email_of, folded, tokens
 
 INVITED = 7 * 86400
 
@@ -146,9 +146,10 @@ def invitation(found: Invite, inviter: str, to: str) -> tuple[str, str, str]:
     code = mail.MARK
     link = f"{server.url()}/invite/{code}"
     text = (f"{inviter} invites you to {to}, as {found.role}.\n\nTo accept, open this link (good once, until {found.expires_at}):\n\n"
-            f"  {link}\n\nOr register with this invite_code:\n\n  {code}\n\nIf you expected nothing of the kind, ignore this mail.\n")
+            f"  {link}\n\n" + ("" if closed() else f"Or register with this invite_code:\n\n  {code}\n\n") +
+            "If you expected nothing of the kind, ignore this mail.\n")
     html = (f"<p>{escape(inviter)} invites you to <b>{escape(to)}</b>, as {escape(found.role)}.</p>"
             f'<p><a href="{escape(link)}">Accept the invitation</a> (good once, until {escape(found.expires_at)})</p>'
-            f"<p>Or register with this <code>invite_code</code>: <code>{escape(code)}</code></p>"
+            + ("" if closed() else f"<p>Or register with this <code>invite_code</code>: <code>{escape(code)}</code></p>") +
             "<p>If you expected nothing of the kind, ignore this mail.</p>")
     return f"{inviter} invites you to {to}", text, html
