@@ -165,6 +165,20 @@ def test_a_founder_leaves_no_name_behind(as_):
     assert db.value("SELECT name FROM tenants WHERE id = :id", id=tenant) == f"Tenant {tenant}"
 
 
+def test_a_founder_leaves_the_highest_of_those_who_stay_in_charge(as_):
+    founder = as_("fay", tenant=None)
+    tenant = founder.get("/auth/me").data["tenant"]
+    watcher, demo, mo, late = as_("vic", "viewer", tenant), as_("dee", "demo", tenant), as_("mo", "member", tenant), as_("lou", "builder", tenant)
+    assert founder.get("/billing/auto-topup").status == 200 and mo.get("/billing/auto-topup").status == 403
+    assert founder.delete("/users/me").status == 200
+    assert [one.get("/billing/auto-topup").status for one in (watcher, demo, mo, late)] == [403, 403, 200, 403]
+    assert [one.get("/notifications").meta["total"] for one in (watcher, mo, late)] == [0, 1, 0]
+    assert mo.get("/notifications").data[0]["title"] == "You are in charge now"
+    assert mo.delete("/users/me").status == late.delete("/users/me").status == 200
+    assert watcher.get("/billing/auto-topup").status == 200, "there is nobody else"
+    assert watcher.delete("/users/me").status == 200 and demo.get("/billing/auto-topup").status == 403
+
+
 def test_an_erasure_that_fails_leaves_all_as_it_was(canary, data, monkeypatch):
     def broken(event, subject, **facts):
         raise ZeroDivisionError

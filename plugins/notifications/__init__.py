@@ -169,6 +169,15 @@ def warn(event: str, user: Any, **facts: Any) -> None:
                "change your password if you do not know why.", "warning", "security", user_id=user.id)
 
 
+@plugin.on("tenant.inherited")
+@across_tenants
+def tell_heir(event: str, user: Any, **facts: Any) -> None:
+    """Whoever is in charge from now on should know."""
+    with acting(system(user.tenant_id)):
+        notify("You are in charge now", "Whoever founded this is gone, and you come next: you may change what an editor may, and the plan and what "
+               "is paid are yours.", "warning", "users", user_id=user.id)
+
+
 @plugin.on("user.erased")
 @across_tenants
 def erase(event: str, gone: Any, **facts: Any) -> None:

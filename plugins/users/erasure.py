@@ -23,6 +23,7 @@ import apsw
 import msgspec
 
 from orkosi import Denied, NotFound, Struct, across_tenants, current, db, emit, now, settings, writes
+from plugins import tenants
 from plugins.folders import explained, write_whole
 from plugins.server.lanes import guarded
 from plugins.users import User, find, people, plugin
@@ -95,6 +96,8 @@ def _forget(user: User) -> None:
     if proven:
         db.run("DELETE FROM invites WHERE email_key = :key", key=user.email.casefold())
     db.run("DELETE FROM users WHERE id = :id", id=user.id)  # sessions, links and invitations sent go with it
+    if tenants.is_founder(user.tenant_id, user.id):
+        people.hand_on(user.tenant_id)
     note = _begin(gone)
     db.after_commit(partial(guarded, partial(_finish, note)), slow=True)
 

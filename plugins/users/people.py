@@ -20,7 +20,7 @@ from orkosi import (
     now,
     writes,
 )
-from plugins import lists, mail
+from plugins import lists, mail, tenants
 from plugins.fields import wrong
 from plugins.lists import Listing
 from plugins.users import Role, User, email_of, end_session, folded, username_of
@@ -114,6 +114,17 @@ def keep_an_administrator(id: int) -> None:
                           WHERE one.id = :id AND other.id <> :id AND other.role = 'admin'""", id=id)
     if others is None:
         raise Conflict("That is the last administrator; make somebody else one first")
+
+
+@writes
+@across_tenants
+def hand_on(tenant: int) -> None:
+    """Put the highest of a tenant's people in its founder's place, who is gone: somebody must be able to change its people's work, and pay."""
+    stay = db.all(User, "SELECT * FROM users WHERE tenant_id = :there AND role NOT IN ('demo', 'agent') ORDER BY id", there=tenant)
+    if stay:
+        heir = max(stay, key=lambda one: RANKS[one.role])  # of equals the first, who has been there longest
+        tenants.founded_by(tenant, heir.id)
+        emit("tenant.inherited", heir)
 
 
 @writes
