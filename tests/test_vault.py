@@ -1,4 +1,5 @@
 """The vault: what was changed does not open, what is interrupted loses nothing, and where the key is not as it must be, it says so."""
+import contextlib
 import json
 import os
 import random
@@ -18,6 +19,8 @@ from conftest import HOME, Client, command, eventually
 from orkosi import Conflict, acting, db, settings, system
 from plugins import credentials, hooks, keys, vault
 from plugins.vault import canaries, master
+
+RECOVERY = re.compile(r"([0-9A-Z]{4}-){13}[0-9A-Z]{4}")
 
 
 @pytest.fixture
@@ -263,14 +266,17 @@ def test_the_recovery_key_is_shown_once_confirmed_and_enough_on_another_machine(
         setup = setup or (line.split("/setup/")[1].strip() if "/setup/" in line else None)
         if "vault confirm" in line:
             break
-    recovery = re.search(r"([0-9A-Z]{4}-){13}[0-9A-Z]{4}", "".join(lines))[0]
+    assert not RECOVERY.search("".join(lines)), "it is said into a pipe"
     token = running.call("POST", "/auth/setup", {"token": setup, "username": "root", "email": "root@example.com", "password": "correct horse battery"})[1]["token"]
     running.call("POST", "/agents", {"name": "felix"}, token)
     running.call("POST", "/credentials", {"key": "A_KEY", "value": "the value", "grants": ["felix"]}, token)
     one = {"folder": running.folder, "env": {"ORKOSI_MASTER_KEY_FILE": str(tmp_path / "one" / "master.key")}}
+    recovery = command("vault", "recovery-key", **one).stdout.strip()
     assert "not confirmed" in command("vault", "status", **one).stdout
     assert command("vault", "confirm", stdin="WXYZ\n", check=False, **one).returncode and "noted as kept" in command("vault", "confirm", stdin=recovery[-4:] + "\n", **one).stdout
     assert "somebody said" in command("vault", "status", **one).stdout and command("vault", "recovery-key", **one).stdout.strip() == recovery
+    assert not RECOVERY.search(command("vault", "rotate", **one).stdout) and command("vault", "recovery-key", **one).stdout.strip() != recovery
+    recovery = command("vault", "recovery-key", **one).stdout.strip()
     running.stop()
 
     there = tmp_path / "two" / "data"
@@ -331,17 +337,29 @@ def test_other_tenants_and_their_keys_have_no_vault(as_, application):
     assert agent.get("/credentials").status == 403
 
 
-def test_a_recovery_key_is_not_said_into_a_file(tmp_path):
+@pytest.mark.parametrize("kind", ["file", "pipe", "terminal"])
+def test_a_recovery_key_is_shown_on_a_terminal_alone(tmp_path, kind):
     env = os.environ | {"ORKOSI_NO_INSTALL": "1", "ORKOSI_MASTER_KEY_FILE": str(tmp_path / "master.key"), "ORKOSI_SUPERVISOR": "embedded"}
-    with open(tmp_path / "out.log", "w") as out:
-        process = subprocess.Popen([sys.executable, str(HOME / "orkosi.py"), "serve", "--port", "0", "--data", str(tmp_path / "data")], stdout=out, stderr=out, env=env)
+    reads, out = {"file": lambda: (os.open(tmp_path / "out.log", os.O_CREAT | os.O_RDONLY), os.open(tmp_path / "out.log", os.O_WRONLY)),
+                  "pipe": os.pipe, "terminal": os.openpty}[kind]()
+    process = subprocess.Popen([sys.executable, str(HOME / "orkosi.py"), "serve", "--port", "0", "--data", str(tmp_path / "data")], stdout=out, stderr=out, env=env)
+    os.close(out)
+    os.set_blocking(reads, False)
+    said = bytearray()
+
+    def heard():
+        with contextlib.suppress(BlockingIOError):
+            said.extend(os.read(reads, 10_000))
+        return b"vault confirm" in said
     try:
-        assert eventually(lambda: "vault recovery-key" in (tmp_path / "out.log").read_text())
+        assert eventually(heard)
     finally:
         process.terminate()
         process.wait(20)
-    assert not re.search(r"([0-9A-Z]{4}-){13}[0-9A-Z]{4}", (tmp_path / "out.log").read_text())
-    assert re.search(r"([0-9A-Z]{4}-){13}[0-9A-Z]{4}", command("vault", "recovery-key", folder=tmp_path / "data", env=env).stdout)
+        os.close(reads)
+    recovery = command("vault", "recovery-key", folder=tmp_path / "data", env=env).stdout.strip()
+    assert RECOVERY.fullmatch(recovery) and [one[0] for one in RECOVERY.finditer(said.decode())] == ([recovery] if kind == "terminal" else [])
+    assert kind == "terminal" or b"vault recovery-key" in said
 
 
 def test_whoever_is_of_another_tenant_cannot_try_whether_a_guess_is_right(client, as_):

@@ -7,7 +7,6 @@ data keys are asked for at each sealing, for a command may have made one while t
 """
 import os
 import secrets
-import stat
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -270,7 +269,7 @@ def begin(event: str, folder: object) -> None:
 @plugin.on("serving")
 @across_tenants
 def greet(event: str, folder: object, say: Callable[[str], None] = lambda line: None, **facts: Any) -> None:
-    """A server makes its vault, and shows the recovery key until somebody says that it is kept; where it is sealed, it says why."""
+    """A server makes its vault, and shows the recovery key once, or says how to see it; where it is sealed, it says why."""
     fresh = newest() is None
     try:
         make()
@@ -278,12 +277,17 @@ def greet(event: str, folder: object, say: Callable[[str], None] = lambda line: 
     except Sealed as sealed:
         say(f"The vault is sealed: {sealed.message}")
         return
-    if fresh and stat.S_ISREG(os.fstat(1).st_mode):  # what is said goes into a file: a log, perhaps a backup
-        say("The vault is made. Its recovery key is shown by: python3 orkosi.py vault recovery-key; keep it off this machine, then: vault confirm")
-    elif fresh:
+    if fresh and in_sight():
         recovery = _in_writing()
         say(f"The recovery key of the vault, shown once. Keep it off this machine; without it, a restored backup has no secrets:\n\n"
             f"  {recovery}\n\n  Then: python3 orkosi.py vault confirm")
+    elif fresh:
+        say("The vault is made. Its recovery key is shown by: python3 orkosi.py vault recovery-key; keep it off this machine, then: vault confirm")
+
+
+def in_sight() -> bool:
+    """Whether what is said is read by a person: in a file or a pipe it is kept, by a log, a journal or a backup."""
+    return os.isatty(1)
 
 
 @plugin.health("vault")

@@ -59,7 +59,8 @@ def _imported() -> str:
 
 def _rotated() -> str:
     recovery = vault.rotate()
-    return f"A new master key is in {master.path()}. Its recovery key, shown once:\n\n  {recovery}\n\nThe one before is kept beside it, " \
+    shown = f", shown once:\n\n  {recovery}\n\n" if vault.in_sight() else " is shown by: orkosi.py vault recovery-key. "
+    return f"A new master key is in {master.path()}. Its recovery key{shown}The one before is kept beside it, " \
            "for older backups and other data folders. Keep the new one off this machine, then: orkosi.py vault confirm"
 
 
