@@ -277,13 +277,25 @@ def search(request: Request) -> Document:
     """Tasks, products, agents, files and logs by a word; for the palette its hits alone"""
     q = asked(request).get("q", "").strip()[:100]
     found = asking.answer("GET /api/search", request, q=q) if q else None
-    hits = [(name, [(look.inner(one.url), one.title, one.detail) for one in places]) for name in (found.__struct_fields__ if found else ())
+    hits = [(name, [(_at(name, one), one.title, one.detail) for one in places]) for name in (found.__struct_fields__ if found else ())
             if (places := getattr(found, name))]
     if request.header("X-Orkosi-Live") == "found":  # the palette: pages, too
         places = [(where, title, says) for _, where, title, says in _there() if q.casefold() in title.casefold()]
         hits = [*hits, ("pages", places)] if places else hits
         return packed(request, template("found").render(hits=hits).encode(), HTML, HEADERS)
     return page(request, "search", "Search", q=q, hits=hits)
+
+
+def _at(group: str, one: Any) -> str:
+    return f"/products?q={look.part(str(one.id))}" if group == "products" else look.leads(one.url)  # a product has no page, but a line
+
+
+@plugin.get("/files/{id}", auth=PUBLIC, statuses=(304,), raises=(401, 403, 404))
+@shown("GET /api/files/{id}")
+def file(request: Request, id: int) -> Document:
+    """A file of a workspace, with what it says"""
+    found = asking.answer("GET /api/files/{id}", request, {"id": str(id)})
+    return page(request, "file", found.name, file=found)
 
 
 # ── the door: plain forms, which work without a script ──

@@ -2,6 +2,7 @@
 
 Owns no table. Surprise: what these return with a `<` in it is markup, made of escaped parts, and is shown with `{{!…}}`.
 """
+import functools
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -10,6 +11,8 @@ from typing import Any
 from urllib.parse import quote
 
 from bottle import html_escape as esc
+
+from orkosi import endpoints
 
 # What each state of a task, a run or an agent looks like: a shape and a tone, so that colour never stands alone.
 SHAPES = {
@@ -186,6 +189,25 @@ def inner(link: str | None) -> str:
     """A link of the API to the page that shows the same; "" for what leads nowhere here."""
     found = re.fullmatch(r"(?:/api)?(/(?![/\\])[A-Za-z0-9_./?=&:%-]*)", link) if link else None
     return found[1] if found else ""
+
+
+def leads(link: str | None) -> str:
+    """The page that a link of the API is about: the one that shows the same, or else what that stands in; "" where there is none."""
+    where = inner(link)
+    path, _, _ = where.partition("?")
+    if path and _pages().fullmatch(path):
+        return where
+    while path := path.rpartition("/")[0]:
+        if _pages().fullmatch(path):
+            return path
+    return ""
+
+
+@functools.cache
+def _pages() -> re.Pattern[str]:
+    """The addresses of all pages: only they say that nothing has changed."""
+    paths = {one.path for one in endpoints() if one.plugin.name == "console" and 304 in one.statuses}
+    return re.compile("|".join(re.sub(r"\{\w+\}", "[^/]+", path) for path in paths))
 
 
 def printable(text: str) -> str:

@@ -84,7 +84,7 @@ def until(name: str) -> Show:
 
 def told(one: Any) -> str:
     """A notification: its title, which leads to what it is about, and its words."""
-    where = look.inner(one.link)
+    where = look.leads(one.link)
     title = f'<a href="{esc(where)}">{esc(one.title)}</a>' if where else esc(one.title)
     return f"{title}<p>{esc(look.first_line(one.message, 300))}</p>"
 
@@ -240,8 +240,8 @@ ROOMS = (
              text("path"), "clip")),
          "There is no automation yet.", live="automation", group="Work"),
     Room("/files", "Files", "What lies in the workspaces", "GET /api/files",
-         (("Name", text("name")), ("Path", text("path"), "clip"), ("Of", text("workspace")), ("Size", lambda one: look.size(one.size), "num"),
-          ("Changed", age("modified_at"))), "There is no file yet.", live="file"),
+         (("Name", lambda one: look.link("/files", one.id, one.name)), ("Path", text("path"), "clip"), ("Of", text("workspace")),
+          ("Size", lambda one: look.size(one.size), "num"), ("Changed", age("modified_at"))), "There is no file yet.", live="file"),
     Room("/activity-log", "Activity", "Who did what", "GET /api/activity-log",
          (("When", age("created_at")), ("Who", lambda one: esc(f"{one.actor_type} {one.actor_id}")), ("What", text("action")),
           ("To", lambda one: esc(f"{one.entity_type or ''} {one.entity_id or ''}"))), "Nothing happened yet.", live="*"),

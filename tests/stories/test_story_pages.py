@@ -1,4 +1,5 @@
 """Stories of the console's other pages: each in a full company, in an empty one, and as whoever may less."""
+import html
 import json
 import random
 import re
@@ -145,6 +146,37 @@ def test_failures_are_together_by_their_cause_and_run_again_together(ann, client
     assert ann.ask("GET", "/task-queue/job_999").status == 404
     queues = text_of(ann.ask("GET", "/task-queue"))
     assert queues.index("mails") < queues.index("agent:felix") and "Retry 4 dead" in queues
+
+
+@pytest.mark.story("GET /files/{id}")
+def test_a_file_has_what_it_says(ann, client, company):
+    id = client.post("/files", {"name": "a.md", "path": "felix/a.md", "content": HOSTILE + "\x1b[31mred"}).data["id"]
+    page = ann.ask("GET", f"/files/{id}")
+    said = sound(page, "/files/{id}")
+    assert {"a.md", "felix/a.md"} <= set(text_of(page)) and "gull &lt;/title&gt;" in said and "\x1b" not in said
+    assert f'href="/files/{id}"' in ann.ask("GET", "/files").body.decode()
+    empty = client.post("/files", {"name": "b.png", "path": "b.png"}).data["id"]
+    assert "It is no text" in ann.ask("GET", f"/files/{empty}").body.decode() and ann.ask("GET", "/files/999").status == 404
+
+
+def test_whatever_is_found_or_told_of_leads_to_a_page(ann, client, company):
+    client.post("/files", {"name": "zebra.md", "path": "zebra.md", "content": "x"}), client.post("/products", {"name": "Zebra", "slug": "zebra"})
+    client.post("/agents", {"name": "zebra"}), client.post("/tasks", {"title": "zebra"}), client.post("/logs", {"agent": "felix", "message": "zebra"})
+    found = client.get("/search?q=zebra").data
+    assert all(found.values()), "one of each kind"
+    links = re.findall(r'<div class="what"><a href="([^"]*)"', ann.ask("GET", "/search?q=zebra").body.decode())
+    assert len(links) == sum(map(len, found.values())) >= 5
+    for link in links:
+        answer = ann.ask("GET", html.unescape(link))
+        assert answer.status == 200 and "zebra" in answer.body.decode().lower(), link
+    told = {"/api/backups/stats": "/backups", "/api/factory-workers/health-summary": "/factory-workers", "/api/agents/felix/budget": "/agents/felix",
+            "/api/tasks/1": "/tasks/1", "/api/billing/auto-topup": "/billing", "/api/arch-health": None, "/tasks?status=done": "/tasks?status=done"}
+    for link in told:
+        client.post("/notifications", {"title": f"about {link}", "message": "m", "link": link})
+    raw = ann.ask("GET", "/notifications").body.decode()
+    for link, where in told.items():
+        assert where is None or f'<a href="{where}">about {link}</a>' in raw and ann.ask("GET", where).status == 200, link
+    assert "about /api/arch-health" in raw and "arch-health</a>" not in raw
 
 
 @pytest.mark.story("GET /agent-runs/{id}")
