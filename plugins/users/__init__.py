@@ -87,10 +87,12 @@ def username_of(text: str) -> str:
 
 @writes
 @across_tenants
-def add(username: str, email: str, password_hash: str, role: str, tenant: int | None = None, *, proven: bool = False) -> User:
+def add(username: str, email: str, password_hash: str, role: str, tenant: int | None = None, *, proven: bool = False,
+        agreed: bool = False) -> User:
     """Add a person to `tenant`, or found one for them. Conflict where the name or address is taken.
 
-    `proven`: it is known that the address is that person's, by a mail they answered or by the operator's word.
+    `proven`: it is known that the address is that person's, by a mail they answered or by the operator's word. `agreed`: they have just
+    accepted the terms.
     """
     username, email = username_of(username), email_of(email)
     if db.value("SELECT 1 FROM users WHERE email_key = :key", key=folded(email)):
@@ -101,10 +103,11 @@ def add(username: str, email: str, password_hash: str, role: str, tenant: int | 
     if founding:
         tenant = tenants.found(username)
     user = db.one(User, """
-        INSERT INTO users (tenant_id, username, username_key, email, email_key, email_proven_at, password, role, created_at, updated_at)
-        VALUES (:home, :username, :username_key, :email, :email_key, :proven, :password, :role, :now, :now) RETURNING *""",
+        INSERT INTO users (tenant_id, username, username_key, email, email_key, email_proven_at, terms_accepted_at, password, role,
+                           created_at, updated_at)
+        VALUES (:home, :username, :username_key, :email, :email_key, :proven, :agreed, :password, :role, :now, :now) RETURNING *""",
         home=tenant, username=username, username_key=folded(username), email=email, email_key=folded(email),
-        proven=now() if proven else None, password=password_hash, role=role, now=now())
+        proven=now() if proven else None, agreed=now() if agreed else None, password=password_hash, role=role, now=now())
     if founding:
         tenants.founded_by(user.tenant_id, user.id)
     emit("user.added", user)
@@ -129,7 +132,10 @@ def named(text: str) -> User | None:
 
 
 def register(username: str, email: str, password: str, code: str | None) -> User:
-    """Join the inviter's tenant by `code`, or found a tenant where registration is open; where it is closed, neither."""
+    """Join the inviter's tenant by `code`, or found a tenant where registration is open; where it is closed, neither.
+
+    Whoever asks has accepted the terms, which is noted.
+    """
     if closed():
         raise Invalid("Registration is closed here; whoever runs this server adds people")
     if code is None and settings.registration != "open":
@@ -138,7 +144,7 @@ def register(username: str, email: str, password: str, code: str | None) -> User
     username_of(username), email_of(email)
     hashed = passwords.hashed(password)  # before the transaction: it takes a fifth of a second
     if code is None:
-        return add(username, email, hashed, "member")
+        return add(username, email, hashed, "member", agreed=True)
     return _join(username, email, hashed, code)
 
 
@@ -154,7 +160,7 @@ def _join(username: str, email: str, hashed: str, code: str) -> User:
     if found is None or folded(found.email) != folded(email):
         raise _unusable()
     try:
-        user = add(username, email, hashed, *invites.place_for(found), proven=True)
+        user = add(username, email, hashed, *invites.place_for(found), proven=True, agreed=True)
         accept(found, user)
     except NotFound:  # what it leads to is gone, or whoever sent it may not invite any more
         raise _unusable() from None

@@ -52,6 +52,7 @@ def test_whoever_registers_with_an_invitation_is_in_the_tenant_of_the_inviter(cl
             "tenant_id": HOST_TENANT}
     assert (made.status, made.json) == (201, {"data": user}) and is_pair(anonymous, log_in(anonymous, "bob"), user)
     assert client.get("/users").data[0] == user
+    assert dict(db.all(tuple, "SELECT username, terms_accepted_at FROM users")) == {"root": None, "Bob": lately}, "only Bob was asked"
 
 
 @pytest.mark.story("POST /api/auth/register")
@@ -62,6 +63,7 @@ def test_where_registration_is_open_one_founds_a_tenant(anonymous, monkeypatch, 
     tenant = db.value("SELECT max(id) FROM tenants")
     assert made.json == {"data": {"id": made.data["id"], "username": "Ann", "email": "ann@example.com", "role": "member", "avatar_url": None, "created_at": lately,
                                   "updated_at": lately, "tenant_id": tenant}} and tenant != HOST_TENANT
+    assert db.value("SELECT terms_accepted_at FROM users WHERE username = 'Ann'") == lately
     assert anonymous.post("/auth/register", body | {"terms_accepted": False}).wrong == ["terms_accepted"]
     assert anonymous.post("/auth/register", body | {"privacy_accepted": False}).wrong == ["privacy_accepted"]
 
