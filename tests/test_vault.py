@@ -18,6 +18,7 @@ from conftest import HOME, Client, command, eventually
 
 from orkosi import Conflict, acting, db, settings, system
 from plugins import credentials, hooks, keys, vault
+from plugins.logs.tailer import Tailer
 from plugins.vault import canaries, master
 
 RECOVERY = re.compile(r"([0-9A-Z]{4}-){13}[0-9A-Z]{4}")
@@ -416,6 +417,32 @@ def test_large_bodies_are_searched_as_well(client):
     done = client.post("/task-queue/complete", {"jobs": [{"id": one["id"], "lease_token": one["lease_token"], "result": secret + "x" * 60_000} for one in jobs]})
     assert done.status == 200 and db.value("SELECT count(*) FROM jobs WHERE result LIKE '%[STRIPE_KEY]%'") == 30
     assert db.value("SELECT count(*) FROM jobs WHERE result LIKE :secret", secret=f"%{secret}%") == 0
+
+
+def escaped(text):
+    """As any writer of JSON may spell it."""
+    return "".join(f"\\u{ord(one):04X}" if at % 3 == 0 else "\\/" if one == "/" else one for at, one in enumerate(text))
+
+
+def test_a_secret_that_is_spelled_with_escapes_is_found_as_well(client, anonymous):
+    secret = "ghs/0123/456789éa"
+    client.post("/credentials", {"key": "GH_KEY", "value": secret})
+    said, kind = f'"é\\n{escaped(secret)} \\ud83e\\udd85"', {"Content-Type": "application/json"}
+    task = client.post("/tasks", raw=f'{{"title": "é{escaped(secret)}", "description": {said}}}'.encode(), headers=kind)
+    assert (task.data["title"], task.data["description"]) == ("é[GH_KEY]", "é\n[GH_KEY] 🦅")
+    job = client.post("/task-queue/submit", raw=f'{{"task_type": "t", "payload": {{{said}: [{said}]}}}}'.encode(), headers=kind).data
+    assert list(client.get(f"/task-queue/{job['id']}").data["payload"].items()) == [("é\n[GH_KEY] 🦅", ["é\n[GH_KEY] 🦅"])]
+    client.post("/credentials", raw=f'{{"key": "SAME", "value": "{escaped(secret)}"}}'.encode(), headers=kind)
+    assert client.get("/credentials/SAME").data["value"] == secret, "what goes into the vault is what was sent"
+    hook = client.post("/hooks", {"name": "in", "kind": "none", "title": {"pointer": "/t", "text": "none"}}).data
+    assert anonymous.request("POST", hook["url"].partition("/hooks/")[2], raw=f'{{"t": {said}}}'.encode(), root="/hooks/", headers=kind).status < 300
+    (settings.data / "logs").mkdir(exist_ok=True)
+    (settings.data / "logs/other.log").write_text(f'{{"level": "info", "message": {said}}}\n')
+    while Tailer(settings.data).look():
+        pass
+    assert db.value("SELECT count(*) FROM log_lines WHERE message LIKE '%[SAME] 🦅%'") == 1
+    everything = str([db.all(tuple, f"SELECT * FROM {table}") for table in ("tasks", "jobs", "hook_bodies", "activity", "log_lines")])
+    assert everything.count("GH_KEY") >= 3 and secret not in everything and escaped(secret) not in everything
 
 
 def test_a_key_of_another_folder_keeps_its_place(client, secret):
