@@ -153,14 +153,14 @@ def note(name: str, **facts: Any) -> None:
 def stats() -> BackupStats:
     """How many there are, how much they weigh, and when the next one comes."""
     found = everything()
-    own = _counting(found)
+    own = counting(found)
     verified = [one.verified_at for one in found if one.verified_at]
     confirmed = db.value("SELECT confirmed_at FROM vault_masters ORDER BY created_at DESC LIMIT 1")
     return BackupStats(len(found), sum(one.size_bytes for one in found), own[0].created_at if own else None, _next_at(own),
                        max(verified, default=None), last_drill(), confirmed)
 
 
-def _counting(found: list[Backup]) -> list[Backup]:
+def counting(found: list[Backup]) -> list[Backup]:
     """Those that may be the last one: not such as cannot be restored, or only have a backup's name, nor of a time that is yet to come."""
     return [one for one in found if one.encrypted and one.verification != "failed" and one.created_at <= now()]
 
@@ -345,7 +345,7 @@ def come_round() -> None:
     if time.monotonic() - _tried < RETRY:
         return
     with acting(system()):
-        own = _counting(everything())
+        own = counting(everything())
         due = _next_at(own)
         if due is not None and due <= now():
             trigger("scheduled")
@@ -363,7 +363,7 @@ def health() -> Check:
         own = [one for one in everything() if one.encrypted]
         if settings.backup_hours <= 0 and not own:
             return Check(True, "none are made: backup_hours is 0")
-        due = _next_at(_counting(own))
+        due = _next_at(counting(own))
         if due is not None and seconds(due) + settings.backup_hours * 3600 < time.time():
             return Check(False, f"the next backup was due at {due}")
         bad = next((one.filename for one in own[:1] if one.verification == "failed"), None)

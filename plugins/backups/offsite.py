@@ -23,7 +23,7 @@ import msgspec
 from orkosi import Invalid, Struct, Unavailable, now, seconds, settings
 from plugins import folders, queue
 
-from . import NAME, Backup, Order, everything, log, making, note, plugin, retained
+from . import NAME, Backup, Order, counting, everything, log, making, note, plugin, retained
 
 PIECE = 50 << 20
 SHOWN = 100  # lines of the log
@@ -316,7 +316,7 @@ def status() -> Remote:
     """What the remote says that it has, beside what is here. A remote that does not answer is told in `last_error`."""
     if not settings.backup_remote:
         return Remote(False)
-    own, known = [one for one in everything() if one.encrypted], state()
+    own, known = counting(everything()), state()  # one that cannot be restored is never pushed
     found = Remote(True, public(settings.backup_remote), settings.backup_branch, local_latest=own[0].filename if own else None,
                    behind=sum(one.offsite != "pushed" for one in own), last_pushed_at=known.get("pushed_at"), last_error=known.get("error"))
     try:

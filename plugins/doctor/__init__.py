@@ -296,11 +296,15 @@ def copies() -> Iterator[Finding]:
         if not found:
             yield warn("there is none yet", "python3 orkosi.py backup create")
             return
-        age = (time.time() - seconds(found[0].created_at)) / 3600
-        said = f"the newest is {age:.0f} h old, {found[0].verification}"
+        good = backups.counting(found)
         if found[0].verification == "failed":
-            yield fail(said, "make another: python3 orkosi.py backup create")
-        elif settings.backup_hours and age > LATE * settings.backup_hours:
+            yield fail("the newest cannot be restored", "make another: python3 orkosi.py backup create")
+        if not good:
+            yield fail("there is none that can be restored", "make another: python3 orkosi.py backup create")
+            return
+        age = (time.time() - seconds(good[0].created_at)) / 3600
+        said = f"the newest{' that is good' if good[0] is not found[0] else ''} is {age:.0f} h old, {good[0].verification}"
+        if settings.backup_hours and age > LATE * settings.backup_hours:
             yield fail(said, "the server makes them while it runs; or: python3 orkosi.py backup create")
         else:
             yield ok(said)

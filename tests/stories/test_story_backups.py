@@ -10,7 +10,7 @@ from browser import required
 from conftest import Like, listed
 
 from orkosi import acting, db, settings, system
-from plugins import backups, queue
+from plugins import backups, doctor, queue
 from plugins.queue import executor
 
 NAME = r"orkosi-\d{8}-\d{6}(-\d+)?-manual\.backup"
@@ -210,6 +210,31 @@ def test_the_remote_has_what_is_kept_and_no_more(client, remote, lately):
     on(remote, "update-ref", "refs/heads/backups", other)
     odd = client.get("/backups/github-status").data
     assert (odd["latest"], odd["in_sync"]) == (None, False) and "rewritten by somebody else" in odd["last_error"] and other[:12] in odd["last_error"]
+
+
+@pytest.mark.story("GET /api/backups/github-status")
+def test_a_backup_that_cannot_be_restored_counts_for_nothing_beside_the_remote(client, remote, made):
+    client.post("/backups/trigger"), work()
+    good = client.get("/backups").data[0]["filename"]
+    bad = settings.data / "backups" / "orkosi-20991231-235959-manual.backup"
+    bad.write_bytes(b"no backup")
+    spoilt = client.post("/backups/trigger").data["filename"]
+    work()
+    raw = bytearray((settings.data / "backups" / spoilt).read_bytes())
+    raw[len(raw) // 2] ^= 1
+    (settings.data / "backups" / spoilt).write_bytes(raw)
+    with acting(system()):
+        assert not backups.prove(spoilt)
+        backups.offsite.push()
+    shown = client.get("/backups/github-status").data
+    assert (shown["local_latest"], shown["latest"]["filename"], shown["behind"], shown["in_sync"]) == (good, good, 0, True)
+    with acting(system()):
+        told = [(one.state, one.detail) for one in doctor.copies()]
+    assert told[0] == ("fail", "the newest cannot be restored") and told[1][1].startswith("the newest that is good is 0 h old, ok") and good in told[2][1]
+    for one in client.get("/backups").data:
+        if one["filename"] not in (spoilt, bad.name):
+            client.delete(f"/backups/{one['filename']}")
+    assert [one.detail for one in doctor.copies()] == ["the newest cannot be restored", "there is none that can be restored"]
 
 
 @pytest.mark.story("GET /api/backups/github-status", "GET /api/backups/logs")
