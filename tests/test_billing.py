@@ -235,6 +235,16 @@ def test_the_nightly_look_is_planned_where_stripe_is_set_up(data, stripe):
     assert planned() == [("billing.compare", "17 3 * * *")]
 
 
+def test_a_persons_schedule_that_is_called_like_the_nightly_look_neither_hides_nor_loses_it(client, stripe):
+    made = client.post("/schedules", {"name": "billing.compare", "cron": "0 8 * * *", "task": {"title": "Compare the bills"}})
+    assert made.status == 201
+    for _ in range(2):
+        hearing.keep_comparing("opened", None)
+    assert db.all(tuple, "SELECT task_type, cron FROM schedules WHERE queue = 'orkosi' ORDER BY id") == [
+        ("schedules.file", "0 8 * * *"), ("billing.compare", "17 3 * * *")]
+    assert client.get(f"/schedules/{made.data['id']}").data["task"]["title"] == "Compare the bills"
+
+
 # ── a backup that is older ──
 
 

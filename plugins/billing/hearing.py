@@ -268,9 +268,8 @@ def replay(id: str) -> str:
 def keep_comparing(event: str, subject: object) -> None:
     """Every night, what Stripe has told is compared with what was heard; where it is set up."""
     with acting(system(HOST_TENANT)):
-        there = db.value("SELECT 1 FROM schedules WHERE tenant_id = :tenant AND queue = 'orkosi' AND name = :name", name=NIGHTLY)
-        if till.configured() and not there:
-            schedules.keep(queue.OWN, NIGHTLY, {}, cron="17 3 * * *", task_type=NIGHTLY, catch_up="once", max_attempts=5)
+        if till.configured() and not schedules.own(NIGHTLY, {}):
+            schedules.keep_own(NIGHTLY, NIGHTLY, {}, cron="17 3 * * *", catch_up="once", max_attempts=5)
 
 
 @plugin.job(NIGHTLY)
