@@ -1,4 +1,5 @@
 """Health, readiness, damage that is found while the server runs, and the answers to what does not exist."""
+import threading
 import time
 
 import apsw
@@ -7,6 +8,7 @@ from conftest import eventually
 
 import orkosi
 from orkosi import db
+from plugins import health
 from plugins.health import damage, machine
 
 
@@ -84,3 +86,24 @@ def test_a_service_that_stops_again_and_again_is_no_live_one(client, monkeypatch
     monkeypatch.setitem(orkosi.restarted, "agents.settle", (time.monotonic(), 8.0))
     answer = client.get("/arch-health")
     assert answer.status == 503 and answer.data["details"]["watchers"] == "agents.settle stopped; the log says why"
+
+
+def test_a_write_that_hangs_is_told_and_so_is_that_it_goes_on(anonymous, client, monkeypatch):
+    monkeypatch.setattr(health, "PAUSE", 0.02), monkeypatch.setattr(health, "LATE", 0.2)
+    stop, held, go = threading.Event(), threading.Event(), threading.Event()
+    ready = lambda: anonymous.get("/ready").status  # noqa: E731
+    threads = [threading.Thread(target=health.try_to_write, args=(stop,)), threading.Thread(target=orkosi.db.write, args=(lambda: (held.set(), go.wait(20)),))]
+    try:
+        threads[0].start()
+        with pytest.raises(AssertionError, match="did not come true"):
+            eventually(lambda: ready() != 200, patience=0.6)  # all is well
+        threads[1].start()
+        assert held.wait(5) and eventually(lambda: ready() == 503)
+        told = anonymous.get("/health")
+        assert (told.status, told.json["db"]) == (503, "error") and client.get("/arch-health").json["data"]["checks"]["db"] == "fail"
+        assert client.get("/tasks").status == 200, "reading goes on"
+        go.set()
+        assert eventually(lambda: ready() == 200)
+    finally:
+        go.set(), stop.set()
+        [one.join(10) for one in threads if one.ident]

@@ -3,17 +3,40 @@
 Owns no table. Surprise: the health checks of every plugin are asked one by one; one that
 raises is reported as failed and never takes the others with it.
 """
+import threading
 import time
+from contextlib import suppress
 
-from orkosi import Check, Plugin, Struct, db, plugins
+from orkosi import Check, Plugin, Problem, Struct, db, plugins
 
 plugin = Plugin("Health", layer="views")
 STARTED = time.monotonic()
+PAUSE, LATE = 5.0, 15.0  # seconds from one write that is tried to the next; after how many one that is not done tells that none are
+_trying = 0.0  # since when one is tried; 0: none is
 
 
 def alive() -> bool:
-    """Whether the database answers."""
-    return db.value("SELECT count(*) FROM tenants") is not None
+    """Whether the database answers, and takes writes: reads have connections of their own, and go on where a write hangs for good."""
+    return db.value("SELECT count(*) FROM tenants") is not None and not hangs()
+
+
+def hangs() -> bool:
+    """Whether the last write that was tried is not done, and should be."""
+    began = _trying
+    return bool(began and time.monotonic() - began > LATE)
+
+
+@plugin.service
+def try_to_write(stop: threading.Event) -> None:
+    """Write nothing, again and again, in the turn of all who write: whoever holds that turn and never ends holds this up, too."""
+    global _trying
+    while not stop.wait(PAUSE):
+        _trying = time.monotonic()
+        try:
+            with suppress(Problem):  # a disk that is full, or another process that is at it for long, is told elsewhere; it does not hang
+                db.write(lambda: None, durable=False)
+        finally:
+            _trying = 0.0
 
 
 def uptime() -> int:

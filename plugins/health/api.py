@@ -30,7 +30,7 @@ def version() -> Version:
 
 @plugin.get("/api/health", quick=True, auth=PUBLIC, statuses=(503,))
 def health() -> Reply[Health]:
-    """Whether the database answers
+    """Whether the database answers, and takes writes
 
     `redis` is always `not_configured`: the queue lives in the database."""
     try:
@@ -48,7 +48,7 @@ def ready() -> Ready:
     except Problem as problem:
         raise Unavailable(f"Not ready: {problem.message}") from None
     if not fine:
-        raise Unavailable("Not ready: the database does not answer")
+        raise Unavailable("Not ready: the database does not answer, or a write hangs")
     return Ready(True)
 
 
