@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from conftest import eventually
+from conftest import Client, eventually
 
 from orkosi import acting, db, now, system
 from plugins import factory, keys, queue, supervisor
@@ -203,6 +203,21 @@ def test_workers_get_another_key_when_theirs_is_no_good_any_more(client, data, m
         db.write(lambda: db.run(f"UPDATE api_keys SET {how} WHERE name = 'factory workers'"))
         running.bring_about()
         assert held() != first and keys.of(held()).scopes == {"queue:work"}
+
+
+def test_workers_get_another_key_when_its_maker_may_not_work_any_more(client, as_, data, monkeypatch):
+    one_worker(client, data)
+    monkeypatch.setattr(running, "_pids", {1: os.getpid()})
+    live = running.Live(supervisor.Status(True, os.getpid(), None), {"pid": os.getpid(), "seen_at": now()}, now())
+    monkeypatch.setattr(running, "look", lambda found: [live for _ in found])
+    ask = lambda: Client(client.application, running.key_file().read_text().strip()).post("/task-queue/claim", {"worker_id": "w"}).status  # noqa: E731
+    with acting(system()):
+        running.bring_about()
+    second = as_("ann", "admin")
+    assert ask() == 200 and second.patch("/users/1", {"role": "demo"}).status == 200 and ask() == 403
+    with acting(system()):
+        running.bring_about()
+    assert ask() == 200
 
 
 @pytest.mark.slow

@@ -221,12 +221,13 @@ def replace_old() -> None:
 
 
 def give_key() -> None:
-    """Have a key in the key file that is good: its maker may have left. Conflict where there is no administrator to make one."""
+    """Have a key in the key file that is good: its maker may have left, or have another role. Conflict where no administrator can make one."""
     try:
         held = folders.read_plain(key_file(), 1000).decode().strip()
     except (OSError, UnicodeDecodeError):
         held = ""
-    if held and keys.of(held):
+    actor = keys.of(held) if held else None
+    if actor and actor.scopes and set(SCOPES) <= actor.scopes:
         return
     maker = db.value("SELECT id FROM users WHERE tenant_id = :tenant AND role = 'admin' ORDER BY id LIMIT 1")
     if maker is None:
