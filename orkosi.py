@@ -322,7 +322,7 @@ def seconds(stamp: str) -> float:
 # Readers share a stack of connections. Writers share one connection and one turn. The thread that holds the turn
 # is the leader: it runs all queued writes in one transaction, each under a savepoint of its own, commits once, wakes
 # their callers, and hands the turn to the next waiting thread. The flush costs far more than the inserts, and so it
-# is shared. A thread that finds nobody writing leads at once, and so need not wait for another thread.
+# is shared, and may go on while others commit. A thread that finds nobody writing leads at once, and waits for none.
 
 
 class Damaged(Unavailable):
@@ -368,15 +368,15 @@ class Paging(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Write:
-    """One call on its way through the writer; `tell` is called once it is finished, or else because the turn is now its owner's."""
-    __slots__ = ("call", "actor", "durable", "tell", "single", "finished", "result", "error", "after", "slow")
+    """One call on its way: `tell` is called where the turn is now its owner's, once it is committed, and once it is finished, if that is later."""
+    __slots__ = ("call", "actor", "durable", "tell", "single", "committed", "finished", "result", "error", "after", "slow")
 
     def __init__(self, call: Callable[[], Any], actor: Actor, durable: bool, tell: Callable[[Write], None], single: bool = False):
         self.call, self.actor, self.durable, self.tell, self.single = call, actor, durable, tell, single
         self.result: Any = None
         self.error: BaseException | None = None
         self.after: list[Callable[[], Any]] = []
-        self.finished = self.slow = False
+        self.committed = self.finished = self.slow = False
 
 
 class Database:
@@ -394,21 +394,22 @@ class Database:
 
     # ── opening and closing ──
 
-    def open(self, folder: Path, *, durability: str = "power", vfs: str | None = None) -> None:
-        """Open, or make, the two files in `folder`; the schema is not touched (see `upgrade`)."""
+    def open(self, folder: Path, *, durability: str = "power", vfs: str | None = None, flusher: Any = None) -> None:
+        """Open, or make, the two files in `folder`; the schema is not touched (see `upgrade`). A `flusher` makes commits durable."""
         if tuple(map(int, apsw.sqlite_lib_version().split("."))) < (3, 51, 3):
             raise Unavailable(f"SQLite {apsw.sqlite_lib_version()} has the WAL-reset bug; 3.51.3 or newer is needed")
-        self.folder, self.min_free, self.vfs = folder, 0, vfs
-        self._full = "NORMAL" if durability == "process" else "FULL"
-        self._sync, self._free_until, self.commits, self._idle = "", 0.0, 0, []
+        self.folder, self.min_free, self.vfs, self.flusher = folder, 0, vfs, flusher if durability == "power" else None
+        self._full, self._free_until, self.commits, self._idle = "NORMAL" if durability == "process" else "FULL", 0.0, 0, []
         self._builders.clear()
-        self.writer = self.connect()
+        self.writer = self.connect("NORMAL" if self.flusher else "")
 
     def close(self) -> None:
         """Let queued writes finish, fold the WAL into the files, and let go of them."""
         if self.folder is None:
             return
         with self._turn:
+            if self.flusher:
+                self.flusher.close()
             self._close()
         self.folder = None
 
@@ -421,7 +422,7 @@ class Database:
                 self.writer.wal_checkpoint(name, apsw.SQLITE_CHECKPOINT_TRUNCATE)
         self.writer.close()
 
-    def connect(self) -> apsw.Connection:
+    def connect(self, sync: str = "") -> apsw.Connection:
         """A connection as every connection here must be. Raises Damaged, NoSpace, Unavailable."""
         assert self.folder
         with translated():
@@ -437,7 +438,7 @@ class Database:
                 PRAGMA logs.journal_size_limit = 67108864; PRAGMA foreign_keys = on;
                 PRAGMA trusted_schema = off; PRAGMA cell_size_check = on; PRAGMA mmap_size = 0;
                 PRAGMA secure_delete = on; PRAGMA cache_size = -1024""").fetchall()  # without which it stops at the first row
-            con.execute(f"PRAGMA main.synchronous = {self._full}")
+            con.execute(f"PRAGMA main.synchronous = {sync or self._full}")
             mine, = con.execute("PRAGMA main.application_id").fetchall()[0]
             if mine not in (0, APPLICATION_ID):
                 raise Damaged(f"{self.folder / 'orkosi.db'} is some other program's SQLite file; choose another --data")
@@ -451,7 +452,7 @@ class Database:
             return call()
         bell = threading.Lock()
         bell.acquire()
-        item = Write(call, current(), durable, lambda _: bell.release(), single)
+        item = Write(call, current(), durable, lambda item: None if item.committed and not item.finished else bell.release(), single)
         self._through([item], bell, lambda: item.finished)
         if item.error is not None:
             raise item.error
@@ -460,8 +461,8 @@ class Database:
         return item.result
 
     def write_all(self, items: list[Write], bell: Any) -> None:
-        """Run several writes with whatever else waits, and return when each is finished; each `tell` must release `bell` as it says."""
-        self._through(items, bell, lambda: all(item.finished for item in items))
+        """Run several writes with whatever else waits; return when all are committed. `tell` must release `bell` then, and where the turn is ours."""
+        self._through(items, bell, lambda: all(item.committed for item in items))
 
     def _through(self, items: list[Write], bell: Any, done: Callable[[], bool]) -> None:
         self._inbox.extend(items)
@@ -485,7 +486,7 @@ class Database:
             # Those that need no flush go first, in a commit of their own: they must not wait for one.
             for durable in (False, True):
                 if batch := [item for item in waiting if item.durable is durable]:
-                    self._commit(batch, self._full if durable else "NORMAL")
+                    self._commit(batch, self.flusher if durable else None)
         finally:
             here.actor, self._writer_thread = mine, 0
             self._pass_on()
@@ -500,13 +501,10 @@ class Database:
             if not self._inbox or not self._turn.acquire(blocking=False):
                 return
 
-    def _commit(self, batch: list[Write], sync: str) -> None:
+    def _commit(self, batch: list[Write], flusher: Any) -> None:
         con = self.writer
         try:
             self._require_space()
-            if sync != self._sync:
-                con.execute(f"PRAGMA main.synchronous = {sync}")
-                self._sync = sync
             batch = self._run(con, batch)
             con.execute("COMMIT" if len(batch) > 1 or batch[0].error is None else "ROLLBACK")
             self.commits += 1
@@ -517,8 +515,10 @@ class Database:
             for item in batch:
                 item.error = item.error or known
         for item in batch:
-            item.finished = True
+            item.committed, item.finished = True, not flusher
             item.tell(item)
+        if flusher:
+            flusher.add(batch)
 
     def _run(self, con: apsw.Connection, batch: list[Write]) -> list[Write]:
         """Run writes for 10 ms, each once and under a savepoint, so that one that fails goes alone; those that ran. The rest lines up again."""

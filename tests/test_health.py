@@ -107,3 +107,21 @@ def test_a_write_that_hangs_is_told_and_so_is_that_it_goes_on(anonymous, client,
     finally:
         go.set(), stop.set()
         [one.join(10) for one in threads if one.ident]
+
+
+def test_a_flush_that_hangs_is_told_and_so_is_that_it_goes_on(anonymous, client, monkeypatch):
+    monkeypatch.setattr(health, "LATE", 0.2)
+    go, plain = threading.Event(), orkosi.db.flusher._wal.flush
+    monkeypatch.setattr(orkosi.db.flusher._wal, "flush", lambda: (go.wait(20), plain()))
+    ready = lambda: anonymous.get("/ready").status  # noqa: E731
+    assert ready() == 200
+    thread = threading.Thread(target=client.post, args=("/tasks", {"title": "It hangs"}))
+    try:
+        thread.start()
+        assert eventually(lambda: ready() == 503)
+        go.set()
+        assert eventually(lambda: ready() == 200)
+    finally:
+        go.set()
+        thread.join(10)
+    assert [task["title"] for task in client.get("/tasks").data] == ["It hangs"]

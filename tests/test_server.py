@@ -1,4 +1,5 @@
 """Where a request is answered: a quick read by the loop, a quick write by the writer, all else by a lane, and what waits by nobody."""
+import errno
 import http.client
 import json
 import os
@@ -18,6 +19,7 @@ from orkosi import db, here
 from plugins import queue, tasks
 from plugins.server import lanes, loop, writer
 from plugins.server.lanes import Lane, Line
+from plugins.storage import flushing
 
 FIRST = """
 import contextlib, sys, threading
@@ -267,18 +269,11 @@ def test_hanging_calls_outside_stop_nobody(listening, monkeypatch):
 
 
 @pytest.mark.slow
-def test_what_needs_no_flush_is_answered_before_what_does(listening, monkeypatch):
-    plain, flushing = db._commit, threading.Event()
-
-    def slow(batch, sync):
-        if sync == "FULL":
-            flushing.set()
-            time.sleep(0.4)  # what is slow
-        return plain(batch, sync)
-    server = listening()
+def test_what_needs_no_flush_waits_for_none_and_all_else_for_one_that_begins_later(listening, monkeypatch):
+    server, began, ended = listening(), [], []
+    slow = SlowDisk(monkeypatch, lambda: (began.append(time.monotonic()), time.sleep(0.4), ended.append(time.monotonic())))  # what is slow
     server.ask("POST", "/task-queue/submit", {"task_type": "t"})
-    monkeypatch.setattr(db, "_commit", slow)
-    db._full = "FULL"
+    assert slow and len(began) == 1
     answered = {}
 
     def ask(name, path, body):
@@ -286,15 +281,64 @@ def test_what_needs_no_flush_is_answered_before_what_does(listening, monkeypatch
         answered[name] = (status, time.monotonic())
     crew = [threading.Thread(target=ask, args=(name, path, body)) for name, path, body in (
         ("first", "/task-queue/submit", {"task_type": "t"}), ("submit", "/task-queue/submit", {"task_type": "t"}),
-        ("claim", "/task-queue/claim", {"worker_id": "w"}))]
+        ("claim", "/task-queue/claim", {"worker_id": "w"}), ("claim of what is not flushed", "/task-queue/claim", {"worker_id": "w", "wait_seconds": 5}))]
     crew[0].start()
-    assert flushing.wait(2)  # the others come while it is flushed, and so are in the next turn together
-    for one in crew[1:]:
+    eventually(lambda: len(began) == 2)  # the others come while it is flushed
+    for one in crew[1:3]:
         one.start()
-    for one in crew:
+    crew[2].join()
+    assert answered["claim"][0] == 200 and len(ended) == 1, "a claim waits for no flush"
+    crew[3].start()
+    crew[3].join()
+    assert answered["claim of what is not flushed"][0] == 200 and len(ended) == 1
+    for one in crew[:2]:
         one.join()
-    assert {name: status for name, (status, _) in answered.items()} == {"first": 201, "submit": 201, "claim": 200}
-    assert answered["claim"][1] < answered["first"][1] + 0.2 < answered["submit"][1]
+    assert answered["first"][0] == answered["submit"][0] == 201
+    assert answered["first"][1] >= ended[1] and answered["submit"][1] >= ended[2] and began[2] >= ended[1]
+
+
+class SlowDisk:
+    """From the next flush on, each does `what` as well, and is as slow."""
+
+    def __init__(self, monkeypatch, what):
+        plain = db.flusher._wal.flush
+        monkeypatch.setattr(db.flusher._wal, "flush", lambda: (what(), plain()))
+        monkeypatch.setattr(db.flusher, "_took", 1.0)
+
+
+def test_what_could_not_be_flushed_is_told_and_the_next_goes_on(listening, monkeypatch):
+    server, broken = listening(), [OSError(errno.EIO, "broken"), OSError(errno.ENOSPC, "full"), OSError(errno.EIO, "broken")]
+
+    def fail():
+        if broken:
+            raise broken.pop(0)
+    SlowDisk(monkeypatch, fail)
+    submit = ("POST", "/task-queue/submit", {"task_type": "t"})
+    assert [server.ask(*submit)[0] for _ in range(2)] == [503, 507]
+    with pytest.raises(orkosi.Unavailable), orkosi.acting(orkosi.system()):
+        queue.submit("q", "t")
+    assert server.ask(*submit)[0] == 201 and not broken
+
+
+def test_what_waits_for_a_flush_gets_it_when_the_files_are_closed(data, monkeypatch):
+    go, jobs = threading.Event(), []
+    SlowDisk(monkeypatch, lambda: go.wait(5))
+
+    def submit():
+        with orkosi.acting(orkosi.system()):
+            jobs.append(queue.submit("q", "t"))
+    crew = [threading.Thread(target=submit) for _ in range(3)]
+    for one in crew:
+        one.start()
+    eventually(lambda: db.value("SELECT count(*) FROM jobs WHERE queue = 'q' AND (:tenant IS NULL OR 1)") == 3)
+    assert not jobs
+    closing = threading.Thread(target=db.close)
+    closing.start()
+    go.set()
+    for one in (closing, *crew):
+        one.join(5)
+    assert len(jobs) == 3 and db.folder is None
+    db.open(data)
 
 
 def test_one_write_that_fails_fails_alone_and_every_one_runs_once(listening, where):
@@ -342,7 +386,7 @@ def test_a_turn_ends_after_ten_milliseconds(data):
     while not all(item.finished for item in items):
         db._lead()
     assert ran == list(range(6)) and 2 <= db.commits - before <= 4
-    assert (writer.MOST, writer.QUICK, orkosi.TURN) == (64, 32, 0.01)
+    assert (writer.MOST, orkosi.TURN) == (32, 0.01)
 
 
 # ── who waits ──
@@ -504,16 +548,14 @@ def test_a_fault_in_the_loop_itself_ends_it_for_nobody_else(listening, applicati
 
 
 @pytest.mark.slow
-def test_after_a_slow_flush_the_writer_waits_no_longer_than_until_everybody_is_back(listening, monkeypatch):
-    from plugins.server import writer
+def test_after_a_slow_flush_one_waits_no_longer_than_until_everybody_is_back(listening, monkeypatch):
     server = listening()
-    monkeypatch.setattr(writer, "SLOW", 0.0)
-    monkeypatch.setattr(writer, "SHARE", 1e-6)
-    monkeypatch.setattr(writer, "LONGEST", 3.0)
+    monkeypatch.setattr(flushing, "LONGEST", 3.0)
+    SlowDisk(monkeypatch, lambda: time.sleep(0.4))  # what is slow
     began = time.monotonic()
     for _ in range(3):
         assert server.ask("POST", "/task-queue/submit", {"task_type": "t"})[0] == 201
-    assert time.monotonic() - began < 2
+    assert 1.2 < time.monotonic() - began < 1.6, "three flushes, and no pause between them"
 
 
 def test_heartbeats_that_wait_hold_no_thread(listening, client):

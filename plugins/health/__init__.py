@@ -21,9 +21,8 @@ def alive() -> bool:
 
 
 def hangs() -> bool:
-    """Whether the last write that was tried is not done, and should be."""
-    began = _trying
-    return bool(began and time.monotonic() - began > LATE)
+    """Whether the last write that was tried, or a flush, is not done, and should be."""
+    return any(began and time.monotonic() - began > LATE for began in (_trying, db.flusher.since if db.flusher else 0.0))
 
 
 @plugin.service

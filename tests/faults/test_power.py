@@ -6,6 +6,7 @@ sectors that were under way.
 """
 import random
 import threading
+import time
 
 import apsw
 import pytest
@@ -20,7 +21,8 @@ class Disk(apsw.VFS):
     """A file system that remembers what a power cut would leave."""
 
     def __init__(self):
-        self.safe, self.pending, self.lock, self.fault = {}, [], threading.Lock(), None
+        self.safe, self.pending, self.lock, self.fault, self.delay = {}, [], threading.Lock(), None, 0.0
+        self.under_way = []
         super().__init__("disk", "")
 
     def xOpen(self, name, flags):
@@ -36,7 +38,7 @@ class Disk(apsw.VFS):
         """What is left after a cut right now: {file name: bytes}."""
         with self.lock:
             left = {path: bytearray(content) for path, content in self.safe.items()}
-            for path, offset, content in self.pending:
+            for path, offset, content in self.under_way + self.pending:
                 if content is None:
                     continue
                 for at in range(0, len(content), SECTOR):
@@ -67,6 +69,10 @@ class DiskFile(apsw.VFSFile):
         with self.disk.lock:
             mine = [one for one in self.disk.pending if one[0] == self.path]
             self.disk.pending[:] = [one for one in self.disk.pending if one[0] != self.path]
+            self.disk.under_way += mine
+        time.sleep(self.disk.delay)  # what is slow: it may be cut as well, and what is written meanwhile is not in it
+        with self.disk.lock:
+            self.disk.under_way[:] = [one for one in self.disk.under_way if one[0] != self.path]
             image = self.disk.safe.setdefault(self.path, bytearray())
             for _, offset, content in mine:
                 if content is None:
@@ -85,7 +91,8 @@ def place(image, offset, content):
 def disk(tmp_path, monkeypatch):
     made = Disk()
 
-    def start(durability):
+    def start(durability, delay=0.0):
+        made.delay = delay
         monkeypatch.setenv("ORKOSI_DURABILITY", durability)
         settings.load(data=tmp_path / durability)
         storage.open_data(exclusive=True, vfs="disk")
@@ -137,8 +144,9 @@ def lost(known, left, folder):
 
 
 @pytest.mark.slow
-def test_with_full_durability_no_acknowledged_write_is_lost(disk, tmp_path):
-    found = cuts(disk("power"), 20)
+@pytest.mark.parametrize("delay", [0.0, 0.006], ids=["a quick flush", "a slow one, while which others commit"])
+def test_with_full_durability_no_acknowledged_write_is_lost(disk, tmp_path, delay):
+    found = cuts(disk("power", delay), 20)
     assert len(found[-1][0]) > 200
     assert [lost(known, left, tmp_path / f"cut{at}") for at, (known, left) in enumerate(found)] == [0] * 20
 
