@@ -303,7 +303,7 @@ class SlowDisk:
     def __init__(self, monkeypatch, what):
         plain = db.flusher._wal.flush
         monkeypatch.setattr(db.flusher._wal, "flush", lambda: (what(), plain()))
-        monkeypatch.setattr(db.flusher, "_took", 1.0)
+        monkeypatch.setattr(db.flusher, "took", 1.0)
 
 
 def test_what_could_not_be_flushed_is_told_and_the_next_goes_on(listening, monkeypatch):

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from orkosi import VERSION, Plugin, db, now, seconds, settings
-from plugins import health, queue
+from plugins import health, queue, webhooks
 from plugins.agents import state
 from plugins.agents.rows import everyone
 from plugins.health import machine
 from plugins.server import gauges
 from plugins.server.feeds import feeds
 
-plugin = Plugin("Metrics", layer="views", needs=("health",))
+plugin = Plugin("Metrics", layer="views", needs=("health", "webhooks"))
 
 
 class Family(NamedTuple):
@@ -54,6 +54,7 @@ def families() -> Iterator[Family]:
     yield Family("orkosi_uptime_seconds", "gauge", "Since this process started", one(health.uptime()))
     yield from _server()
     yield from _queues()
+    yield from _webhooks()
     yield from _company()
 
 
@@ -67,6 +68,7 @@ def _server() -> Iterator[Family]:
     yield Family("orkosi_streams", "gauge", "Open streams of events and log lines", one(len(feeds.open)))
     yield Family("orkosi_lane_waiting", "gauge", "Requests that wait for a thread", [({"lane": name}, many) for name, many in gauges.lanes().items()])
     yield Family("orkosi_commits_total", "counter", "Transactions that this process has committed", one(db.commits))
+    yield Family("orkosi_flush_seconds", "gauge", "How long the last flush of the database took", one(db.flusher.took if db.flusher else 0.0))
     sizes = [({"file": name}, float(os.path.getsize(path))) for name in ("orkosi.db", "orkosi.db-wal", "logs.db", "logs.db-wal")
              if (path := settings.data / name).exists()]
     yield Family("orkosi_database_bytes", "gauge", "Sizes of the database's files", sizes)
@@ -79,6 +81,13 @@ def _queues() -> Iterator[Family]:
     yield Family("orkosi_queue_paused", "gauge", "Whether a queue is paused", [({"queue": of.queue_name}, int(of.paused)) for of in found])
     yield Family("orkosi_queue_oldest_waiting_seconds", "gauge", "For how long the oldest waiting job of a queue has waited",
                  [({"queue": of.queue_name}, _age(of.oldest_waiting_at)) for of in found])
+
+
+def _webhooks() -> Iterator[Family]:
+    statuses: tuple[webhooks.DeliveryStatus, ...] = ("waiting", "dead")
+    found = [(webhook, status) for webhook in webhooks.everything() for status in statuses]
+    yield Family("orkosi_webhook_deliveries", "gauge", "Deliveries that wait, or were given up in the last 14 days, by webhook; counted to 10,000",
+                 [({"webhook": str(webhook.id), "status": status}, webhooks.count(webhook.id, status)) for webhook, status in found])
 
 
 def _age(moment: str | None) -> float:

@@ -33,7 +33,7 @@ class Flusher:
 
     def __init__(self, wal: "Wal"):
         self._wal = wal
-        self._took = 0.0  # seconds that the last one took
+        self.took = 0.0  # seconds that the last one took
         self.since = 0.0  # since when one is under way; 0: none is
         self._line: list[Write] = []
         self._came, self._over = threading.Condition(), False
@@ -41,7 +41,7 @@ class Flusher:
 
     def add(self, batch: list[Write]) -> None:
         """Have these finished once they are durable; inside the turn in which they were committed."""
-        if self._took < SLOW and not self._line:
+        if self.took < SLOW and not self._line:
             self._finish(batch)
             return
         with self._came:
@@ -68,7 +68,7 @@ class Flusher:
 
     def _next(self, enough: int) -> list[Write]:
         with self._came:
-            end = time.monotonic() + (min(self._took, LONGEST) if self._took >= SLOW else 0.0)
+            end = time.monotonic() + (min(self.took, LONGEST) if self.took >= SLOW else 0.0)
             while len(self._line) < enough and not self._over and (left := end - time.monotonic()) > 0:
                 self._came.wait(left)
             while not self._line and not self._over:
@@ -82,7 +82,7 @@ class Flusher:
             self._wal.flush()
         except (OSError, apsw.Error) as error:
             _failed(batch, error)
-        self._took, self.since = time.monotonic() - began, 0.0
+        self.took, self.since = time.monotonic() - began, 0.0
         for item in batch:
             item.finished = True
             item.tell(item)

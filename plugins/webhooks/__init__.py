@@ -97,6 +97,14 @@ def page(id: int, query: DeliveryQuery) -> Page[Delivery]:
     return lists.page(DELIVERIES, query, webhook=id)
 
 
+def count(id: int, status: DeliveryStatus) -> int:
+    """How many deliveries of a webhook stand so; to 10,000."""
+    found: int = db.value("""
+        SELECT count(*) FROM (SELECT 1 FROM webhook_deliveries WHERE webhook_id = :id AND status = :status AND tenant_id = :tenant LIMIT 10000)
+            AS counted""", id=id, status=status)
+    return found
+
+
 def delivery(id: int, number: int) -> Delivery:
     """One delivery of a webhook. NotFound."""
     one = db.one(Delivery, """

@@ -353,6 +353,10 @@ def test_metrics_are_what_a_prometheus_reads(client):
             lease_expires_at=now(60) if state == "active" else None)
     queue_paused = client.post("/bull-queue/r/pause")
     assert queue_paused.status == 200
+    put("webhooks", id=7, tenant_id=1, url="https://a.example", description="", types="[]", status="active", seen=0, created_at=OLD, updated_at=OLD)
+    for id, status in enumerate(("waiting", "dead", "waiting", "delivered", "waiting"), 1):
+        put("webhook_deliveries", id=id, tenant_id=1, webhook_id=7, event_id=id, message_id=f"m{id}", type="t", entity="", body="{}", status=status, due_at=OLD, created_at=OLD)
+    db.flusher.took = 0.25
     answer = client.get("/metrics")
     assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     found = {}
@@ -368,4 +372,6 @@ def test_metrics_are_what_a_prometheus_reads(client):
     assert value("tokens_total", agent="ada", direction="in") == 10 and value("tokens_total", agent="ada", direction="out") == 20
     assert value("agents", state="idle") == 2 and value("uptime_seconds") >= 0 and value("resident_memory_bytes") > 10**7 and value("commits_total") > 1
     assert value("database_bytes", file="orkosi.db") + value("database_bytes", file="orkosi.db-wal") > 4096 and value("streams") == value("connections") == value("parked_requests") == 0
+    assert value("webhook_deliveries", webhook="7", status="waiting") == 3 and value("webhook_deliveries", webhook="7", status="dead") == 1
+    assert value("flush_seconds") == 0.25
     assert value("requests_total", status="2xx") >= 1 and value("loop_lag_seconds") >= 0 and ("orkosi_info", (("version", Like(r"\d+\..*")),)) in list(found)
