@@ -387,13 +387,14 @@ def test_the_project_speaks_of_itself_alone(word):
 
 
 def test_every_connection_is_set_up_to_the_last_pragma(data):
-    for con in (orkosi.db.writer, orkosi.db._reader()):
+    assert orkosi.db.flusher, "it flushes what the writer commits"
+    for con, sync in ((orkosi.db.writer, 1), (orkosi.db._reader(), 2)):
         pragmas = {name: con.pragma(name) for name in ("foreign_keys", "trusted_schema", "fullfsync", "checkpoint_fullfsync", "cache_size",
                                                        "secure_delete", "cell_size_check", "mmap_size")}
         assert pragmas == {"foreign_keys": 1, "trusted_schema": 0, "fullfsync": 1, "checkpoint_fullfsync": 1, "cache_size": -1024,
                            "secure_delete": 1, "cell_size_check": 1, "mmap_size": 0}
         modes = [con.execute(f"PRAGMA {space}.{name}").fetchall()[0][0] for space in ("main", "logs") for name in ("journal_mode", "synchronous")]
-        assert modes == ["wal", 2, "wal", 1]
+        assert modes == ["wal", sync, "wal", 1]
 
 
 # ── words that must be known ──
