@@ -15,7 +15,7 @@ import pytest
 from conftest import HOME, eventually
 
 import orkosi
-from orkosi import db, here
+from orkosi import db, here, settings
 from plugins import queue, tasks
 from plugins.server import lanes, loop, writer
 from plugins.server.lanes import Lane, Line
@@ -313,11 +313,15 @@ def test_what_could_not_be_flushed_is_told_and_the_next_goes_on(listening, monke
         if broken:
             raise broken.pop(0)
     SlowDisk(monkeypatch, fail)
-    submit = ("POST", "/task-queue/submit", {"task_type": "t"})
-    assert [server.ask(*submit)[0] for _ in range(2)] == [503, 507]
+    file = settings.data / "orkosi.db"
+    submit = ("POST", "/task-queue/submit", {"task_type": "t", "payload": {"text": "x" * 100_000}})
+    for told in (503, 507):
+        size = file.stat().st_size
+        assert server.ask(*submit)[0] == told and file.stat().st_size == size
+        assert server.ask(*submit)[0] == 201 and file.stat().st_size > size + 150_000, "what the next stands behind is in the main file, and flushed with it"
     with pytest.raises(orkosi.Unavailable), orkosi.acting(orkosi.system()):
         queue.submit("q", "t")
-    assert server.ask(*submit)[0] == 201 and not broken
+    assert [server.ask(*submit)[0] for _ in range(2)] == [201, 201] and not broken
 
 
 def test_what_waits_for_a_flush_gets_it_when_the_files_are_closed(data, monkeypatch):

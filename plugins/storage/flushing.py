@@ -19,7 +19,7 @@ from typing import Any
 
 import apsw
 
-from orkosi import Write, translate
+from orkosi import Problem, Write, db, translate
 
 log = logging.getLogger("orkosi")
 SLOW, LONGEST = 0.004, 0.016  # seconds of a flush that is slow; and seconds at most that are waited after one
@@ -35,6 +35,7 @@ class Flusher:
         self._wal = wal
         self.took = 0.0  # seconds that the last one took
         self.since = 0.0  # since when one is under way; 0: none is
+        self._failed = False  # the last one did
         self._line: list[Write] = []
         self._came, self._over = threading.Condition(), False
         self._thread: threading.Thread | None = None
@@ -79,16 +80,31 @@ class Flusher:
     def _finish(self, batch: list[Write]) -> None:
         self.since = began = time.monotonic()
         try:
-            self._wal.flush()
-        except (OSError, apsw.Error) as error:
-            _failed(batch, error)
+            (_fold if self._failed else self._wal.flush)()
+            self._failed = False
+        except (OSError, apsw.Error, Problem) as error:
+            self._failed = True
+            _fail(batch, error)
         self.took, self.since = time.monotonic() - began, 0.0
         for item in batch:
             item.finished = True
             item.tell(item)
 
 
-def _failed(batch: list[Write], error: Exception) -> None:
+def _fold() -> None:
+    """After a flush that failed: another may say that all is well, though what the first was for is lost, and with it all that stands behind it in
+    the WAL. So all of that goes into the main file, which is flushed, too. apsw.Error."""
+    con = db.connect()
+    try:
+        con.execute("PRAGMA main.user_version").fetchall()  # a file that was not read is not folded
+        there, folded = con.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_FULL)
+    finally:
+        con.close()
+    if folded < there:
+        raise apsw.IOError("not all that was committed could be folded into the main file")
+
+
+def _fail(batch: list[Write], error: Exception) -> None:
     """Whether these last is not known: that is what they are told."""
     log.error("the disk could not be flushed: %s", error)
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
