@@ -450,14 +450,14 @@ class Database:
         """Run `call` in the writer's transaction and return when the commit holds; nested, just run it."""
         if threading.get_ident() == self._writer_thread:
             return call()
-        bell = threading.Lock()
-        bell.acquire()
+        assert not getattr(here, "flushing", False), "what follows a commit writes nothing: nobody would be there to flush it"
+        (bell := threading.Lock()).acquire()
         item = Write(call, current(), durable, lambda item: None if item.committed and not item.finished else bell.release(), single)
         self._through([item], bell, lambda: item.finished)
-        if item.error is not None:
-            raise item.error
         for follow in item.after:
             follow()
+        if item.error is not None:
+            raise item.error
         return item.result
 
     def write_all(self, items: list[Write], bell: Any) -> None:
@@ -515,10 +515,10 @@ class Database:
             for item in batch:
                 item.error = item.error or known
         for item in batch:
-            item.committed, item.finished = True, not flusher
+            item.committed, item.finished, item.after = True, not flusher or item.error is not None, [] if item.error else item.after
             item.tell(item)
-        if flusher:
-            flusher.add(batch)
+        if later := [item for item in batch if not item.finished]:
+            flusher.add(later)
 
     def _run(self, con: apsw.Connection, batch: list[Write]) -> list[Write]:
         """Run writes for 10 ms, each once and under a savepoint, so that one that fails goes alone; those that ran. The rest lines up again."""

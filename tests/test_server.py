@@ -324,6 +324,66 @@ def test_what_could_not_be_flushed_is_told_and_the_next_goes_on(listening, monke
     assert [server.ask(*submit)[0] for _ in range(2)] == [201, 201] and not broken
 
 
+def test_what_changes_nothing_and_what_is_refused_cost_no_flush(data, monkeypatch):
+    flushes = []
+    SlowDisk(monkeypatch, lambda: flushes.append(1))
+    with orkosi.acting(orkosi.system()):
+        for _ in range(3):
+            db.write(lambda: None)
+            with pytest.raises(ZeroDivisionError):
+                db.write(lambda: (queue.submit("q", "t"), 1 / 0))
+        assert not flushes
+        queue.submit("q", "t", key="k")
+        db.write(lambda: None)
+        assert len(flushes) == 1
+        queue.claim("q", "w")
+        assert len(flushes) == 1
+        db.write(lambda: None)
+        assert len(flushes) == 2, "what it was told of, only a flush makes sure"
+
+
+def test_what_is_committed_but_not_flushed_has_what_follows_it(data, monkeypatch):
+    def fail():
+        raise MemoryError
+    followed = []
+    SlowDisk(monkeypatch, fail)
+    with pytest.raises(MemoryError):
+        db.write(lambda: (db.run("INSERT INTO signing_secrets VALUES ('one', x'00')"), db.after_commit(lambda: followed.append(1))))
+    assert followed == [1] and db.value("SELECT count(*) FROM signing_secrets WHERE purpose = 'one'") == 1
+    with pytest.raises(ZeroDivisionError):
+        db.write(lambda: (db.after_commit(lambda: followed.append(2)), 1 / 0))
+    assert followed == [1]
+
+
+def test_where_no_thread_can_be_had_whoever_commits_flushes(data, monkeypatch):
+    flushes = []
+    SlowDisk(monkeypatch, lambda: (flushes.append(threading.current_thread().name), time.sleep(0.01)))  # what is slow
+    start = threading.Thread.start
+
+    def none(thread):
+        if thread.name == "flusher":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+    monkeypatch.setattr(threading.Thread, "start", none)
+    with orkosi.acting(orkosi.system()):
+        queue.submit("q", "t"), queue.submit("q", "t")
+        monkeypatch.setattr(threading.Thread, "start", start)
+        queue.submit("q", "t")
+    assert flushes == [threading.current_thread().name] * 2 + ["flusher"]
+
+
+def test_a_main_file_that_is_a_link_has_its_wal_where_it_leads(tmp_path, server):
+    running = server()
+    token = server.admin(running)
+    running.call("POST", "/tasks", {"title": "before"}, token)
+    running.stop()
+    (tmp_path / "elsewhere").mkdir()
+    (running.folder / "orkosi.db").rename(tmp_path / "elsewhere/orkosi.db")
+    (running.folder / "orkosi.db").symlink_to(tmp_path / "elsewhere/orkosi.db")
+    running = server(folder=running.folder)
+    assert running.call("POST", "/tasks", {"title": "after"}, token)[0] == 201 and (tmp_path / "elsewhere/orkosi.db-wal").exists()
+
+
 def test_what_waits_for_a_flush_gets_it_when_the_files_are_closed(data, monkeypatch):
     go, jobs = threading.Event(), []
     SlowDisk(monkeypatch, lambda: go.wait(5))
@@ -387,7 +447,7 @@ def test_a_turn_ends_after_ten_milliseconds(data):
     db._inbox.extend(items)
     assert db._turn.acquire(blocking=False)
     db._lead()
-    while not all(item.finished for item in items):
+    while not all(item.committed for item in items):
         db._lead()
     assert ran == list(range(6)) and 2 <= db.commits - before <= 4
     assert (writer.MOST, orkosi.TURN) == (32, 0.01)

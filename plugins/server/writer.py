@@ -62,7 +62,7 @@ class Writer:
                 guarded(partial(self._settle, item, call))  # whoever leads the turn, or has flushed, tells the others, too
                 left[item.durable] -= 1
                 if not left[item.durable]:  # the loop is woken once for them
-                    self._wake()
+                    guarded(self._wake)
             if item.committed:
                 if item not in uncommitted:
                     return
@@ -76,7 +76,7 @@ class Writer:
     def _settle(self, item: Write, call: Call) -> None:
         """Do what follows from a commit, encode the answer, hand it over; in a lane, where that may take long."""
         def follow() -> None:
-            for one in item.after if item.error is None else ():
+            for one in item.after:  # of one that is committed, also where it could not be flushed
                 guarded(one)
             try:
                 call.finish(item.result, item.error)
@@ -86,7 +86,7 @@ class Writer:
         def elsewhere() -> None:
             follow()
             self._wake()
-        if not item.slow or item.error is not None:
+        if not item.slow or not item.after:
             return follow()
         try:
             self._lane.add(call.request.actor.tenant, elsewhere)

@@ -54,7 +54,7 @@ def open_data(*, exclusive: bool = False, vfs: str | None = None) -> list[str]:
     if exclusive and not alone:
         raise AlreadyRunning(f"Another Orkosi is serving {folder}; stop it first, or choose another --data")
     emit("opening", folder, exclusive=exclusive)
-    db.open(folder, durability=settings.durability, vfs=vfs, flusher=Flusher(Wal(folder / "orkosi.db-wal", vfs)))
+    db.open(folder, durability=settings.durability, vfs=vfs, flusher=Flusher(Wal(vfs)))
     done = upgrade() if alone else read_columns()
     # Only now, for an upgrade may change every page. What SQLite writes down to take a statement back stays in memory: beyond 64 KiB it opens a
     # file for it in each transaction, and a task with all its indexes takes twice as long. (Its own bound for this must stay below 128 KiB: the

@@ -14,12 +14,11 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import apsw
 
-from orkosi import Problem, Write, db, translate
+from orkosi import Write, db, here, translate
 
 log = logging.getLogger("orkosi")
 SLOW, LONGEST = 0.004, 0.016  # seconds of a flush that is slow; and seconds at most that are waited after one
@@ -33,24 +32,36 @@ class Flusher:
 
     def __init__(self, wal: "Wal"):
         self._wal = wal
-        self.took = 0.0  # seconds that the last one took
-        self.since = 0.0  # since when one is under way; 0: none is
-        self._failed = False  # the last one did
+        self.took = 0.0   # seconds that the last flush took
+        self.since = 0.0  # since when the first of those waits that were not told; 0: nobody does
+        self._written = self._flushed = -1  # pages that the writer has written in all; and how many of them a flush has made durable
+        self._failed = False  # the last flush did
         self._line: list[Write] = []
         self._came, self._over = threading.Condition(), False
         self._thread: threading.Thread | None = None
 
     def add(self, batch: list[Write]) -> None:
         """Have these finished once they are durable; inside the turn in which they were committed."""
-        if self.took < SLOW and not self._line:
-            self._finish(batch)
-            return
         with self._came:
-            self._line += batch
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="flusher", daemon=True)
-                self._thread.start()
-            self._came.notify()
+            self._written, _ = db.writer.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE)
+            self._wal.path = db.writer.filename_wal
+            self.since = self.since or time.monotonic()
+            if self._line or self.took >= SLOW and self._there():
+                self._line += batch
+                self._came.notify()
+                return
+        self._finish(batch)
+
+    def _there(self) -> bool:
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="flusher", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # there are as many as may be: then whoever commits flushes
+                log.error("the flusher could not be started: %s", error)
+                return False
+            self._thread = thread
+        return True
 
     def close(self) -> None:
         """Flush what waits, and end."""
@@ -62,7 +73,7 @@ class Flusher:
         self._wal.close()
 
     def _run(self) -> None:
-        enough = 0
+        here.flushing, enough = True, 0
         while batch := self._next(enough):
             self._finish(batch)
             enough = len(self._line) + len(batch)
@@ -78,17 +89,25 @@ class Flusher:
             return batch
 
     def _finish(self, batch: list[Write]) -> None:
-        self.since = began = time.monotonic()
-        try:
-            (_fold if self._failed else self._wal.flush)()
-            self._failed = False
-        except (OSError, apsw.Error, Problem) as error:
-            self._failed = True
-            _fail(batch, error)
-        self.took, self.since = time.monotonic() - began, 0.0
+        if self._written != self._flushed or self._failed:  # a write that changed nothing, and stands behind nothing, costs no flush
+            self._flush(batch)
         for item in batch:
             item.finished = True
             item.tell(item)
+        with self._came:
+            self.since = time.monotonic() if self._line else 0.0
+
+    def _flush(self, batch: list[Write]) -> None:
+        began, written = time.monotonic(), self._written
+        try:
+            (_fold if self._failed else self._wal.flush)()
+            self._flushed, self._failed = written, False
+        except Exception as error:  # nobody else would tell those who wait
+            self._failed = True
+            log.error("the disk could not be flushed: %s", error)
+            for item in batch:
+                item.error = _in_words(error)
+        self.took = time.monotonic() - began
 
 
 def _fold() -> None:
@@ -104,20 +123,21 @@ def _fold() -> None:
         raise apsw.IOError("not all that was committed could be folded into the main file")
 
 
-def _fail(batch: list[Write], error: Exception) -> None:
-    """Whether these last is not known: that is what they are told."""
-    log.error("the disk could not be flushed: %s", error)
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    known = translate(apsw.FullError() if full else apsw.IOError(str(error)) if isinstance(error, OSError) else error)
-    for item in batch:
-        item.error = item.error or known
+def _in_words(error: Exception) -> BaseException:
+    """What is told: whether a write lasts is not known then, and that it stands as long as this process does."""
+    if isinstance(error, OSError):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return translate(apsw.FullError() if full else apsw.IOError(str(error)))
+    return translate(error)
 
 
 class Wal:
     """The WAL of the main file, to be flushed; opened at the first time, for SQLite has made it by then."""
 
-    def __init__(self, path: Path, vfs: str | None):
-        self._path, self._vfs, self._open = path, vfs, contextlib.ExitStack()
+    path = ""  # as SQLite says: beside the file itself, where orkosi.db is a link
+
+    def __init__(self, vfs: str | None):
+        self._vfs, self._open = vfs, contextlib.ExitStack()
         self._to_disk: Callable[[], Any] | None = None
 
     def flush(self) -> None:
@@ -131,13 +151,13 @@ class Wal:
 
     def _of_vfs(self, vfs: str) -> Callable[[], Any]:
         """By the VFS that has the file, as in tests of power cuts."""
-        file = apsw.VFSFile(vfs, str(self._path), [apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_WAL, 0])
+        file = apsw.VFSFile(vfs, self.path, [apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_WAL, 0])
         self._open.callback(file.xClose)
         return partial(file.xSync, apsw.SQLITE_SYNC_FULL | apsw.SQLITE_SYNC_DATAONLY)
 
     def _of_system(self) -> Callable[[], Any]:
-        file = self._open.enter_context(open(self._path, "rb+", buffering=0))
-        folder = os.open(self._path.parent, os.O_RDONLY)
+        file = self._open.enter_context(open(self.path, "rb+", buffering=0))
+        folder = os.open(os.path.dirname(self.path), os.O_RDONLY)
         try:
             os.fsync(folder)  # that there is such a file
         finally:
