@@ -180,6 +180,8 @@ def test_a_clock_that_is_set_back_strands_nothing(client, monkeypatch, server):
         queue.put_off(ids["put off"], jobs["put off"].lease_token, "busy", after=50)
         executor._running[ids["leased"]] = jobs["leased"]  # as if a hand of the server had it
         monkeypatch.setattr(time, "time", real)
+        fresh, _ = queue.submit("right", "t")
+        queue.claim("right", "w")  # by the right clock, before anybody has looked
         try:
             if server == "runs":
                 jump = clocks.jumped()
@@ -192,6 +194,7 @@ def test_a_clock_that_is_set_back_strands_nothing(client, monkeypatch, server):
             found = {name: queue.find(id) for name, id in ids.items()}
             ahead = {name: round(seconds(job.lease_expires_at or job.run_at) - time.time()) for name, job in found.items()}
             assert all(abs(ahead[name] - wait) < 5 for name, wait in (("leased", 300), ("retried", 40), ("put off", 50), ("delayed", 60))), ahead
+            assert abs(seconds(queue.find(fresh.id).lease_expires_at) - time.time() - 300) < 5
             assert abs(seconds(queue.find(before.id).run_at) - time.time() - 3 * day) < 5 and not held
             if server == "runs":  # whoever keeps it alive goes by the new clock, too
                 db.write(lambda: db.run("UPDATE jobs SET lease_expires_at = :soon WHERE state = 'active'", soon=now(1)))

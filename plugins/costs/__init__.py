@@ -313,20 +313,20 @@ def _warn(one: Budget, title: str, message: str, once: str) -> None:
 
 def _judge_rate(one: Budget) -> None:
     """Beyond what it may spend in an hour, an agent is stopped at once."""
-    if one.cost_micros_per_hour is None:
+    limit, asked = one.cost_micros_per_hour, {"agent": one.agent, "since": now(-3600)}
+    if limit is None:
         return
     rows = db.all(tuple, """SELECT tokens_in, tokens_out, cost_micros FROM agent_runs WHERE tenant_id = :tenant AND agent = :agent
-                             AND started_at >= :since ORDER BY id DESC LIMIT 2000""", agent=one.agent, since=now(-3600))
-    # One that began before spent it evenly, as far as anybody knows, until now or until its end.
+                             AND started_at >= :since ORDER BY id DESC LIMIT 2000""", **asked)
     long = db.all(tuple, """SELECT started_at, finished_at, tokens_in, tokens_out, cost_micros FROM agent_runs WHERE tenant_id = :tenant
-                             AND agent = :agent AND started_at < :since ORDER BY id DESC LIMIT 20""", agent=one.agent, since=now(-3600))
+          AND agent = :agent AND started_at < :since AND ifnull(finished_at, '9') > :since ORDER BY id DESC LIMIT 20""", **asked)
     rate = sum(price(one, *row) for row in rows) + sum(round(price(one, *row) * _of_the_hour(began, ended)) for began, ended, *row in long)
-    if rate > one.cost_micros_per_hour:
-        trip(one.agent, f"it spent {dollars(rate)} within an hour, and may {dollars(one.cost_micros_per_hour)}")
+    if rate > limit:
+        trip(one.agent, f"it spent {dollars(rate)} within an hour, and may {dollars(limit)}")
 
 
 def _of_the_hour(began: str, ended: str | None) -> float:
-    """The share of a run's time that lies within the last hour."""
+    """The share of a run's time that lies within the last hour: as far as anybody knows, it spends evenly, until now or until its end."""
     start, end = seconds(began), seconds(ended or now())
     return max(0.0, end - max(start, seconds(now(-3600)))) / max(1.0, end - start)
 

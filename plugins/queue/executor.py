@@ -130,12 +130,14 @@ def bring_back(jump: float | None) -> int:
     """Bring leases and delays that a wrong clock set so many seconds nearer; how many. None: nobody knows by how much the clock was ahead.
 
     A delay was counted from a claim or from the job's creation; where that is yet to come, it says by how much. With a known `jump` that is so
-    also of a retry whose claim was before. Schedules, whose moments are of the calendar, see to their own.
+    also of a retry whose claim was before, and of a lease that lasts beyond the wrong clock's moment: one that does not was given by the right
+    one since. Schedules, whose moments are of the calendar, see to their own.
     """
     wall, moment, many = time.time(), now(), 0
+    wrong = "9" if jump is None else now(jump - 2)
     for found, move in ((_LEASED, _MOVE_LEASE), (_DELAYED, _MOVE_DELAY)):
         rows = [{"id": id, "now": moment, "due": max(moment, now(seconds(due) - wall - (seconds(since) - wall if jump is None else jump)))}
-                for id, due, since in db.all(tuple, found, moment=moment, known=0 if jump is None else 1)]
+                for id, due, since in db.all(tuple, found, moment=moment, wrong=wrong, known=0 if jump is None else 1)]
         db.run_many(move, rows)
         many += len(rows)
     if many:
@@ -144,7 +146,7 @@ def bring_back(jump: float | None) -> int:
 
 
 _LEASED = """SELECT id, lease_expires_at, claimed_at FROM jobs
-              WHERE state = 'active' AND lease_expires_at > '' AND (:known = 1 OR claimed_at > :moment)"""
+              WHERE state = 'active' AND lease_expires_at > '' AND (lease_expires_at > :wrong OR claimed_at > :moment)"""
 _DELAYED = """SELECT id, run_at, ifnull(claimed_at, created_at) FROM jobs
                WHERE state = 'delayed' AND held_for IS NULL AND run_at > :moment AND schedule IS NULL
                  AND (claimed_at > :moment OR created_at > :moment OR (:known = 1 AND (attempt > 0 OR deferrals > 0)))"""

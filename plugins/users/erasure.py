@@ -127,7 +127,7 @@ def _begin(gone: Gone) -> Path:
     with explained("The erasure cannot be noted"):
         folder.mkdir(mode=0o700, exist_ok=True)
         write_whole(note, msgspec.json.encode(gone).decode())
-        for path in (note, folder):  # a power cut leaves it as the commit
+        for path in (note, folder, settings.data):  # a power cut leaves it as the commit
             handle = os.open(path, os.O_RDONLY)
             os.fsync(handle)
             os.close(handle)

@@ -302,6 +302,9 @@ def test_a_run_of_many_hours_is_stopped_by_what_it_spends_in_one(client, felix):
     felix.may(cost_micros_per_hour=1_000_000)
     run = client.post("/agent-runs", {"agent": "felix"}).data["id"]
     db.write(lambda: db.run("UPDATE agent_runs SET started_at = :then WHERE id = :id", then=now(-4 * 3600), id=run))
+    for _ in range(25):  # which are newer, and long over
+        short = felix.run()["id"]
+        db.write(lambda short=short: db.run("UPDATE agent_runs SET started_at = :then, finished_at = :then WHERE id = :id", then=now(-2 * 3600), id=short))
     client.patch(f"/agent-runs/{run}", {"cost_micros": 3_900_000})
     assert client.get("/agents/felix").data["status"] != "paused"
     client.patch(f"/agent-runs/{run}", {"cost_micros": 10_000_000})
