@@ -36,6 +36,7 @@ class Flusher:
         self.since = 0.0  # since when the first of those waits that were not told; 0: nobody does
         self._written = self._flushed = -1  # pages that the writer has written in all; and how many of them a flush has made durable
         self._failed = False  # the last flush did
+        self._flushing = threading.Lock()  # one at a time, so that what one has missed the next one sees to
         self._line: list[Write] = []
         self._came, self._over = threading.Condition(), False
         self._thread: threading.Thread | None = None
@@ -89,8 +90,9 @@ class Flusher:
             return batch
 
     def _finish(self, batch: list[Write]) -> None:
-        if self._written != self._flushed or self._failed:  # a write that changed nothing, and stands behind nothing, costs no flush
-            self._flush(batch)
+        with self._flushing:
+            if self._written != self._flushed or self._failed:  # a write that changed nothing, and stands behind nothing, costs no flush
+                self._flush(batch)
         for item in batch:
             item.finished = True
             item.tell(item)
