@@ -437,7 +437,7 @@ class Database:
                 PRAGMA wal_autocheckpoint = 8000; PRAGMA logs.synchronous = normal; PRAGMA main.journal_size_limit = 67108864;
                 PRAGMA logs.journal_size_limit = 67108864; PRAGMA foreign_keys = on;
                 PRAGMA trusted_schema = off; PRAGMA cell_size_check = on; PRAGMA mmap_size = 0;
-                PRAGMA secure_delete = on; PRAGMA cache_size = -1024""").fetchall()  # without which it stops at the first row
+                PRAGMA secure_delete = on; PRAGMA cache_size = -1024; PRAGMA logs.cache_size = -1024""").fetchall()  # without which it stops at the first row
             con.execute(f"PRAGMA main.synchronous = {sync or self._full}")
             mine, = con.execute("PRAGMA main.application_id").fetchall()[0]
             if mine not in (0, APPLICATION_ID):
