@@ -433,11 +433,11 @@ class Database:
             con.execute("ATTACH :file AS logs", {"file": str(self.folder / "logs.db")})
             con.execute("""
                 PRAGMA main.journal_mode = wal; PRAGMA logs.journal_mode = wal;
-                PRAGMA fullfsync = on; PRAGMA checkpoint_fullfsync = on;
+                PRAGMA fullfsync = on; PRAGMA checkpoint_fullfsync = on; PRAGMA cache_size = -1024; PRAGMA logs.cache_size = -1024;
                 PRAGMA wal_autocheckpoint = 8000; PRAGMA logs.synchronous = normal; PRAGMA main.journal_size_limit = 67108864;
                 PRAGMA logs.journal_size_limit = 67108864; PRAGMA foreign_keys = on;
                 PRAGMA trusted_schema = off; PRAGMA cell_size_check = on; PRAGMA mmap_size = 0;
-                PRAGMA secure_delete = on; PRAGMA cache_size = -1024; PRAGMA logs.cache_size = -1024""").fetchall()  # without which it stops at the first row
+                PRAGMA secure_delete = on""").fetchall()  # without which it stops at the first row
             con.execute(f"PRAGMA main.synchronous = {sync or self._full}")
             mine, = con.execute("PRAGMA main.application_id").fetchall()[0]
             if mine not in (0, APPLICATION_ID):

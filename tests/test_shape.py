@@ -394,7 +394,7 @@ def test_every_connection_is_set_up_to_the_last_pragma(data):
         assert pragmas == {"foreign_keys": 1, "trusted_schema": 0, "fullfsync": 1, "checkpoint_fullfsync": 1, "cache_size": -1024,
                            "secure_delete": 1, "cell_size_check": 1, "mmap_size": 0}
         modes = [con.execute(f"PRAGMA {space}.{name}").fetchall()[0][0] for space in ("main", "logs") for name in ("journal_mode", "synchronous")]
-        assert modes == ["wal", sync, "wal", 1]
+        assert modes == ["wal", sync, "wal", 1] and con.execute("PRAGMA logs.cache_size").fetchall() == [(-1024,)]
 
 
 # ── words that must be known ──
