@@ -14,7 +14,7 @@ from typing import Any
 
 from orkosi import Conflict, NotFound, Plugin, Unavailable, acting, db, emit, settings, system
 
-from .flushing import Flusher, Wal
+from .flushing import Flusher, Wal, fold
 from .upgrade import Refused, model_of, read_columns, upgrade
 
 plugin = Plugin("Storage", layer="ground")
@@ -126,4 +126,4 @@ def close_data() -> None:
     _drop_lock()
 
 
-__all__ = ["AlreadyRunning", "Refused", "close_data", "model_of", "open_data", "read_columns", "unwritable", "upgrade"]
+__all__ = ["AlreadyRunning", "Refused", "close_data", "fold", "model_of", "open_data", "read_columns", "unwritable", "upgrade"]

@@ -115,14 +115,20 @@ class Flusher:
 def _fold() -> None:
     """After a flush that failed: another may say that all is well, though what the first was for is lost, and with it all that stands behind it in
     the WAL. So all of that goes into the main file, which is flushed, too. apsw.Error."""
+    if not fold(apsw.SQLITE_CHECKPOINT_FULL, "main"):
+        raise apsw.IOError("not all that was committed could be folded into the main file")
+
+
+def fold(how: int, *names: str) -> bool:
+    """Fold the WALs of these files into them, by a connection of its own; whether all of them is there now. apsw.BusyError, where a reader is in
+    the way of one."""
     con = db.connect()
     try:
-        con.execute("PRAGMA main.user_version").fetchall()  # a file that was not read is not folded
-        there, folded = con.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_FULL)
+        for name in names:
+            con.execute(f"PRAGMA {name}.user_version").fetchall()  # a file that was not read is not folded
+        return all([there == folded for there, folded in (con.wal_checkpoint(name, how) for name in names)])
     finally:
         con.close()
-    if folded < there:
-        raise apsw.IOError("not all that was committed could be folded into the main file")
 
 
 def _in_words(error: Exception) -> BaseException:

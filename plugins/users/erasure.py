@@ -23,7 +23,7 @@ import apsw
 import msgspec
 
 from orkosi import Denied, NotFound, Struct, across_tenants, current, db, emit, now, settings, writes
-from plugins import tenants
+from plugins import storage, tenants
 from plugins.folders import explained, write_whole
 from plugins.server.lanes import guarded
 from plugins.users import User, find, people, plugin
@@ -105,16 +105,11 @@ def _forget(user: User) -> None:
 def fold() -> None:
     """Empty the WAL, where what is deleted still stands; again in a minute where a reader is in the way."""
     _unfolded.set()
-    con = db.connect()
     try:
-        for name in ("main", "logs"):
-            con.execute(f"PRAGMA {name}.user_version").fetchall()  # a file that was not read is not folded
-            con.wal_checkpoint(name, apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        storage.fold(apsw.SQLITE_CHECKPOINT_TRUNCATE, "main", "logs")
         _unfolded.clear()
     except apsw.BusyError:
         log.info("erased; the WAL is emptied once its readers are done")
-    finally:
-        con.close()
 
 
 # ── what follows the commit ──
